@@ -1,0 +1,41 @@
+/**
+ * Every timeout and cap, with its unit in its name and one reason. Timing that the safety argument depends on (renew, soft,
+ * watchdog, claim) is not here but in core/ha/timing.ts, where it is checked against the inequality.
+ */
+export const limits = {
+  /** One etcd call; a call in flight when the etcd leader dies waits longer than this inside the follower, so we give up and read again. */
+  etcdCallMs: 900,
+  /** A program that starts waits this long for the store before it says so (it goes on trying). */
+  storeStartMs: 10_000,
+  /** Watch liveness: a progress request this often … */
+  watchProgressMs: 500,
+  /** … and a reconnect to the next member after this much silence. */
+  watchSilenceMs: 1_500,
+  /** A QMP command; QEMU answers in milliseconds, but blockdev-add may flush. */
+  qmpCallMs: 10_000,
+  /** QEMU process start until its QMP socket answers, on a busy machine. */
+  qemuStartMs: 15_000,
+  /** Guest shutdown by ACPI before it is killed. */
+  guestShutdownMs: 60_000,
+  /** The agent's loop runs at least this often, whatever rings. */
+  agentRoundMs: 2_000,
+  /** The manager's loop: silence is counted in seconds, so look twice a second. */
+  managerRoundMs: 500,
+  /** The agent says it is alive this often; the guard publishes it. */
+  agentAliveMs: 1_000,
+  /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */
+  replicationPauseMs: 2_000,
+  /** Relay link heartbeat and the silence after which it is cut: the longest stall a hung peer can cause. */
+  relayHeartbeatMs: 500,
+  relaySilenceMs: 1_500,
+  /** One replication step (begin, seal, hash request) on the control stream. */
+  replicaCallMs: 15_000,
+  /** Two looks at a management controller's power state must be this far apart to count as proof. */
+  bmcReadsApartMs: 500,
+  /** One call to a management controller. */
+  bmcCallMs: 4_000,
+  /** Longest line of JSON accepted on any of our local sockets. */
+  jsonLineBytes: 1 << 20,
+  /** Serial log of a guest kept before it is turned over. */
+  serialLogBytes: 16 << 20,
+} as const;

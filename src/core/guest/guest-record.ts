@@ -1,0 +1,57 @@
+/** `/holdfast/guests/VMID`: a guest's configuration, its home, and the standing order for it. */
+
+export type GuestDisk = {
+  /** `disk0`, `disk1`, …; also the device id and the serial the guest sees. */
+  name: string;
+  sizeBytes: number;
+};
+
+export type GuestNic = {
+  /** Lower-case colon form, `52:54:00:..`. */
+  mac: string;
+  bridge: string;
+};
+
+export type GuestConfig = {
+  cores: number;
+  memoryMb: number;
+  disks: GuestDisk[];
+  nics: GuestNic[];
+  /**
+   * Direct kernel boot; null: boot from disk0 by firmware. `kernel` and `initrd` name files in the node's assets folder
+   * (`<data>/assets`). `holdfast.generation=N holdfast.vmid=N` is appended to the command line at each start.
+   */
+  boot: { kernel: string; initrd: string | null; append: string } | null;
+};
+
+/**
+ * The standing order for the home node: valid only under `nodeEpoch`. `run` with `promote` set says that the disks must first be
+ * promoted from a replica at least as new as that point.
+ */
+export type GuestOrder = {
+  kind: 'run' | 'stop';
+  nodeEpoch: number;
+  managerEpoch: number;
+  promote: ReplicaPoint | null;
+  issuedAtMs: number;
+};
+
+/** Identity of one replicated point of a guest: all its disks at one instant. Ordered by generation, then seq. */
+export type ReplicaPoint = { generation: number; seq: number };
+
+export type GuestRecord = {
+  vmid: number;
+  name: string;
+  config: GuestConfig;
+  /** The node that owns the disks now: the only one that may run the guest and the only valid sender of its replication. */
+  home: string;
+  /** Grows by one each time another node becomes home by recovery; streams from older generations are refused. */
+  generation: number;
+  /** null until the manager has adopted the guest. */
+  order: GuestOrder | null;
+};
+
+/** Negative when `a` is older than `b`, positive when newer, 0 when they are the same point. */
+export function comparePoints(a: ReplicaPoint, b: ReplicaPoint): number {
+  return a.generation - b.generation || a.seq - b.seq;
+}

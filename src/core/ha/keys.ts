@@ -1,0 +1,29 @@
+/**
+ * Where each fact of the cluster's record lives in etcd. Every key has one owner, named at its right.
+ */
+export const root = '/holdfast/';
+
+export const keys = {
+  cluster: `${root}cluster`, // written once by init
+  manager: `${root}manager`, // whoever leads, by compare-and-set
+  nodeInfo: (node: string) => `${root}nodes/${node}/info`, // that node's agent
+  nodePermit: (node: string) => `${root}nodes/${node}/permit`, // granted by its guard, revoked by the manager
+  nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
+  nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator
+  guest: (vmid: number) => `${root}guests/${vmid}`, // operator (configuration), manager (home, generation, order)
+  haResource: (vmid: number) => `${root}ha/resources/${vmid}`, // the operator
+  haStatus: (vmid: number) => `${root}ha/status/${vmid}`, // the agent of the guest's home
+  haEvent: (id: string) => `${root}ha/events/${id}`, // the manager: the story of each claim and recovery
+  replicationJob: (vmid: number) => `${root}replication/${vmid}`, // the operator
+  replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
+} as const;
+
+export const prefixes = {
+  nodes: `${root}nodes/`,
+  guests: `${root}guests/`,
+  haResources: `${root}ha/resources/`,
+  haStatus: `${root}ha/status/`,
+  haEvents: `${root}ha/events/`,
+  replication: `${root}replication/`,
+  replicas: `${root}replicas/`,
+} as const;

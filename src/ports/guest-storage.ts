@@ -1,0 +1,36 @@
+import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { LeftBehind } from '#core/replica/records.ts';
+import type { DiskChain } from '#ports/hypervisor.ts';
+
+/** What a node holds of one guest. */
+export type GuestCopy = {
+  vmid: number;
+  role: 'primary' | 'replica';
+  /** primary: generation under which it is written. replica: generation of its newest point. */
+  generation: number;
+  /** Newest whole point; null: none yet (a replica before its first sync, a primary that never sent). */
+  point: ReplicaPoint | null;
+  pointAtMs: number | null;
+  leftBehind: LeftBehind[];
+};
+
+/** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
+export interface GuestStorage {
+  listCopies(): Promise<GuestCopy[]>;
+  /** Makes the disks of a new guest as a primary copy of `generation`. `importFile`: raw image whose content is copied in. */
+  create(vmid: number, generation: number, disks: { name: string; sizeBytes: number; importFile?: string }[]): Promise<void>;
+  /** The chains of a primary copy, for a start. Raises AppError missing naming the disk and what was looked for; conflict on another generation. */
+  openPrimary(vmid: number, generation: number): Promise<DiskChain[]>;
+  /**
+   * Makes this node's replica the primary copy of `generation`: verifies the newest manifest (not older than `atLeast`), puts a
+   * new overlay above it so that the replicated point stays untouched. Idempotent. Raises AppError missing/conflict/invalid
+   * (does not verify) and then changes nothing.
+   */
+  promote(vmid: number, generation: number, atLeast: ReplicaPoint): Promise<{ point: ReplicaPoint; pointAtMs: number }>;
+  /** A former primary becomes a replica; its own writes are kept as a left-behind tail. Idempotent. The guest must not run here. */
+  demote(vmid: number): Promise<void>;
+  releaseLeftBehind(vmid: number, name: string): Promise<void>;
+  /** Writes the tail's whole disks as raw files into `directory`. */
+  exportLeftBehind(vmid: number, name: string, directory: string): Promise<string[]>;
+  remove(vmid: number): Promise<void>;
+}
