@@ -15,6 +15,7 @@ export const keys = {
   haStatus: (vmid: number) => `${root}ha/status/${vmid}`, // the agent of the guest's home
   haEvent: (id: string) => `${root}ha/events/${id}`, // the manager: the story of each claim and recovery
   replicationJob: (vmid: number) => `${root}replication/${vmid}`, // the operator
+  request: (id: string) => `${root}requests/${id}`, // the operator (asks, withdraws), the agent of the node asked (does)
   replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
 } as const;
 
@@ -26,4 +27,5 @@ export const prefixes = {
   haEvents: `${root}ha/events/`,
   replication: `${root}replication/`,
   replicas: `${root}replicas/`,
+  requests: `${root}requests/`,
 } as const;

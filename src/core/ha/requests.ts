@@ -1,0 +1,78 @@
+import type { ErrorKind } from '#base/error.ts';
+import type { GuestConfig } from '#core/guest/guest-record.ts';
+import type { WantedState } from '#core/ha/records.ts';
+
+/**
+ * `/holdfast/requests/ID`: work that only one node's agent can do, asked for by an operator through the store.
+ *
+ *   (cli creates) waiting ──agent takes it up──> running ──> done | failed
+ *        └── cli deletes the record: withdrawn, nothing was done
+ *
+ * Every change is a compare-and-set on the record: a request that was withdrawn cannot be taken up any more. `waiting` is
+ * changed by the agent of `node` (or deleted by whoever asked), `running` by that agent only. A running request is found again
+ * by a restarted agent, so each kind must be safe to begin twice. Finished requests are removed by whoever asked, after reading them.
+ */
+export type RequestRecord = RequestHead & RequestOrder & RequestState;
+
+export type RequestHead = {
+  /** Sorts by time: 13 digits of wall-clock milliseconds, a dash, some letters of chance. */
+  id: string;
+  /** Whose agent is to do it. */
+  node: string;
+  createdAtMs: number;
+};
+
+export type RequestOrder =
+  /**
+   * Makes the disks on `node`, then writes guest record (home `node`, generation 1, no order) and HA resource (`want`) in one
+   * commit that demands that neither exists. Fails without leaving disks behind.
+   */
+  | {
+      kind: 'guest-create';
+      vmid: number;
+      name: string;
+      config: GuestConfig;
+      /** Disk name -> absolute path, as `node` sees it, of a raw image whose content is copied in. */
+      imports: Record<string, string>;
+      want: WantedState;
+    }
+  /** To the home node. The guest must not run there. Removes its disks and every record of it; other nodes drop their copies when the guest's record is gone. */
+  | { kind: 'guest-delete'; vmid: number }
+  /** To the home node: take a point now and send it to `target` (null: to every other node). Done when it is applied there. */
+  | { kind: 'replication-sync'; vmid: number; target: string | null }
+  /** To the node that holds the tail: remove it for good. */
+  | { kind: 'tail-release'; vmid: number; name: string }
+  /** To the node that holds the tail: write its whole disks as raw files into `directory` (absolute, on that node). */
+  | { kind: 'tail-export'; vmid: number; name: string; directory: string };
+
+export type RequestKind = RequestOrder['kind'];
+
+export type RequestProgress = { text: string; doneBytes: number | null; totalBytes: number | null };
+
+export type RequestState =
+  | { state: 'waiting' }
+  | { state: 'running'; progress: RequestProgress }
+  /** `result`: what came of it, for people, e.g. the exported files; one line each. */
+  | { state: 'done'; result: string[] }
+  | { state: 'failed'; error: { kind: ErrorKind; message: string } };
+
+/** The id of a request made now. `letters`: chance, passed in, so that two requests of one millisecond differ. */
+export function requestId(nowMs: number, letters: string): string {
+  return `${String(nowMs).padStart(13, '0')}-${letters}`;
+}
+
+/** What a request asks for, for people. */
+export function formatRequest(order: RequestOrder): string {
+  switch (order.kind) {
+    case 'guest-create':
+      return `create guest ${order.vmid} ${order.name}`;
+    case 'guest-delete':
+      return `delete guest ${order.vmid}`;
+    case 'replication-sync':
+      return `replicate guest ${order.vmid} now${order.target === null ? '' : ` to ${order.target}`}`;
+    case 'tail-release':
+      return `release ${order.name} of guest ${order.vmid}`;
+    case 'tail-export':
+      return `export ${order.name} of guest ${order.vmid} to ${order.directory}`;
+  }
+}
