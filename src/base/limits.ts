@@ -23,6 +23,13 @@ export const limits = {
   managerRoundMs: 500,
   /** The agent says it is alive this often; the guard publishes it. */
   agentAliveMs: 1_000,
+  /** An agent silent this long is given up: its node's guests are moved by asking its guard to release them. */
+  agentSilentMs: 60_000,
+  /** The manager keeps this many events in the store; older ones are deleted. */
+  haEventsKept: 400,
+  /** A guest that failed to start is tried again after this, doubling up to the next value. */
+  guestRetryMs: 2_000,
+  guestRetryMaxMs: 60_000,
   /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */
   replicationPauseMs: 2_000,
   /** Relay link heartbeat and the silence after which it is cut: the longest stall a hung peer can cause. */
@@ -38,4 +45,18 @@ export const limits = {
   jsonLineBytes: 1 << 20,
   /** Serial log of a guest kept before it is turned over. */
   serialLogBytes: 16 << 20,
+  /** `status` watches the heartbeats this long: longer than a renewal of the standard profile … */
+  statusWatchMs: 1_200,
+  /** … and once more this long when a node seems silent, so that the lenient profile (2 s) is not called silent either. */
+  statusWatchAgainMs: 1_600,
+  /** People are told that an agent is silent when it missed five of its own signs. */
+  agentSilentShownMs: 5_000,
+  /** A copy is called late when it is older than two intervals and this much: one cycle may be under way and one may have failed. */
+  copyLateGraceMs: 10_000,
+  /** The command line looks at a request, a guest or the timeline this often while it waits. */
+  cliPollMs: 300,
+  /** A live agent takes a request up within a round or two; after this the command line withdraws it. */
+  requestPickupMs: 15_000,
+  /** One call of the command line to the store; people wait longer than a guard may. */
+  cliStoreCallMs: 3_000,
 } as const;

@@ -1,0 +1,236 @@
+import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { ClusterSnapshot, NodeRecords } from '#core/ha/cluster-snapshot.ts';
+import type { ClaimProof, HaStatus, WantedState } from '#core/ha/records.ts';
+import { defaultReplicationJob, type LeftBehind } from '#core/replica/records.ts';
+
+/**
+ * The cluster as an operator sees it: derived from two snapshots taken about a second apart.
+ *
+ *   snapshot, a moment later snapshot ──> node conditions ──> guest conditions ──> copies with their age ──> verdict.ts
+ *
+ * Whether a node lives is told by its heartbeat being written between the two, never by the clocks in the records. Durations
+ * that come from records (`forMs`, `ageMs`) are differences of wall clocks of two machines: for people only.
+ */
+export type ClusterView = {
+  /** False: the store could not be read, so everything but `members` is empty and means nothing. */
+  readable: boolean;
+  cluster: string | null;
+  members: { name: string; endpoint: string; healthy: boolean; leader: boolean }[];
+  manager: { node: string; epoch: number; alive: boolean } | null;
+  nodes: NodeView[];
+  guests: GuestView[];
+  tails: TailView[];
+};
+
+export type NodeCondition =
+  /** Its heartbeat was written while we watched. */
+  | { kind: 'serving' | 'frozen' | 'releasing' }
+  /** It holds its permit, but no heartbeat came while we watched. */
+  | { kind: 'silent'; forMs: number | null }
+  /** Its permit was revoked: its guests may be placed elsewhere. */
+  | { kind: 'fenced'; forMs: number; proof: ClaimProof }
+  /** It never held a permit. */
+  | { kind: 'joining' };
+
+export type NodeView = {
+  name: string;
+  condition: NodeCondition;
+  epoch: number | null;
+  /** null: not known (the node is not alive, or the agent was not seen since its boot). */
+  agentSilentMs: number | null;
+  address: string | null;
+  accelerator: string | null;
+  watchdog: { device: string; timeoutMs: number } | null;
+  hasController: boolean;
+  load: { guestsRunning: number; memoryUsedMb: number } | null;
+  memoryMb: number | null;
+  problems: string[];
+};
+
+export type GuestState =
+  | 'running'
+  /** Its node is silent or frozen: the guest is frozen or dead until the node returns or is claimed. */
+  | 'frozen'
+  /** Its node was fenced and it has no new home yet. */
+  | 'lost'
+  | 'starting'
+  | 'stopped'
+  | 'failed'
+  | 'waiting';
+
+export type GuestView = {
+  vmid: number;
+  name: string;
+  home: string;
+  generation: number;
+  want: WantedState;
+  state: GuestState;
+  because: string;
+  replicated: boolean;
+  intervalMs: number;
+  maxDataAgeMs: number | null;
+  /** One for every node but the home. */
+  copies: CopyView[];
+};
+
+export type CopyView = {
+  node: string;
+  /** The node that holds it answers now. */
+  reachable: boolean;
+  /** The newest whole point and how old its data is; null: no verified copy there. */
+  newest: { point: ReplicaPoint; ageMs: number; cycle: { kind: string; bytes: number; tookMs: number; pausedMs: number } } | null;
+};
+
+export type TailView = LeftBehind & { vmid: number; node: string };
+
+export type ViewOptions = {
+  members: ClusterView['members'];
+  /** Why the manager could not place a guest, newest first; by guest. */
+  deferrals: Map<number, string>;
+  nowMs: number;
+};
+
+/** Derives the view from two snapshots, `earlier` and `now`. */
+export function deriveView(earlier: ClusterSnapshot, now: ClusterSnapshot, options: ViewOptions): ClusterView {
+  const nodes = now.nodes.map((node) =>
+    deriveNode(
+      node,
+      earlier.nodes.find((before) => before.name === node.name),
+      options.nowMs,
+    ),
+  );
+  const leader = nodes.find((node) => node.name === now.manager?.node);
+  return {
+    readable: true,
+    cluster: now.cluster?.name ?? null,
+    members: options.members,
+    manager:
+      now.manager === null
+        ? null
+        : { node: now.manager.node, epoch: now.manager.epoch, alive: leader !== undefined && isAlive(leader.condition) },
+    nodes,
+    guests: now.guests.map((guest) => deriveGuest(guest, now, nodes, options)),
+    tails: now.replicas.flatMap((copy) => copy.leftBehind.map((tail) => ({ ...tail, vmid: copy.vmid, node: copy.node }))),
+  };
+}
+
+/** What can be said when the store could not be read: only which members answer. */
+export function unreadableView(members: ClusterView['members']): ClusterView {
+  return { readable: false, cluster: null, members, manager: null, nodes: [], guests: [], tails: [] };
+}
+
+/** True while the node's guard renews. */
+export function isAlive(condition: NodeCondition): boolean {
+  return condition.kind === 'serving' || condition.kind === 'frozen' || condition.kind === 'releasing';
+}
+
+/** Names of nodes that hold a permit but wrote no heartbeat between the two snapshots. */
+export function listSilent(earlier: ClusterSnapshot, now: ClusterSnapshot): string[] {
+  return now.nodes
+    .filter((node) => node.permit?.state === 'granted')
+    .filter(
+      (node) =>
+        !hasNewHeartbeat(
+          earlier.nodes.find((before) => before.name === node.name),
+          node,
+        ),
+    )
+    .map((node) => node.name);
+}
+
+function hasNewHeartbeat(before: NodeRecords | undefined, node: NodeRecords): boolean {
+  return node.heartbeat !== null && before !== undefined && node.heartbeatRevision !== before.heartbeatRevision;
+}
+
+function deriveNode(node: NodeRecords, before: NodeRecords | undefined, nowMs: number): NodeView {
+  const condition = deriveCondition(node, before, nowMs);
+  return {
+    name: node.name,
+    condition,
+    epoch: node.permit?.epoch ?? null,
+    agentSilentMs: isAlive(condition) ? (node.heartbeat?.agentSilentMs ?? null) : null,
+    address: node.info?.address ?? null,
+    accelerator: node.info?.accelerator ?? null,
+    watchdog: node.info?.watchdog ?? null,
+    hasController: node.bmc !== null,
+    load: isAlive(condition) ? (node.heartbeat?.load ?? null) : null,
+    memoryMb: node.info?.memoryMb ?? null,
+    problems: node.info?.problems ?? [],
+  };
+}
+
+function deriveCondition(node: NodeRecords, before: NodeRecords | undefined, nowMs: number): NodeCondition {
+  if (node.permit === null) return { kind: 'joining' };
+  if (node.permit.state === 'revoked') {
+    return { kind: 'fenced', forMs: Math.max(0, nowMs - node.permit.revokedAtMs), proof: node.permit.proof };
+  }
+  if (node.heartbeat === null || !hasNewHeartbeat(before, node)) {
+    return { kind: 'silent', forMs: node.heartbeat === null ? null : Math.max(0, nowMs - node.heartbeat.sentAtMs) };
+  }
+  return { kind: node.heartbeat.phase };
+}
+
+function deriveGuest(guest: GuestRecord, now: ClusterSnapshot, nodes: NodeView[], options: ViewOptions): GuestView {
+  const resource = now.resources.find((entry) => entry.vmid === guest.vmid);
+  const job = now.jobs.find((entry) => entry.vmid === guest.vmid) ?? defaultReplicationJob;
+  const home = nodes.find((node) => node.name === guest.home);
+  const status = now.statuses.find(
+    (entry) => entry.vmid === guest.vmid && entry.node === guest.home && entry.generation === guest.generation,
+  );
+  const want = resource?.want ?? 'ignored';
+  return {
+    vmid: guest.vmid,
+    name: guest.name,
+    home: guest.home,
+    generation: guest.generation,
+    want,
+    ...deriveGuestState(guest, want, status, home, options.deferrals),
+    replicated: job.enabled,
+    intervalMs: job.intervalMs,
+    maxDataAgeMs: resource?.maxDataAgeMs ?? null,
+    copies: nodes.filter((node) => node.name !== guest.home).map((node) => deriveCopy(guest, node, now, options.nowMs)),
+  };
+}
+
+function deriveGuestState(
+  guest: GuestRecord,
+  want: WantedState,
+  status: HaStatus | undefined,
+  home: NodeView | undefined,
+  deferrals: Map<number, string>,
+): { state: GuestState; because: string } {
+  if (home === undefined) return { state: 'lost', because: `its home ${guest.home} is not known to the cluster` };
+  if (home.condition.kind === 'fenced' || home.condition.kind === 'joining') {
+    if (want !== 'started') return { state: 'stopped', because: `its home ${guest.home} is down` };
+    return {
+      state: 'lost',
+      because: deferrals.get(guest.vmid) ?? `its home ${guest.home} was fenced; the manager is to place it`,
+    };
+  }
+  if (status === undefined) {
+    return {
+      state: 'waiting',
+      because: guest.order === null ? 'the manager has not adopted it yet' : `${guest.home} has not taken its order up yet`,
+    };
+  }
+  const ran = status.state === 'running' || status.state === 'starting';
+  if (ran && home.condition.kind !== 'serving') {
+    return { state: 'frozen', because: `its home ${guest.home} is ${home.condition.kind}` };
+  }
+  if (ran && status.nodeEpoch !== home.epoch) {
+    return {
+      state: 'waiting',
+      because: `${guest.home} began epoch ${home.epoch}; the guest ran under epoch ${status.nodeEpoch}`,
+    };
+  }
+  return { state: status.state, because: status.because };
+}
+
+function deriveCopy(guest: GuestRecord, node: NodeView, now: ClusterSnapshot, nowMs: number): CopyView {
+  const copy = now.replicas.find((entry) => entry.vmid === guest.vmid && entry.node === node.name);
+  return {
+    node: node.name,
+    reachable: isAlive(node.condition),
+    newest: copy === undefined ? null : { point: copy.point, ageMs: Math.max(0, nowMs - copy.pointAtMs), cycle: copy.lastCycle },
+  };
+}
