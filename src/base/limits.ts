@@ -30,6 +30,8 @@ export const limits = {
   /** A guest that failed to start is tried again after this, doubling up to the next value. */
   guestRetryMs: 2_000,
   guestRetryMaxMs: 60_000,
+  /** A request that needs a guest to itself waits this long for the action under way. */
+  guestBusyMs: 20_000,
   /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */
   replicationPauseMs: 2_000,
   /** Relay link heartbeat and the silence after which it is cut: the longest stall a hung peer can cause. */

@@ -1,0 +1,187 @@
+import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import type { HaResource } from '#core/ha/records.ts';
+import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
+import type { GuestStorage } from '#ports/guest-storage.ts';
+import type { Store, Write } from '#ports/store.ts';
+import type { Bell } from '#programs/agent/bell.ts';
+import type { GuestLoop } from '#programs/agent/guest-loop.ts';
+import { readRecord, type World } from '#programs/agent/world.ts';
+
+/**
+ * Carries out what operators ask of this node (core/ha/requests.ts): take a request up by compare-and-set, do it, write its end
+ * the same way. A request found `running` at start was cut by a crash and is begun again; every kind bears that.
+ */
+export type RequestsOptions = {
+  self: string;
+  store: Store;
+  world: World;
+  bell: Bell;
+  storage: GuestStorage;
+  guests: GuestLoop;
+  syncNow: (vmid: number, target: string | null) => Promise<string[]>;
+  log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
+};
+
+export async function runRequests(options: RequestsOptions, signal: AbortSignal): Promise<void> {
+  const begun = new Set<string>();
+  while (!signal.aborted) {
+    for (const entry of options.world.list<RequestRecord>(prefixes.requests)) {
+      const request = entry.value;
+      const open = request.state === 'waiting' || request.state === 'running';
+      if (request.node !== options.self || !open || begun.has(request.id)) continue;
+      begun.add(request.id);
+      void handle(options, request, entry.modRevision)
+        .catch((error: unknown) => options.log.warn({ event: 'request.lost', request: request.id, err: error }, 'is tried again'))
+        .finally(() => setTimeout(() => begun.delete(request.id), limits.agentRoundMs).unref());
+    }
+    await options.bell.next(limits.agentRoundMs, signal);
+  }
+}
+
+async function handle(options: RequestsOptions, request: RequestRecord, modRevision: bigint): Promise<void> {
+  const key = keys.request(request.id);
+  const write = async (state: RequestState, revision: bigint) =>
+    options.store.commit([{ key, modRevision: revision }], [{ key, value: JSON.stringify({ ...orderOf(request), ...state }) }]);
+  const taken = await write({ state: 'running', progress: { text: 'begun', doneBytes: null, totalBytes: null } }, modRevision);
+  if (taken.kind !== 'committed') return;
+  options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, `${request.kind} ${request.vmid}`);
+  let end: RequestState;
+  try {
+    end = { state: 'done', result: await perform(options, request) };
+  } catch (error) {
+    const kind = isAppError(error) ? error.kind : 'unavailable';
+    end = { state: 'failed', error: { kind, message: formatErrorChain(error) } };
+    options.log.warn({ event: 'request.failed', request: request.id, err: error }, request.kind);
+  }
+  const current = await readRecord<RequestRecord>(options.store, key);
+  if (current !== null) await write(end, current.modRevision);
+}
+
+function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState> {
+  const { state: _state, ...rest } = request;
+  return rest;
+}
+
+async function perform(options: RequestsOptions, order: RequestOrder): Promise<string[]> {
+  switch (order.kind) {
+    case 'guest-create':
+      return options.guests.exclusively(order.vmid, async () => createGuest(options, order));
+    case 'guest-delete':
+      return options.guests.exclusively(order.vmid, async () => deleteGuest(options, order.vmid));
+    case 'replication-sync':
+      return options.syncNow(order.vmid, order.target);
+    case 'tail-release':
+      await options.storage.releaseLeftBehind(order.vmid, order.name);
+      return [`${order.name} of guest ${order.vmid} removed`];
+    case 'tail-export':
+      return options.storage.exportLeftBehind(order.vmid, order.name, order.directory);
+  }
+}
+
+async function createGuest(options: RequestsOptions, order: Extract<RequestOrder, { kind: 'guest-create' }>): Promise<string[]> {
+  const { store, storage, self } = options;
+  const known = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
+  if (known !== null)
+    throw new AppError('conflict', `vmid: guest ${order.vmid} exists (${known.value.name}); nothing was changed`);
+  const left = (await storage.listCopies()).find((copy) => copy.vmid === order.vmid);
+  // An own primary copy without a record is what a create that was cut by a crash left behind; anything else is somebody's data.
+  if (left !== undefined && left.role === 'primary' && left.generation === 1 && left.point === null)
+    await storage.remove(order.vmid);
+  else if (left !== undefined) {
+    throw new AppError(
+      'conflict',
+      `vmid: ${self} still holds a ${left.role} copy of an earlier guest ${order.vmid}; nothing was changed`,
+    );
+  }
+  const disks = order.config.disks.map((disk) => ({ ...disk, importFile: order.imports[disk.name] }));
+  await storage.create(order.vmid, 1, disks);
+  const record: GuestRecord = {
+    vmid: order.vmid,
+    name: order.name,
+    config: order.config,
+    home: self,
+    generation: 1,
+    order: null,
+  };
+  const resource: HaResource = { vmid: order.vmid, want: order.want, maxDataAgeMs: null };
+  const tombstone = await store.read(keys.guestTombstone(order.vmid));
+  const writes: Write[] = [
+    { key: keys.guest(order.vmid), value: JSON.stringify(record) },
+    { key: keys.haResource(order.vmid), value: JSON.stringify(resource) },
+    ...(tombstone === null ? [] : [{ key: keys.guestTombstone(order.vmid), value: null }]),
+  ];
+  const outcome = await store.commit(
+    [
+      { key: keys.guest(order.vmid), modRevision: 0n },
+      { key: keys.haResource(order.vmid), modRevision: 0n },
+    ],
+    writes,
+  );
+  if (outcome.kind === 'maybe') {
+    const now = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
+    if (now !== null && now.value.home === self && now.value.name === order.name)
+      return [`guest ${order.vmid} created on ${self}`];
+  }
+  if (outcome.kind !== 'committed') {
+    await storage.remove(order.vmid);
+    throw new AppError('conflict', `guest ${order.vmid}: somebody created it at the same moment; nothing was changed`);
+  }
+  return [`guest ${order.vmid} created on ${self}`];
+}
+
+async function deleteGuest(options: RequestsOptions, vmid: number): Promise<string[]> {
+  const { store, storage, self } = options;
+  const record = await readRecord<GuestRecord>(store, keys.guest(vmid));
+  const resource = await readRecord<HaResource>(store, keys.haResource(vmid));
+  if (record !== null && record.value.home !== self) {
+    throw new AppError('conflict', `guest ${vmid}: its home is ${record.value.home}, not ${self}; nothing was changed`);
+  }
+  if (options.guests.running().some((guest) => guest.vmid === vmid)) {
+    throw new AppError('conflict', `guest ${vmid} runs on ${self}; stop it first. Nothing was changed`);
+  }
+  if (record !== null) {
+    const outcome = await store.commit(
+      [
+        { key: keys.guest(vmid), modRevision: record.modRevision },
+        { key: keys.haResource(vmid), modRevision: resource?.modRevision ?? 0n },
+      ],
+      [
+        { key: keys.guest(vmid), value: null },
+        { key: keys.haResource(vmid), value: null },
+        { key: keys.haStatus(vmid), value: null },
+        { key: keys.replicationJob(vmid), value: null },
+        {
+          key: keys.guestTombstone(vmid),
+          value: JSON.stringify({ vmid, generation: record.value.generation, deletedAtMs: Date.now() }),
+        },
+      ],
+    );
+    if (outcome.kind !== 'committed')
+      throw new AppError('conflict', `guest ${vmid} was changed meanwhile; look again and repeat`);
+  }
+  await storage.remove(vmid);
+  return [`guest ${vmid} deleted`];
+}
+
+/** Copies of guests that were deleted on purpose (there is a tombstone, and no record) go; a record that is merely missing removes nothing. */
+export async function dropDeletedCopies(
+  options: Pick<RequestsOptions, 'self' | 'store' | 'world' | 'storage' | 'log'>,
+): Promise<void> {
+  const copies = await options.storage.listCopies();
+  for (const copy of copies) {
+    if (options.world.read(keys.guest(copy.vmid)) !== null || options.world.read(keys.guestTombstone(copy.vmid)) === null)
+      continue;
+    const record = await options.store.read(keys.guest(copy.vmid));
+    const tombstone = await options.store.read(keys.guestTombstone(copy.vmid));
+    if (record !== null || tombstone === null) continue;
+    options.log.info({ event: 'copy.dropped', guest: copy.vmid }, 'its guest was deleted');
+    await options.storage.remove(copy.vmid);
+    const own = await options.store.read(keys.replica(copy.vmid, options.self));
+    if (own !== null) {
+      await options.store.commit([{ key: own.key, modRevision: own.modRevision }], [{ key: own.key, value: null }]);
+    }
+  }
+}
