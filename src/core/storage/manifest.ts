@@ -1,0 +1,178 @@
+import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { LeftBehind } from '#core/replica/records.ts';
+
+/**
+ * One file of a disk. The lowest layer of a disk is raw and whole; each one above is a qcow2 overlay that holds differences.
+ * A seal (`sealed`) describes a layer nobody writes any more; null while a guest or a merge writes it.
+ */
+export type Layer = {
+  file: string;
+  format: 'raw' | 'qcow2';
+  /** Size of the disk the guest sees, not of the file. */
+  sizeBytes: number;
+  sealed: { fileBytes: number; metadataSha256: string } | null;
+};
+
+/** Layers bottom to top. */
+export type DiskLayers = { name: string; layers: Layer[] };
+
+/** How many layers, counted from the bottom, make the image: disk name to count. */
+export type Depths = Record<string, number>;
+
+/** One whole point: all disks of the guest at one instant. */
+export type KeptPoint = ReplicaPoint & {
+  depths: Depths;
+  source: string;
+  pointAtMs: number;
+  appliedAtMs: number;
+  configSha256: string;
+};
+
+/** A tail stays in the stack as the lower layers on which later points rest. */
+export type PinnedTail = LeftBehind & { depths: Depths };
+
+/**
+ * What a node holds of one guest; the file `manifest.json` is the single truth, a layer file that it does not list is garbage.
+ *
+ *     create ──► primary ──demote──► replica (tail pinned) ──seal──► replica with points
+ *     seal of a first point ──► replica ──promote──► primary (new layer above the newest point)
+ */
+export type Manifest = {
+  version: 1;
+  vmid: number;
+  role: 'primary' | 'replica';
+  /** primary: the generation written here. replica: the newest generation that was ever accepted. */
+  generation: number;
+  disks: DiskLayers[];
+  /** Oldest first. A replica's newest point is always the top of every disk's stack. */
+  points: KeptPoint[];
+  /** primary: the point it was promoted from. */
+  promotedFrom: KeptPoint | null;
+  leftBehind: PinnedTail[];
+  /** primary: sequence numbers up to here may have been used for points of this generation. */
+  reservedSeq: number;
+};
+
+/** How many layers each disk has now. */
+export function currentDepths(manifest: Manifest): Depths {
+  return Object.fromEntries(manifest.disks.map((disk) => [disk.name, disk.layers.length]));
+}
+
+/** The newest whole point; null when there is none. */
+export function newestPoint(manifest: Manifest): KeptPoint | null {
+  return manifest.points.at(-1) ?? null;
+}
+
+/** The layers of each disk that make up the image at `depths`. */
+export function layersAt(manifest: Manifest, depths: Depths): DiskLayers[] {
+  return Object.entries(depths).map(([name, depth]) => {
+    const disk = manifest.disks.find((candidate) => candidate.name === name);
+    return { name, layers: (disk?.layers ?? []).slice(0, depth) };
+  });
+}
+
+/** Every file the manifest needs. */
+export function listFiles(manifest: Manifest): Set<string> {
+  return new Set(manifest.disks.flatMap((disk) => disk.layers.map((layer) => layer.file)));
+}
+
+/** The first copy of a new guest. */
+export function createPrimary(vmid: number, generation: number, disks: DiskLayers[]): Manifest {
+  return {
+    version: 1,
+    vmid,
+    role: 'primary',
+    generation,
+    disks,
+    points: [],
+    promotedFrom: null,
+    leftBehind: [],
+    reservedSeq: 0,
+  };
+}
+
+/** A copy that has received nothing yet. */
+export function createReplica(vmid: number, generation: number): Manifest {
+  return { ...createPrimary(vmid, generation, []), role: 'replica' };
+}
+
+/** The manifest with one more layer on each of `added`'s disks and, when `point` is given, that new whole point. */
+export function sealPoint(
+  manifest: Manifest,
+  added: { disk: string; layer: Layer }[],
+  point: Omit<KeptPoint, 'depths'>,
+): Manifest {
+  const disks = manifest.disks.map((disk) => ({ name: disk.name, layers: [...disk.layers] }));
+  for (const { disk, layer } of added) {
+    const found = disks.find((candidate) => candidate.name === disk);
+    if (found === undefined) disks.push({ name: disk, layers: [layer] });
+    else found.layers.push(layer);
+  }
+  const depths: Depths = {};
+  for (const { disk } of added) depths[disk] = disks.find((candidate) => candidate.name === disk)?.layers.length ?? 0;
+  return {
+    ...manifest,
+    generation: Math.max(manifest.generation, point.generation),
+    disks,
+    points: [...manifest.points, { ...point, depths }],
+  };
+}
+
+/** The replica becomes the primary copy of `generation`, with one writable layer above `point` on each disk. */
+export function promoteTo(
+  manifest: Manifest,
+  generation: number,
+  point: KeptPoint,
+  added: { disk: string; layer: Layer }[],
+): Manifest {
+  const disks = layersAt(manifest, point.depths).map((disk) => ({
+    name: disk.name,
+    layers: [...disk.layers, ...added.filter((entry) => entry.disk === disk.name).map((entry) => entry.layer)],
+  }));
+  return { ...manifest, role: 'primary', generation, disks, promotedFrom: point, reservedSeq: 0 };
+}
+
+/** The name under which the writes of a former primary of `generation` are kept. */
+export function tailName(generation: number): string {
+  return `left-behind-g${generation}`;
+}
+
+/**
+ * The former primary becomes a replica without points: everything it holds is the tail, on which the next points will rest.
+ * `untilAtMs`: the last write seen.
+ */
+export function demoteToReplica(manifest: Manifest, untilAtMs: number | null): Manifest {
+  const tail: PinnedTail = {
+    name: tailName(manifest.generation),
+    generation: manifest.generation,
+    sizeBytes: null,
+    fromAtMs: null,
+    untilAtMs,
+    depths: currentDepths(manifest),
+  };
+  return {
+    ...manifest,
+    role: 'replica',
+    points: [],
+    promotedFrom: null,
+    leftBehind: [...manifest.leftBehind.filter((entry) => entry.name !== tail.name), tail],
+    reservedSeq: 0,
+  };
+}
+
+/** The manifest without that tail's pin; its layers are then merged like any others. */
+export function releaseTail(manifest: Manifest, name: string): Manifest {
+  return { ...manifest, leftBehind: manifest.leftBehind.filter((tail) => tail.name !== name) };
+}
+
+/** Notes what a tail holds that the promoted point does not. */
+export function noteTailSize(manifest: Manifest, name: string, measured: { sizeBytes: number; fromAtMs: number }): Manifest {
+  const leftBehind = manifest.leftBehind.map((tail) => (tail.name === name ? { ...tail, ...measured } : tail));
+  return { ...manifest, leftBehind };
+}
+
+/** A tail as it is told to the cluster. */
+export function describeTail(tail: PinnedTail): LeftBehind {
+  const { name, generation, sizeBytes, fromAtMs, untilAtMs } = tail;
+  return { name, generation, sizeBytes, fromAtMs, untilAtMs };
+}
