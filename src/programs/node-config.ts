@@ -1,0 +1,205 @@
+import { readFileSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { parse, TomlError } from 'smol-toml';
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import { AppError, formatErrorChain } from '#base/error.ts';
+import { parseNodeName } from '#base/ids.ts';
+import { checkTiming, timingProfiles, type Timing } from '#core/ha/timing.ts';
+
+/** A node's own configuration, read once by each program's main. A change takes a restart. */
+export type NodeConfig = {
+  file: string;
+  node: { name: string; cluster: string; address: string; data: string; run: string };
+  /** `tls` null only when every endpoint is plain http. */
+  etcd: { endpoints: string[]; tls: { caFile: string; certFile: string; keyFile: string } | null };
+  timing: Timing;
+  watchdog: { device: string };
+  guests: { cgroup: string; uid: number; gid: number; accelerator: 'auto' | 'kvm' | 'tcg' };
+  relay: { port: number };
+};
+
+const strict = { additionalProperties: false };
+const text = Type.String({ minLength: 1 });
+const wholeMs = Type.Integer({ minimum: 0 });
+
+const fileSchema = Type.Object(
+  {
+    node: Type.Object({ name: text, cluster: text, address: text, data: text, run: text }, strict),
+    etcd: Type.Object(
+      {
+        endpoints: Type.Array(Type.String({ pattern: '^https?://[^/]+$' }), { minItems: 1 }),
+        ca: Type.Optional(text),
+        cert: Type.Optional(text),
+        key: Type.Optional(text),
+      },
+      strict,
+    ),
+    timing: Type.Object(
+      {
+        profile: Type.Enum(['brisk', 'standard', 'lenient', 'custom']),
+        'renew-ms': Type.Optional(wholeMs),
+        'soft-ms': Type.Optional(wholeMs),
+        'watchdog-ms': Type.Optional(wholeMs),
+        'clock-rate-percent': Type.Optional(Type.Number({ minimum: 0 })),
+        'reset-ms': Type.Optional(wholeMs),
+        'claim-ms': Type.Optional(wholeMs),
+      },
+      strict,
+    ),
+    watchdog: Type.Object({ device: text }, strict),
+    guests: Type.Object(
+      {
+        cgroup: text,
+        uid: Type.Integer({ minimum: 0 }),
+        gid: Type.Integer({ minimum: 0 }),
+        accelerator: Type.Enum(['auto', 'kvm', 'tcg']),
+      },
+      strict,
+    ),
+    relay: Type.Object({ port: Type.Integer({ minimum: 1, maximum: 65_535 }) }, strict),
+  },
+  strict,
+);
+
+type FileConfig = Type.Static<typeof fileSchema>;
+/** Where a refusal points: `file:line`, then the key. */
+type Source = { file: string; text: string };
+
+/**
+ * Reads node.toml. Raises AppError missing (no such file) or invalid: `FILE:LINE: SECTION.KEY: what is wrong`. Nothing unknown is
+ * passed over: a misspelt key would otherwise silently leave a default in a safety setting.
+ */
+export function readNodeConfig(file: string): NodeConfig {
+  try {
+    return parseNodeConfig(file, readFileSync(file, 'utf8'));
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    throw new AppError('missing', `reading the node's configuration ${file} failed; pass --config FILE`, { cause: error });
+  }
+}
+
+/** As readNodeConfig, from text; `file` is used in refusals only. */
+export function parseNodeConfig(file: string, content: string): NodeConfig {
+  const source = { file, text: content };
+  const config = checkShape(source, parseToml(source));
+  for (const [section, key] of [
+    ['node', 'data'],
+    ['node', 'run'],
+    ['watchdog', 'device'],
+    ['guests', 'cgroup'],
+  ] as const) {
+    const path = (config[section] as Record<string, unknown>)[key];
+    if (typeof path !== 'string' || !isAbsolute(path))
+      throw refusal(source, section, key, `${JSON.stringify(path)} is not an absolute path`);
+  }
+  return {
+    file,
+    node: { ...config.node, name: checkedAt(source, 'node', 'name', () => parseNodeName(config.node.name, 'name')) },
+    etcd: { endpoints: config.etcd.endpoints, tls: readTls(source, config.etcd) },
+    timing: readTiming(source, config.timing),
+    watchdog: { ...config.watchdog },
+    guests: { ...config.guests },
+    relay: { ...config.relay },
+  };
+}
+
+function parseToml(source: Source): unknown {
+  try {
+    return parse(source.text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = error.message.split('\n')[0] ?? '';
+    throw new AppError('invalid', `${source.file}:${error.line}: ${reason}`, { cause: error });
+  }
+}
+
+function checkShape(source: Source, value: unknown): FileConfig {
+  if (Value.Check(fileSchema, value)) return value;
+  const errors = Value.Errors(fileSchema, value);
+  // A misspelt key is reported as unknown rather than by the wanted one that is missing: the line to change is the misspelt one.
+  const unknown = errors.find((error) => error.keyword === 'additionalProperties');
+  const first = unknown ?? errors[0];
+  const path = (first?.instancePath ?? '').split('/').slice(1);
+  if (first?.keyword === 'additionalProperties') {
+    const [section, key] = [...path, String(first.params.additionalProperties[0])];
+    throw refusal(source, section, key, 'is not a known key; remove it or correct its spelling');
+  }
+  if (first?.keyword === 'required') {
+    const [section, key] = [...path, String(first.params.requiredProperties[0])];
+    throw refusal(source, section, key, 'is missing');
+  }
+  throw refusal(source, path[0], path[1], first?.message ?? 'has the wrong shape');
+}
+
+function readTls(source: Source, etcd: FileConfig['etcd']): NodeConfig['etcd']['tls'] {
+  const { ca, cert, key, endpoints } = etcd;
+  if (ca !== undefined && cert !== undefined && key !== undefined) return { caFile: ca, certFile: cert, keyFile: key };
+  const absent = (['ca', 'cert', 'key'] as const).find((name) => etcd[name] === undefined);
+  if (
+    ca === undefined &&
+    cert === undefined &&
+    key === undefined &&
+    endpoints.every((endpoint) => endpoint.startsWith('http://'))
+  ) {
+    return null;
+  }
+  throw refusal(source, 'etcd', absent, 'is missing; ca, cert and key belong together, and https needs them');
+}
+
+function readTiming(source: Source, timing: FileConfig['timing']): Timing {
+  const { profile, ...fields } = timing;
+  if (profile !== 'custom') {
+    const extra = Object.keys(fields)[0];
+    if (extra === undefined) return checkTiming(timingProfiles[profile]);
+    throw refusal(source, 'timing', extra, `belongs to profile = "custom" only; profile is "${profile}"`);
+  }
+  const whole = (key: Exclude<keyof FileConfig['timing'], 'profile'>): number => {
+    const value = fields[key];
+    if (value === undefined) throw refusal(source, 'timing', key, 'is missing; profile = "custom" needs every time');
+    return value;
+  };
+  const custom = {
+    profile,
+    renewMs: whole('renew-ms'),
+    softMs: whole('soft-ms'),
+    watchdogMs: whole('watchdog-ms'),
+    clockRatePercent: whole('clock-rate-percent'),
+    resetMs: whole('reset-ms'),
+    claimMs: whole('claim-ms'),
+  };
+  return checkedAt(source, 'timing', undefined, () => checkTiming(custom));
+}
+
+function checkedAt<T>(source: Source, section: string, key: string | undefined, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    throw refusal(source, section, key, formatErrorChain(error), error);
+  }
+}
+
+function refusal(source: Source, section: string | undefined, key: string | undefined, why: string, cause?: unknown): AppError {
+  const name = [section, key].filter((part) => part !== undefined).join('.');
+  const line = findLine(source.text, section, key);
+  return new AppError('invalid', `${source.file}:${line}: ${name}: ${why}`, { cause });
+}
+
+/** Line of `key` in `[section]`; of the section when the key is not there, 1 when neither is. smol-toml keeps no positions. */
+function findLine(content: string, section: string | undefined, key: string | undefined): number {
+  let current = '';
+  let sectionLine = 1;
+  for (const [index, line] of content.split('\n').entries()) {
+    const header = /^\s*\[+\s*"?([^\]"]+?)"?\s*\]/.exec(line);
+    if (header !== null) {
+      current = header[1] ?? '';
+      if (current === section) sectionLine = index + 1;
+      continue;
+    }
+    const name = /^\s*"?([A-Za-z0-9_.-]+)"?\s*=/.exec(line)?.[1];
+    if (name === undefined) continue;
+    const atTop = current === '' && (name === section || name === `${section}.${key}`);
+    if (atTop || (current === section && name === key)) return index + 1;
+  }
+  return sectionLine;
+}
