@@ -5,6 +5,16 @@
 export const limits = {
   /** One etcd call; a call in flight when the etcd leader dies waits longer than this inside the follower, so we give up and read again. */
   etcdCallMs: 900,
+  /** Connection and TLS handshake with one etcd member: a frozen one accepts and then says nothing, so two attempts must fit in a call. */
+  etcdConnectMs: 400,
+  /** A read that has no answer yet is asked of the next member as well, so that one frozen member does not eat the deadline. */
+  etcdHedgeMs: 300,
+  /** Pause when every etcd member refused in turn (an election is under way). */
+  etcdRetryMs: 50,
+  /** Pause of a watch after every member refused it in turn. */
+  watchRetryMs: 200,
+  /** Changes a watch holds for a slow reader; past that it gets a fresh snapshot instead. */
+  watchQueueChanges: 10_000,
   /** A program that starts waits this long for the store before it says so (it goes on trying). */
   storeStartMs: 10_000,
   /** Watch liveness: a progress request this often … */
@@ -15,6 +25,19 @@ export const limits = {
   qmpCallMs: 10_000,
   /** QEMU process start until its QMP socket answers, on a busy machine. */
   qemuStartMs: 15_000,
+  /** One `ip` command; the kernel answers in milliseconds, but holds a lock while other links are removed. */
+  ipCommandMs: 5_000,
+  /** A look for QEMU's sockets while it starts, and at an adopted QEMU's process while it runs. */
+  qemuPollMs: 50,
+  guestExitPollMs: 200,
+  /** SIGKILL until the process is gone; longer only when it hangs in the kernel on its disks. */
+  guestKillMs: 10_000,
+  /** Booting the probe guest once per boot of the node; an emulated CPU needs a fifth of a second. */
+  acceleratorProbeMs: 10_000,
+  /** An agent inside a guest answers at once or is not there. */
+  guestAgentMs: 2_000,
+  /** How much of QEMU's own log goes into an error message. */
+  qemuWordsChars: 600,
   /** Guest shutdown by ACPI before it is killed. */
   guestShutdownMs: 60_000,
   /** The agent's loop runs at least this often, whatever rings. */
@@ -37,6 +60,25 @@ export const limits = {
   /** Relay link heartbeat and the silence after which it is cut: the longest stall a hung peer can cause. */
   relayHeartbeatMs: 500,
   relaySilenceMs: 1_500,
+  /** A relay's connection to another relay, or its local client's arrival on the path it was given. */
+  relayConnectMs: 2_000,
+  /** A storage daemon's start until it answers, on a busy machine; and its orderly end before it is killed. */
+  storageDaemonStartMs: 5_000,
+  storageDaemonQuitMs: 3_000,
+  /** qemu-img on one layer: create, check, or look at it. */
+  imageCommandMs: 30_000,
+  /** qemu-img over a whole disk: import, merge, export. */
+  imageCopyMs: 6 * 60 * 60_000,
+  /** A push that moved no byte for this long is given up: the far disk or daemon hangs. */
+  replicaStallMs: 5_000,
+  /** The NBD server's first words, and QEMU's own wait for them; QEMU's main loop stands still meanwhile. */
+  nbdOpenMs: 1_000,
+  /** One NBD request of ours; a far disk may be slow. */
+  nbdRequestMs: 10_000,
+  /** Room for old data while a point is copied: past this the cycle is given up, so that it never fills the guests' disk. */
+  scratchBytes: 4 * 2 ** 30,
+  /** Sequence numbers of points taken from the manifest at a time: one durable write for so many cycles. */
+  reservedSeqs: 1_000,
   /** One replication step (begin, seal, hash request) on the control stream. */
   replicaCallMs: 15_000,
   /** Two looks at a management controller's power state must be this far apart to count as proof. */
@@ -59,6 +101,10 @@ export const limits = {
   cliPollMs: 300,
   /** A live agent takes a request up within a round or two; after this the command line withdraws it. */
   requestPickupMs: 15_000,
+  /** The command line stops waiting for a request that moves whole disks after this; the request goes on. */
+  requestDeadlineMs: 60 * 60_000,
+  /** The command line waits this long for a guest to start or stop: an ACPI shutdown and a slow kernel fit in. */
+  guestWaitMs: 90_000,
   /** One call of the command line to the store; people wait longer than a guard may. */
   cliStoreCallMs: 3_000,
 } as const;
