@@ -107,4 +107,10 @@ export const limits = {
   guestWaitMs: 90_000,
   /** One call of the command line to the store; people wait longer than a guard may. */
   cliStoreCallMs: 3_000,
+  /** The guard looks at the clock, the cgroup and the store's answers at least this often; a fraction of the shortest watchdog (1 s). */
+  guardTickMs: 100,
+  /** A guard asked to stop waits this long for the store to take its permit back; without guests silence does the same later. */
+  guardStopMs: 5_000,
+  /** The lab's watchdog answers at once; a host that takes longer than this to say its timeout is not to be trusted with one. */
+  watchdogAnswerMs: 1_000,
 } as const;

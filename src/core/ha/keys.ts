@@ -8,6 +8,7 @@ export const keys = {
   manager: `${root}manager`, // whoever leads, by compare-and-set
   nodeInfo: (node: string) => `${root}nodes/${node}/info`, // that node's agent
   nodePermit: (node: string) => `${root}nodes/${node}/permit`, // granted by its guard, revoked by the manager
+  nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks; its guard deletes it as it gives the permit back
   nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
   nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks, the guard obeys
   nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator

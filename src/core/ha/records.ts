@@ -21,6 +21,12 @@ export type Permit =
   | { state: 'granted'; epoch: number; bootId: string; grantedAtMs: number }
   | { state: 'revoked'; epoch: number; revokedEpoch: number; proof: ClaimProof; managerEpoch: number; revokedAtMs: number };
 
+/**
+ * `/holdfast/nodes/NAME/release`: the manager asks the node's guard to give the permit back (its agent is silent for too long). While
+ * the key is there no renewal succeeds; the guard kills the guests and deletes the key in the transaction that revokes its permit.
+ */
+export type ReleaseOrder = { reason: string; managerEpoch: number; askedAtMs: number };
+
 /** What the guard is doing with the HA guests. */
 export type GuardPhase = 'serving' | 'frozen' | 'releasing';
 
