@@ -1,0 +1,86 @@
+import * as http2 from 'node:http2';
+import type { Transport } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+
+export type EtcdTls = { caFile: string; certFile: string; keyFile: string };
+
+/** Certificates as read from their files, for `http2.connect`. */
+export type TlsMaterial = { ca: Buffer; cert: Buffer; key: Buffer };
+
+/** One HTTP/2 session to one member. It never reconnects: whoever needs another opens another. */
+export interface EtcdConnection {
+  readonly transport: Transport;
+  /** No new call can start on it. */
+  readonly gone: boolean;
+  close(): void;
+}
+
+/** The request never left this machine: another member may be asked without fear of doing something twice. */
+export class NotSent extends Error {
+  constructor(why: string, options?: ErrorOptions) {
+    super(why, options);
+    this.name = 'NotSent';
+  }
+}
+
+/** Room for a whole snapshot of the record without waiting for window updates. */
+const windowBytes = 4 << 20;
+
+/**
+ * Connects within `waitMs`. The connection counts as made when the member's own SETTINGS frame has arrived: only then is its
+ * process known to be alive (a frozen one accepts connections too) and our certificate accepted (TLS 1.3 refuses it after the
+ * client's handshake is over). Raises NotSent.
+ */
+export async function openConnection(
+  endpoint: string,
+  tls: TlsMaterial | null,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<EtcdConnection> {
+  const session = http2.connect(endpoint, { ...tls, settings: { enablePush: false, initialWindowSize: windowBytes } });
+  const ready = Promise.withResolvers<void>();
+  session.once('remoteSettings', () => ready.resolve());
+  session.on('error', (error) => ready.reject(error)); // stays: an error later ends the calls, and must not end the process
+  session.once('close', () => ready.reject(new Error('the connection was closed')));
+  const timer = setTimeout(() => ready.reject(new Error(`no answer in ${Math.round(waitMs)} ms`)), waitMs);
+  const abort = () => ready.reject(signal.reason);
+  if (signal.aborted) abort();
+  else signal.addEventListener('abort', abort, { once: true });
+  try {
+    await ready.promise;
+    session.setLocalWindowSize(windowBytes);
+    return wrapSession(endpoint, session);
+  } catch (cause) {
+    session.destroy();
+    throw new NotSent(`connect to ${endpoint}`, { cause });
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+function wrapSession(endpoint: string, session: http2.ClientHttp2Session): EtcdConnection {
+  let leaving = false;
+  session.once('goaway', () => {
+    leaving = true;
+  });
+  const isGone = () => leaving || session.closed || session.destroyed;
+  const sessionManager = {
+    authority: new URL(endpoint).origin,
+    // oxlint-disable-next-line typescript/require-await -- the interface wants a promise, and a throw here must become a rejection
+    async request(method: string, path: string, headers: http2.OutgoingHttpHeaders, options: http2.ClientSessionRequestOptions) {
+      if (isGone()) throw new NotSent(`the connection to ${endpoint} is gone`);
+      return session.request({ ...headers, ':method': method, ':path': path }, options);
+    },
+    notifyResponseByteRead() {}, // for keep-alive pings, which etcd punishes; liveness is asked for in-band
+  };
+  return {
+    transport: createGrpcTransport({ baseUrl: endpoint, sessionManager }),
+    get gone() {
+      return isGone();
+    },
+    close() {
+      session.destroy();
+    },
+  };
+}

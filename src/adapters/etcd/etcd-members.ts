@@ -1,0 +1,170 @@
+import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import type { CallOptions as RpcOptions, Transport } from '@connectrpc/connect';
+import { AppError, formatErrorChain } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import { type EtcdConnection, type EtcdTls, NotSent, type TlsMaterial, openConnection } from './etcd-connection.ts';
+import { type CallTrouble, sortCallError } from './etcd-trouble.ts';
+
+/** Makes one call over `transport`. */
+export type MemberCall<T> = (transport: Transport, options: RpcOptions) => Promise<T>;
+
+export type Attempt<T> = { kind: 'answer'; value: T } | CallTrouble;
+
+/** `untilMs`: on the clock of `performance.now()`. */
+export type AttemptOptions = { what: string; untilMs: number; signal: AbortSignal };
+
+export interface EtcdMember {
+  readonly endpoint: string;
+  /** One call, with its own limit for connecting; never throws. */
+  attempt<T>(call: MemberCall<T>, options: AttemptOptions): Promise<Attempt<T>>;
+  /** A connection of the caller's own, to be closed by the caller. Raises NotSent. */
+  connect(signal: AbortSignal): Promise<EtcdConnection>;
+  /** New calls do not use the present connection any more; it is closed when its last call has ended. */
+  dropConnection(): void;
+}
+
+/** All members we know, and the one that answers us at present: calls stay with it until it gives trouble. */
+export interface EtcdMembers {
+  readonly all: readonly EtcdMember[];
+  readonly current: EtcdMember;
+  readonly tls: EtcdTls | null;
+  after(member: EtcdMember): EtcdMember;
+  /** `member` gave trouble: if it is the current one, go to `to` (default: the next). */
+  leave(member: EtcdMember, because: unknown, to?: EtcdMember): void;
+  close(): void;
+}
+
+/** etcd ends a call at once instead of waiting when it knows that there is no leader (metadata key of etcd's rpctypes). */
+export const leaderRequired = { hasleader: 'true' } as const;
+
+/** Raises AppError missing when a certificate file cannot be read, invalid when one is none or an endpoint is no URL. */
+export function createMembers(endpoints: string[], tls: EtcdTls | null, onTrouble: (text: string) => void): EtcdMembers {
+  if (endpoints.length === 0)
+    throw new AppError('invalid', 'etcd endpoints: none given; name at least one, e.g. https://10.0.0.1:2379');
+  const material = tls === null ? null : readTlsMaterial(tls);
+  const all = endpoints.map((endpoint) => createMember(parseEndpoint(endpoint, tls), tls, material));
+  let current = all[0]!;
+  const after = (member: EtcdMember) => all[(all.indexOf(member) + 1) % all.length]!;
+  return {
+    all,
+    tls,
+    after,
+    get current() {
+      return current;
+    },
+    leave(member, because, to = after(member)) {
+      if (member !== current || to === member) return;
+      current = to;
+      onTrouble(`etcd: left ${member.endpoint} for ${to.endpoint}: ${formatErrorChain(because)}`);
+    },
+    close() {
+      for (const member of all) member.dropConnection();
+    },
+  };
+}
+
+type SharedConnection = { opened: Promise<EtcdConnection>; connection: EtcdConnection | null; calls: number; dropped: boolean };
+
+function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMaterial | null): EtcdMember {
+  let shared: SharedConnection | null = null;
+  const never = new AbortController().signal;
+
+  function openShared(): SharedConnection {
+    const opening: SharedConnection = {
+      // Shared by concurrent calls, so no single caller's signal may end it.
+      opened: openConnection(endpoint, material, limits.etcdConnectMs, never),
+      connection: null,
+      calls: 0,
+      dropped: false,
+    };
+    opening.opened.then(
+      (connection) => {
+        opening.connection = connection;
+        closeWhenUnused(opening);
+      },
+      () => drop(opening),
+    );
+    return opening;
+  }
+
+  function drop(dropped: SharedConnection): void {
+    dropped.dropped = true;
+    if (shared === dropped) shared = null;
+    closeWhenUnused(dropped);
+  }
+
+  return {
+    endpoint,
+    connect: (signal) => openConnection(endpoint, material, limits.etcdConnectMs, signal),
+    dropConnection() {
+      if (shared !== null) drop(shared);
+    },
+    async attempt<T>(call: MemberCall<T>, { what, untilMs, signal }: AttemptOptions): Promise<Attempt<T>> {
+      if (shared?.connection?.gone) drop(shared);
+      shared ??= openShared();
+      const using = shared;
+      using.calls += 1;
+      try {
+        const connection = await waitFor(using.opened, untilMs, signal);
+        const timeoutMs = Math.max(1, Math.round(untilMs - performance.now()));
+        return { kind: 'answer', value: await call(connection.transport, { timeoutMs, signal, headers: leaderRequired }) };
+      } catch (error) {
+        return sortCallError(error, what, endpoint, tls);
+      } finally {
+        using.calls -= 1;
+        closeWhenUnused(using);
+      }
+    },
+  };
+}
+
+function closeWhenUnused(shared: SharedConnection): void {
+  if (shared.dropped && shared.calls === 0) shared.connection?.close();
+}
+
+/** Raises NotSent when `opened` does not settle in time or the caller gives up. */
+async function waitFor(opened: Promise<EtcdConnection>, untilMs: number, signal: AbortSignal): Promise<EtcdConnection> {
+  const gaveUp = Promise.withResolvers<never>();
+  const timer = setTimeout(() => gaveUp.reject(new NotSent('no connection in time')), Math.max(0, untilMs - performance.now()));
+  const abort = () => gaveUp.reject(new NotSent('given up by the caller', { cause: signal.reason }));
+  if (signal.aborted) abort();
+  else signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([opened, gaveUp.promise]);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+function parseEndpoint(endpoint: string, tls: EtcdTls | null): string {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
+  const scheme = tls === null ? 'http:' : 'https:';
+  if (url === null || url.protocol !== scheme) {
+    throw new AppError('invalid', `etcd endpoint ${JSON.stringify(endpoint)}: not a URL that begins with ${scheme}//`);
+  }
+  return url.origin;
+}
+
+function readTlsMaterial(tls: EtcdTls): TlsMaterial {
+  const read = (file: string) => {
+    try {
+      return readFileSync(file);
+    } catch (cause) {
+      throw new AppError('missing', `etcd client: certificate file ${file} cannot be read; it is made when the node joins`, {
+        cause,
+      });
+    }
+  };
+  const material = { ca: read(tls.caFile), cert: read(tls.certFile), key: read(tls.keyFile) };
+  try {
+    createSecureContext(material);
+  } catch (cause) {
+    const files = `${tls.caFile}, ${tls.certFile}, ${tls.keyFile}`;
+    throw new AppError('invalid', `etcd client: ${files} are not an authority, a certificate and the key that belongs to it`, {
+      cause,
+    });
+  }
+  return material;
+}
