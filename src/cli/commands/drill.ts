@@ -1,0 +1,68 @@
+import type { Command } from 'commander';
+import { resolve } from 'node:path';
+import { AppError } from '#base/error.ts';
+import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
+import type { DrillTools } from '#cli/lab-tools.ts';
+import type { CliWorld } from '#cli/world.ts';
+
+const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
+
+type MainOptions = { once?: boolean; json?: string; lab?: string };
+type PullOptions = { count: string; roles: string; json?: string; lab?: string };
+
+/** Adds the group `drill` to the program: rehearsals in the lab that measure what they do. */
+export function addDrillCommands(
+  program: Command,
+  world: CliWorld,
+  run: (code: number) => void,
+  drills: () => Promise<DrillTools>,
+): void {
+  const group = program.command('drill').description('rehearsals in the lab, with every figure measured');
+  group
+    .command('main')
+    .description('three nodes, one database under load, pull the plug on its node, watch it come back elsewhere')
+    .option('--once', 'end by itself and exit non-zero when a promise was broken; else the lab stays up to look around')
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: MainOptions) => {
+      const { runMainJob } = await drills();
+      const { once, lab } = { once: options.once === true, lab: options.lab ?? null };
+      run(
+        await runMainJob({
+          lab,
+          once,
+          jsonFile: resolveFile(options.json),
+          out: world.out,
+          err: world.err,
+          signal: world.signal,
+        }),
+      );
+    });
+  group
+    .command('pulls')
+    .description('pull the plug again and again, and count how long each took')
+    .option('--count <number>', 'pulls for each role', '5')
+    .option('--roles <list>', `whose plug: ${pullRoles.join(',')}`, pullRoles.join(','))
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: PullOptions) => {
+      const count = parseWholeNumber(options.count, 'count', 1, 10_000);
+      const roles = options.roles.split(',').map((role) => parseChoice(role.trim(), 'roles', pullRoles));
+      if (new Set(roles).size !== roles.length) throw new AppError('invalid', 'roles: a role is given twice');
+      const { runPulls } = await drills();
+      const lab = options.lab ?? null;
+      run(
+        await runPulls({
+          lab,
+          count,
+          roles,
+          jsonFile: resolveFile(options.json),
+          out: world.out,
+          err: world.err,
+          signal: world.signal,
+        }),
+      );
+    });
+}
+
+function resolveFile(path: string | undefined): string | null {
+  return path === undefined ? null : resolve(path);
+}

@@ -1,0 +1,84 @@
+import type { Command } from 'commander';
+import { isAppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import { sortSnapshot, type ClusterSnapshot } from '#core/ha/cluster-snapshot.ts';
+import { deriveView, listSilent, unreadableView, type ClusterView } from '#core/ha/cluster-view.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import type { HaEvent } from '#core/ha/records.ts';
+import { judge, type Verdict } from '#core/ha/verdict.ts';
+import { listRecords } from '#cli/records.ts';
+import { clusterActions, exitCodes, type Session } from '#cli/session.ts';
+import { formatStatus } from '#cli/status-text.ts';
+import type { CliWorld } from '#cli/world.ts';
+
+/** Adds `status` to the program. */
+export function addStatusCommand(program: Command, world: CliWorld, run: (code: number) => void): void {
+  program
+    .command('status')
+    .description('quorum, nodes, guests, copies with the age of their data, and one sentence of verdict')
+    .addHelpText(
+      'after',
+      `\nExit code: ${exitCodes.ok} all is well, ${exitCodes.degraded} everything wanted runs but the next loss would hurt,\n` +
+        `${exitCodes.down} a wanted guest does not run or nothing can be decided.`,
+    )
+    .action(clusterActions(world, run)(showStatus));
+}
+
+async function showStatus(session: Session): Promise<number> {
+  const view = await readView(session);
+  const verdict = judge(view);
+  session.printer.show({ ...view, verdict }, () => formatStatus(view, verdict, session.printer));
+  return exitCodeOfVerdict(verdict);
+}
+
+function exitCodeOfVerdict(verdict: Verdict): number {
+  return { ok: exitCodes.ok, degraded: exitCodes.degraded, down: exitCodes.down }[verdict.level];
+}
+
+/** Watches the cluster for about a second and derives what there is to see. A store without quorum gives a view of its members only. */
+export async function readView(session: Session): Promise<ClusterView> {
+  const { store, world } = session;
+  const members = await store.listMembers({ deadlineMs: limits.cliStoreCallMs, signal: world.signal });
+  try {
+    const earlier = await readSnapshot(session);
+    await world.sleep(limits.statusWatchMs);
+    let now = await readSnapshot(session);
+    if (listSilent(earlier, now).length > 0) {
+      await world.sleep(limits.statusWatchAgainMs);
+      now = await readSnapshot(session);
+    }
+    const deferrals = await readDeferrals(session, now);
+    return deriveView(earlier, now, { members, deferrals, nowMs: world.nowMs() });
+  } catch (error) {
+    if (isAppError(error, 'unavailable', 'timeout') && !world.signal.aborted) return unreadableView(members);
+    throw error;
+  }
+}
+
+async function readSnapshot({ store, world }: Session): Promise<ClusterSnapshot> {
+  const options = { deadlineMs: limits.cliStoreCallMs, signal: world.signal };
+  const { nodes, guests, haResources, haStatus, replication, replicas } = prefixes;
+  const wanted = [nodes, guests, haResources, haStatus, replication, replicas];
+  const [cluster, manager, ...lists] = await Promise.all([
+    store.read(keys.cluster, options),
+    store.read(keys.manager, options),
+    ...wanted.map((prefix) => store.list(prefix, options)),
+  ]);
+  const single = [cluster, manager].filter((entry) => entry !== null);
+  return sortSnapshot([...single, ...lists.flatMap((list) => list.entries)]);
+}
+
+/** Why the manager could not place a guest, from its newest event about it; only read when a guest's home was fenced. */
+async function readDeferrals(session: Session, now: ClusterSnapshot): Promise<Map<number, string>> {
+  const fencedAtMs = new Map<number, number>();
+  for (const guest of now.guests) {
+    const permit = now.nodes.find((node) => node.name === guest.home)?.permit;
+    if (permit?.state === 'revoked') fencedAtMs.set(guest.vmid, permit.revokedAtMs);
+  }
+  if (fencedAtMs.size === 0) return new Map();
+  const events = await listRecords<HaEvent>(session, prefixes.haEvents);
+  const about = events.filter(
+    (event) => event.kind === 'deferred' && event.vmid !== null && event.atMs >= (fencedAtMs.get(event.vmid) ?? Infinity),
+  );
+  return new Map(about.map((event) => [event.vmid ?? 0, event.text]));
+}

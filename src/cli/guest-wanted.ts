@@ -1,0 +1,66 @@
+import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { HaResource, HaStatus } from '#core/ha/records.ts';
+import { startProgress } from '#cli/progress.ts';
+import { changeRecord, findGuest, readRecord } from '#cli/records.ts';
+import type { Session } from '#cli/session.ts';
+
+/**
+ * Records that a guest is wanted started or stopped and waits until its home says that it is so.
+ * Raises AppError missing (no such guest), timeout (the wish stays recorded), conflict (the guest failed).
+ */
+export async function setWanted(
+  session: Session,
+  numberOrName: string,
+  want: 'started' | 'stopped',
+  options: { wait: boolean; deadlineMs: number },
+): Promise<void> {
+  const guest = await findGuest(session, numberOrName);
+  const askedAtMs = session.world.nowMs();
+  await changeRecord<HaResource>(session, keys.haResource(guest.vmid), `what is wanted of guest ${guest.vmid}`, (current) => ({
+    vmid: guest.vmid,
+    maxDataAgeMs: current?.maxDataAgeMs ?? null,
+    want,
+  }));
+  if (!options.wait) {
+    session.printer.show({ vmid: guest.vmid, want }, () => `guest ${guest.vmid} ${guest.name} is wanted ${want}\n`);
+    return;
+  }
+  const status = await followStatus(session, guest, want, askedAtMs, options.deadlineMs);
+  const text = want === 'started' ? `runs on ${status.node} (${status.because})` : `is stopped (${status.because})`;
+  session.printer.show(status, () => `guest ${guest.vmid} ${guest.name} ${text}\n`);
+}
+
+async function followStatus(
+  session: Session,
+  guest: GuestRecord,
+  want: 'started' | 'stopped',
+  askedAtMs: number,
+  deadlineMs: number,
+): Promise<HaStatus> {
+  using progress = startProgress(session.world.err);
+  const reached = want === 'started' ? 'running' : 'stopped';
+  let last = 'its home has not answered yet';
+  for (;;) {
+    const status = await readRecord<HaStatus>(session, keys.haStatus(guest.vmid));
+    const record = await readRecord<GuestRecord>(session, keys.guest(guest.vmid));
+    if (record === null) throw new AppError('missing', `waiting for guest ${guest.vmid}: it was removed meanwhile`);
+    if (status !== null && status.node === record.home && status.generation === record.generation) {
+      if (status.state === reached) return status;
+      last = `${status.state} on ${status.node}: ${status.because}`;
+      // An older failure may be what the wish is to cure; only one that came after it counts. Clocks differ a little, hence the second.
+      if (status.state === 'failed' && want === 'started' && status.atMs > askedAtMs + 1_000) {
+        throw new AppError('conflict', `starting guest ${guest.vmid} ${guest.name} on ${status.node}: ${status.because}`);
+      }
+    }
+    const waitedMs = session.world.nowMs() - askedAtMs;
+    if (waitedMs > deadlineMs) {
+      const wish = `the wish stays recorded; see \`holdfast guest show ${guest.vmid}\``;
+      throw new AppError('timeout', `waiting for guest ${guest.vmid} ${guest.name} to be ${want}: ${last}; ${wish}`);
+    }
+    progress.say(`guest ${guest.vmid} ${guest.name}: ${last}`);
+    await session.world.sleep(limits.cliPollMs);
+  }
+}

@@ -1,0 +1,37 @@
+import { AppError } from '#base/error.ts';
+import type { Writer } from '#cli/world.ts';
+
+/** What the drills are given. Each returns the exit code: 0 when every promise was kept. */
+export type DrillContext = {
+  /** null: the default lab. */
+  lab: string | null;
+  /** Absolute; null: no file wanted. */
+  jsonFile: string | null;
+  out: Writer;
+  err: Writer;
+  signal: AbortSignal;
+};
+export type PullRole = 'plain' | 'manager' | 'store' | 'both';
+
+export type DrillTools = {
+  runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
+  runPulls: (options: DrillContext & { count: number; roles: PullRole[] }) => Promise<number>;
+};
+
+/** Loads the drills only when one is asked for: they bring the whole lab along. Raises AppError unsupported where they are not installed. */
+export async function loadDrills(): Promise<DrillTools> {
+  const [main, pulls] = await Promise.all([
+    importPart<Pick<DrillTools, 'runMainJob'>>('#lab/drills/main-job.ts'),
+    importPart<Pick<DrillTools, 'runPulls'>>('#lab/drills/pulls.ts'),
+  ]);
+  return { runMainJob: main.runMainJob, runPulls: pulls.runPulls };
+}
+
+async function importPart<T>(path: string): Promise<T> {
+  try {
+    return (await import(path)) as T;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
+    throw new AppError('unsupported', 'the lab and its drills are not part of this installation', { cause });
+  }
+}

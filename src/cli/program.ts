@@ -1,0 +1,90 @@
+import { Command, CommanderError } from 'commander';
+import { AppError, exitCodeOf, formatErrorChain } from '#base/error.ts';
+import { addDrillCommands } from '#cli/commands/drill.ts';
+import { addGuestCommands } from '#cli/commands/guest.ts';
+import { addHaCommands } from '#cli/commands/ha.ts';
+import { addLabCommands } from '#cli/commands/lab.ts';
+import { addNodeCommands } from '#cli/commands/node.ts';
+import { addReplicationCommands } from '#cli/commands/replication.ts';
+import { addRequestsCommand } from '#cli/commands/requests.ts';
+import { addStatusCommand } from '#cli/commands/status.ts';
+import { loadDrills } from '#cli/lab-tools.ts';
+import { exitCodes } from '#cli/session.ts';
+import type { CliWorld } from '#cli/world.ts';
+
+/**
+ * Runs one command line (without the program's own name) and returns its exit code. Expected trouble is printed as one line with
+ * its causes; a broken assumption is raised.
+ */
+export async function runCli(argv: string[], world: CliWorld): Promise<number> {
+  let code: number = exitCodes.ok;
+  const program = createProgram(world, (result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return code;
+  } catch (error) {
+    return reportError(error, world);
+  }
+}
+
+function reportError(error: unknown, world: CliWorld): number {
+  // Help and version end here with 0; commander has already printed what is wrong with a command line.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodeOf('invalid');
+  if (world.signal.aborted) {
+    world.err.write('interrupted\n');
+    return exitCodes.interrupted;
+  }
+  if (error instanceof AppError) {
+    world.err.write(`holdfast: ${formatErrorChain(error)}\n`);
+    return exitCodeOf(error.kind);
+  }
+  throw error;
+}
+
+/** The whole command tree over one world. */
+export function createProgram(world: CliWorld, run: (code: number) => void): Command {
+  const program = new Command('holdfast');
+  program
+    .description("keeps a clinic's virtual machines running when a server dies")
+    .enablePositionalOptions()
+    .option('--config <file>', "on a server: this node's configuration (default: /etc/holdfast/node.toml)")
+    .option('--lab <name>', 'talk to this lab on this machine (default where there is no node.toml: the lab that is up)')
+    .option('--json', 'print JSON for programs')
+    .showSuggestionAfterError()
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 well, 2 bad input, 3 missing, 4 conflict, 8 unavailable, 9 timeout; `status` has its own.',
+    );
+  addStatusCommand(program, world, run);
+  addGuestCommands(program, world, run);
+  addHaCommands(program, world, run);
+  addReplicationCommands(program, world, run);
+  addNodeCommands(program, world, run);
+  addRequestsCommand(program, world, run);
+  addLabCommands(program, world, run);
+  addDrillCommands(program, world, run, loadDrills);
+  prepare(program, world);
+  return program;
+}
+
+/** Gives every command the writer of the world, errors instead of exits, and the common options wherever people type them. */
+function prepare(command: Command, world: CliWorld): void {
+  command.exitOverride().configureOutput({
+    writeOut: (text) => world.out.write(text),
+    writeErr: (text) => world.err.write(text),
+    outputError: (text, write) => write(text.replace(/^error: /, 'holdfast: ')),
+    getOutHelpWidth: () => world.out.widthColumns,
+    getErrHelpWidth: () => world.err.widthColumns,
+  });
+  if (command.commands.length === 0) addCommonOptions(command);
+  for (const child of command.commands) prepare(child, world);
+}
+
+function addCommonOptions(command: Command): void {
+  const has = (name: string) => command.options.some((option) => option.long === name);
+  if (!has('--json')) command.option('--json', 'print JSON for programs');
+  if (!has('--config')) command.addOption(command.createOption('--config <file>').hideHelp());
+  if (!has('--lab')) command.addOption(command.createOption('--lab <name>').hideHelp());
+}

@@ -1,0 +1,18 @@
+import type { Writer } from '#cli/world.ts';
+
+/** Tells people on stderr what a long command waits for. On a terminal one line that changes, elsewhere a line per change. */
+export type Progress = Disposable & { say: (text: string) => void };
+
+export function startProgress(err: Writer): Progress {
+  let last = '';
+  return {
+    say(text) {
+      if (text === last) return;
+      last = text;
+      err.write(err.isTerminal ? `\r\u001b[K${text.slice(0, err.widthColumns - 1)}` : `${text}\n`);
+    },
+    [Symbol.dispose]() {
+      if (last !== '' && err.isTerminal) err.write('\r\u001b[K');
+    },
+  };
+}
