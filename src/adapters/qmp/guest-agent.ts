@@ -1,0 +1,66 @@
+import { connect } from 'node:net';
+import { formatErrorChain } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import { createLineCutter } from './json-lines.ts';
+
+/** `not-set` is nothing wrong with the guest: most often it has no agent installed. */
+export type SetTimeOutcome = { kind: 'set' } | { kind: 'not-set'; because: string };
+
+/**
+ * Sets the clock of a guest through the QEMU guest agent inside it, after a thaw: the guest's own clock stood still. Never
+ * throws; a guest without an agent is told by the outcome, after `deadlineMs`.
+ */
+export async function setGuestTime(
+  socketPath: string,
+  wallMs: number,
+  options: { deadlineMs?: number } = {},
+): Promise<SetTimeOutcome> {
+  const deadlineMs = options.deadlineMs ?? limits.guestAgentMs;
+  // Nanoseconds since the epoch do not fit a JavaScript number exactly, so the JSON is written by hand.
+  const commands = ['{"execute":"guest-ping"}', `{"execute":"guest-set-time","arguments":{"time":${Math.round(wallMs)}000000}}`];
+  const answers = await askGuestAgent(socketPath, commands, deadlineMs).catch((error: unknown) => formatErrorChain(error));
+  if (typeof answers === 'string') return { kind: 'not-set', because: answers };
+  const refusal = answers.find((answer) => answer.error !== undefined);
+  if (refusal === undefined) return { kind: 'set' };
+  return { kind: 'not-set', because: `the agent in the guest refused: ${refusal.error?.desc ?? 'without a reason'}` };
+}
+
+type Answer = { error?: { desc?: string } };
+
+/** Sends the commands and collects one answer each, in order (the agent serves one command after the other). */
+function askGuestAgent(socketPath: string, commands: string[], deadlineMs: number): Promise<Answer[]> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer[]>();
+  const socket = connect(socketPath);
+  const cutter = createLineCutter(limits.jsonLineBytes);
+  const answers: Answer[] = [];
+  const syncId = Math.floor(Math.random() * 0x7fffffff);
+  let isInStep = false;
+
+  function take(line: string): void {
+    const answer = JSON.parse(line) as Answer & { return?: unknown };
+    // Whatever comes before our own sync id belongs to an earlier, abandoned conversation.
+    if (!isInStep) isInStep = answer.return === syncId;
+    else answers.push(answer);
+    if (answers.length === commands.length) resolve(answers);
+  }
+
+  // qemu-ga: a 0xff byte resets its parser; guest-sync-delimited puts one before its answer, so that old bytes are told apart.
+  socket.write(
+    Buffer.concat([Buffer.from([0xff]), Buffer.from(`{"execute":"guest-sync-delimited","arguments":{"id":${syncId}}}\n`)]),
+  );
+  socket.write(commands.map((command) => `${command}\n`).join(''));
+  socket.on('data', (chunk: Buffer) => {
+    try {
+      for (const line of cutter.feed(Buffer.from(chunk.filter((byte) => byte !== 0xff)))) take(line);
+    } catch (cause) {
+      reject(new Error(`the agent in the guest speaks nonsense on ${socketPath}`, { cause }));
+    }
+  });
+  socket.on('error', (cause) => reject(new Error(`the channel ${socketPath} failed`, { cause })));
+  socket.on('close', () => reject(new Error(`the channel ${socketPath} was closed`)));
+  const timer = setTimeout(() => reject(new Error(`no agent in the guest answered within ${deadlineMs} ms`)), deadlineMs);
+  return promise.finally(() => {
+    clearTimeout(timer);
+    socket.destroy();
+  });
+}

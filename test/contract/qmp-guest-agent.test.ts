@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { setGuestTime } from '#adapters/qmp/guest-agent.ts';
+
+/** A guest agent that first sends what an earlier conversation left, then answers each command by `answer`. */
+async function listenAsAgent(t: TestContext, answer: (command: string) => string): Promise<{ path: string; heard: string[] }> {
+  const folder = await mkdtemp(join(tmpdir(), 'hf-qga-'));
+  const path = join(folder, 'qga.sock');
+  const heard: string[] = [];
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.write('{"return": {"left": "over"}}\n');
+    socket.on('data', (data) => {
+      const lines = data
+        .filter((byte) => byte !== 0xff)
+        .toString()
+        .trim()
+        .split('\n');
+      for (const line of lines) {
+        heard.push(line);
+        const id = /"guest-sync-delimited","arguments":\{"id":(\d+)/.exec(line)?.[1];
+        if (id !== undefined) socket.write(Buffer.concat([Buffer.from([0xff]), Buffer.from(`{"return": ${id}}\n`)]));
+        else socket.write(`${answer(line)}\n`);
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  t.after(async () => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+  return { path, heard };
+}
+
+test('the guest’s clock is set to the nanosecond asked for', async (t) => {
+  const agent = await listenAsAgent(t, () => '{"return": {}}');
+  assert.deepEqual(await setGuestTime(agent.path, 1_795_000_000_123), { kind: 'set' });
+  assert.equal(agent.heard.at(-1), '{"execute":"guest-set-time","arguments":{"time":1795000000123000000}}');
+});
+
+test('a refusal of the agent is told, not thrown', async (t) => {
+  const agent = await listenAsAgent(t, (command) =>
+    command.includes('guest-ping') ? '{"return": {}}' : '{"error": {"class": "GenericError", "desc": "hwclock failed"}}',
+  );
+  const outcome = await setGuestTime(agent.path, 1);
+  assert.deepEqual(outcome, { kind: 'not-set', because: 'the agent in the guest refused: hwclock failed' });
+});
+
+test('no channel is told, not thrown', async () => {
+  const outcome = await setGuestTime('/nonexistent/qga.sock', 1, { deadlineMs: 200 });
+  assert.equal(outcome.kind, 'not-set');
+});
