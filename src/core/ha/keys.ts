@@ -10,7 +10,6 @@ export const keys = {
   nodePermit: (node: string) => `${root}nodes/${node}/permit`, // granted by its guard, revoked by the manager
   nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks; its guard deletes it as it gives the permit back
   nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
-  nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks, the guard obeys
   nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator
   guest: (vmid: number) => `${root}guests/${vmid}`, // operator (configuration), manager (home, generation, order)
   guestTombstone: (vmid: number) => `${root}guests-deleted/${vmid}`, // the agent that deleted it; says that copies may go

@@ -4,7 +4,7 @@ import { suspectAfterMs } from '#core/ha/claim.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { type ManagerFacts, type ManagerStep, type NodeFacts, planManagerRound } from '#core/ha/manager-plan.ts';
 import { type Observer, silenceOf } from '#core/ha/observer.ts';
-import type { BmcRecord, HaEvent, HaResource, Heartbeat, NodeInfo, Permit } from '#core/ha/records.ts';
+import type { BmcRecord, HaEvent, HaResource, Heartbeat, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Compare, Store, Write } from '#ports/store.ts';
@@ -168,11 +168,10 @@ async function performStep(options: ManagerOptions, lead: Lead, step: ManagerSte
     }
     case 'ask-release': {
       const key = keys.nodeRelease(step.node);
-      const known = options.world.read<{ epoch: number }>(key);
-      if (known?.value.epoch === step.epoch) return;
+      if (options.world.read(key) !== null) return;
       log.warn({ event: 'node.release-asked', target: step.node, epoch: step.epoch }, step.because);
-      const value = JSON.stringify({ epoch: step.epoch, because: step.because });
-      await store.commit([lead.compare, { key, modRevision: known?.modRevision ?? 0n }], [{ key, value }]);
+      const order: ReleaseOrder = { reason: step.because, managerEpoch: lead.epoch, askedAtMs: options.clock.wallMs() };
+      await store.commit([lead.compare, { key, modRevision: 0n }], [{ key, value: JSON.stringify(order) }]);
       return;
     }
   }

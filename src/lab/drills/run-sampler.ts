@@ -1,0 +1,95 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { requireLabSpec } from '#lab/lab-spec.ts';
+
+/**
+ * The host's own eye on double runs: looks every few milliseconds into each node's guest groups and notes where a guest's QEMU
+ * exists and is not frozen. It sees the kernel's truth, not anybody's view.
+ */
+export type RunSpan = { vmid: number; node: string; epoch: number; fromMs: number; untilMs: number };
+
+export type RunSampler = {
+  /** Spans seen so far, oldest first; the last one of a running guest is still growing. */
+  spans(): RunSpan[];
+  /** Longest time between two looks, so that a busy machine cannot hide anything unsaid. */
+  longestGapMs(): number;
+  stop(): void;
+};
+
+export function startRunSampler(lab: string, everyMs = 20): RunSampler {
+  const spec = requireLabSpec(lab);
+  const spans: RunSpan[] = [];
+  const open = new Map<string, RunSpan>();
+  let lastLookMs = Date.now();
+  let longestGapMs = 0;
+  const look = () => {
+    const nowMs = Date.now();
+    longestGapMs = Math.max(longestGapMs, nowMs - lastLookMs);
+    lastLookMs = nowMs;
+    const seen = new Set<string>();
+    for (const node of spec.nodes) {
+      for (const { epoch, vmid } of listExecuting(join(spec.cgroup, node.name, 'ha'))) {
+        const key = `${node.name} ${epoch} ${vmid}`;
+        seen.add(key);
+        const span = open.get(key) ?? { vmid, node: node.name, epoch, fromMs: nowMs, untilMs: nowMs };
+        span.untilMs = nowMs;
+        if (!open.has(key)) spans.push(span);
+        open.set(key, span);
+      }
+    }
+    for (const key of open.keys()) if (!seen.has(key)) open.delete(key);
+  };
+  look();
+  const timer = setInterval(look, everyMs);
+  return {
+    spans: () => spans,
+    longestGapMs: () => longestGapMs,
+    stop: () => clearInterval(timer),
+  };
+}
+
+/** Guests with a process that the kernel lets run at this moment, under one node's guests' group. */
+function listExecuting(root: string): { epoch: number; vmid: number }[] {
+  const found: { epoch: number; vmid: number }[] = [];
+  for (const epochName of listFolders(root)) {
+    const epoch = /^e(\d+)$/.exec(epochName)?.[1];
+    if (epoch === undefined) continue;
+    for (const vmid of listFolders(join(root, epochName))) {
+      if (!/^\d+$/.test(vmid)) continue;
+      const state = readEvents(join(root, epochName, vmid));
+      if (state.populated && !state.frozen) found.push({ epoch: Number(epoch), vmid: Number(vmid) });
+    }
+  }
+  return found;
+}
+
+function listFolders(path: string): string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch {
+    return []; // gone between two looks: nothing runs in it
+  }
+}
+
+function readEvents(path: string): { populated: boolean; frozen: boolean } {
+  try {
+    const text = readFileSync(join(path, 'cgroup.events'), 'utf8');
+    return { populated: /^populated 1$/m.test(text), frozen: /^frozen 1$/m.test(text) };
+  } catch {
+    return { populated: false, frozen: true };
+  }
+}
+
+/** Pairs of spans of one guest on two nodes that overlap in time: each is a double run. */
+export function findDoubleRuns(spans: RunSpan[]): [RunSpan, RunSpan][] {
+  const pairs: [RunSpan, RunSpan][] = [];
+  spans.forEach((first, index) => {
+    for (const second of spans.slice(index + 1)) {
+      if (first.vmid !== second.vmid || first.node === second.node) continue;
+      if (first.fromMs <= second.untilMs && second.fromMs <= first.untilMs) pairs.push([first, second]);
+    }
+  });
+  return pairs;
+}
