@@ -1,0 +1,298 @@
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AppError, formatErrorChain } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { ReplicationJob } from '#core/replica/records.ts';
+import {
+  tailName,
+  createPrimary,
+  demoteToReplica,
+  describeTail,
+  layersAt,
+  newestPoint,
+  noteTailSize,
+  releaseTail,
+} from '#core/storage/manifest.ts';
+import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
+import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
+import type { DiskChain } from '#ports/hypervisor.ts';
+import { runCommand, type ImageUser } from './command.ts';
+import { syncPath } from './durable-file.ts';
+import { createGuestLock } from './guest-lock.ts';
+import { createIncomingDesk, type Incoming, type IncomingRequest } from './incoming.ts';
+import { createLayer, describeChain } from './layer-files.ts';
+import { commitManifest, guestDirectory, listGuests, makeGuestDirectory, readManifest, removeUnlisted } from './manifest-file.ts';
+import { thinOnce } from './merge.ts';
+import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
+import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp } from './storage-daemon.ts';
+
+export type DirStorageOptions = {
+  /** Folder of the guests' folders. */
+  root: string;
+  /** Folder for sockets and pid files of storage daemons, empty at each boot. */
+  run: string;
+  /** The user that QEMU and every image tool run as; null: the current one. */
+  user: ImageUser;
+  connectQmp: ConnectQmp;
+  flushExport: (socketPath: string, exportName: string) => Promise<void>;
+  log: (text: string) => void;
+};
+
+/** An image that is served read-only over NBD, one export a disk. */
+export type ServedImage = { nbdSocket: string; close(): Promise<void> };
+
+/** What replication needs beyond the port. */
+export interface DirStorage extends GuestStorage {
+  /** Ends what an earlier process of ours left: storage daemons, files that no manifest lists. */
+  recover(): Promise<void>;
+  readManifest(vmid: number): Promise<Manifest | null>;
+  beginIncoming(request: IncomingRequest): Promise<Incoming>;
+  /** Drops points past the retention rule and merges layers, until nothing is left to do. */
+  thin(vmid: number, keep: ReplicationJob['keep']): Promise<void>;
+  /** The first of `count` sequence numbers that no point of this primary's generation has used. */
+  reserveSeq(vmid: number, generation: number, count: number): Promise<number>;
+  /** Serves the image at `depths` read-only, for hashing. */
+  serveImage(vmid: number, depths: Depths, label: string): Promise<ServedImage>;
+  noteTailSize(vmid: number, name: string, measured: { sizeBytes: number; fromAtMs: number }): Promise<Manifest>;
+  closeAll(): Promise<void>;
+}
+
+/** Disks as files: one folder a guest, one raw file and overlays a disk, one manifest that decides. */
+export function createDirStorage(options: DirStorageOptions): DirStorage {
+  const { root, user } = options;
+  const lock = createGuestLock();
+  const incoming = createIncomingDesk({ ...options, lock });
+  const merging = new Map<number, AbortController>();
+
+  async function readCopy(vmid: number): Promise<GuestCopy[]> {
+    try {
+      const manifest = await readManifest(root, vmid);
+      return manifest === null ? [] : [describeCopy(manifest)];
+    } catch (error) {
+      options.log(`the copy of guest ${vmid} is unreadable: ${formatErrorChain(error)}`); // one bad copy must not hide the others
+      return [];
+    }
+  }
+
+  async function require(vmid: number, what: string): Promise<Manifest> {
+    const manifest = await readManifest(root, vmid);
+    if (manifest === null) {
+      throw new AppError('missing', `${what} guest ${vmid}: this node holds no copy (looked for ${guestDirectory(root, vmid)})`);
+    }
+    return manifest;
+  }
+
+  /** Takes the guest's lock for a change that must not wait behind a merge or a point on its way in. */
+  async function change<T>(vmid: number, job: () => Promise<T>): Promise<T> {
+    merging.get(vmid)?.abort();
+    return await lock.run(vmid, async () => {
+      await incoming.discard(vmid);
+      return await job();
+    });
+  }
+
+  async function edit(vmid: number, what: string, editManifest: (manifest: Manifest) => Manifest): Promise<Manifest> {
+    return await lock.run(vmid, async () => {
+      const next = editManifest(await require(vmid, what));
+      await commitManifest(root, next);
+      return next;
+    });
+  }
+
+  async function thinStep(vmid: number, keep: ReplicationJob['keep']): Promise<boolean> {
+    const controller = new AbortController();
+    return await lock.run(vmid, async () => {
+      if (incoming.isOpen(vmid)) return false; // its storage daemon has the layers open; its seal comes back here
+      merging.set(vmid, controller);
+      try {
+        return await thinOnce({ root, user }, vmid, keep, controller.signal);
+      } catch (error) {
+        if (controller.signal.aborted) return false; // given up for a change that could not wait; a merge may be repeated
+        throw error;
+      } finally {
+        merging.delete(vmid);
+      }
+    });
+  }
+
+  return {
+    async listCopies() {
+      return (await Promise.all((await listGuests(root)).map(readCopy))).flat();
+    },
+    create: (vmid, generation, disks) =>
+      change(vmid, async () => {
+        if ((await readManifest(root, vmid)) !== null)
+          throw new AppError('conflict', `create guest ${vmid}: this node already holds a copy`);
+        await createGuest({ root, user }, vmid, generation, disks);
+      }),
+    async openPrimary(vmid, generation) {
+      const manifest = await require(vmid, 'start');
+      if (manifest.role !== 'primary' || manifest.generation !== generation) {
+        const held = `a ${manifest.role} copy of generation ${manifest.generation}`;
+        throw new AppError('conflict', `start guest ${vmid}: generation ${generation} was ordered, this node holds ${held}`);
+      }
+      return await describeDisks(root, manifest);
+    },
+    promote: (vmid, generation, atLeast) =>
+      change(vmid, async () => {
+        const manifest = await require(vmid, 'promote');
+        const { seq, pointAtMs, ...point } = await promoteReplica({ root, user }, manifest, generation, atLeast);
+        return { point: { generation: point.generation, seq }, pointAtMs };
+      }),
+    demote: (vmid) =>
+      change(vmid, async () => {
+        const manifest = await require(vmid, 'demote');
+        if (manifest.role === 'replica') return;
+        await commitManifest(root, demoteToReplica(manifest, await readLastWriteAtMs(root, manifest)));
+        options.log(`guest ${vmid}: the primary copy is now ${tailName(manifest.generation)} under a replica`);
+      }),
+    async releaseLeftBehind(vmid, name) {
+      await edit(vmid, 'release a tail of', (manifest) => {
+        requireTail(manifest, name);
+        return releaseTail(manifest, name);
+      });
+    },
+    async exportLeftBehind(vmid, name, directory) {
+      const manifest = await require(vmid, 'export a tail of');
+      const disks = layersAt(manifest, requireTail(manifest, name).depths);
+      return await exportDisks({ root, user }, vmid, disks, directory);
+    },
+    remove: (vmid) => change(vmid, () => rm(guestDirectory(root, vmid), { recursive: true, force: true })),
+
+    async recover() {
+      await mkdir(root, { recursive: true, mode: 0o711 });
+      await mkdir(options.run, { recursive: true, mode: 0o711 });
+      const ended = await endLeftoverDaemons(options.run);
+      if (ended > 0) options.log(`ended ${ended} leftover storage daemon(s)`);
+      for (const vmid of await listGuests(root)) {
+        try {
+          const removed = await removeUnlisted(root, vmid, await readManifest(root, vmid));
+          if (removed.length > 0) options.log(`guest ${vmid}: removed what no manifest lists: ${removed.join(', ')}`);
+        } catch (error) {
+          options.log(`the copy of guest ${vmid} is unreadable and left as it is: ${formatErrorChain(error)}`);
+        }
+      }
+    },
+    readManifest: (vmid) => readManifest(root, vmid),
+    beginIncoming: (request) => incoming.begin(request),
+    async thin(vmid, keep) {
+      while (await thinStep(vmid, keep));
+    },
+    async reserveSeq(vmid, generation, count) {
+      const next = await edit(vmid, 'number points of', (manifest) => {
+        if (manifest.role === 'primary' && manifest.generation === generation) {
+          return { ...manifest, reservedSeq: manifest.reservedSeq + count };
+        }
+        throw new AppError(
+          'conflict',
+          `number points of guest ${vmid}: this is not its primary copy of generation ${generation}`,
+        );
+      });
+      return next.reservedSeq - count + 1;
+    },
+    async serveImage(vmid, depths, label) {
+      const manifest = await require(vmid, 'read');
+      const directory = guestDirectory(root, vmid);
+      const daemon = await startStorageDaemon(join(options.run, `${vmid}-${label}`), 'image.nbd', options);
+      for (const { name, layers } of layersAt(manifest, depths)) {
+        const chain = describeChain(directory, layers, { nodeName: `out-${name}`, writableLayers: 0 });
+        await daemon.qmp.execute('blockdev-add', chain);
+        await daemon.qmp.execute('block-export-add', { type: 'nbd', id: `out-${name}`, 'node-name': `out-${name}`, name });
+      }
+      return { nbdSocket: daemon.nbdSocket, close: () => daemon.kill() };
+    },
+    noteTailSize: (vmid, name, measured) => edit(vmid, 'measure a tail of', (manifest) => noteTailSize(manifest, name, measured)),
+    closeAll: () => incoming.closeAll(),
+  };
+}
+
+function describeCopy(manifest: Manifest): GuestCopy {
+  const primary = manifest.role === 'primary';
+  const newest = primary ? manifest.promotedFrom : newestPoint(manifest);
+  return {
+    vmid: manifest.vmid,
+    role: manifest.role,
+    generation: primary ? manifest.generation : (newest?.generation ?? 0),
+    point: newest && { generation: newest.generation, seq: newest.seq },
+    pointAtMs: newest?.pointAtMs ?? null,
+    leftBehind: manifest.leftBehind.map(describeTail),
+  };
+}
+
+function requireTail(manifest: Manifest, name: string) {
+  const tail = manifest.leftBehind.find((candidate) => candidate.name === name);
+  if (tail === undefined) {
+    const held = manifest.leftBehind.map((candidate) => candidate.name).join(', ') || 'none';
+    throw new AppError('missing', `guest ${manifest.vmid} has no left-behind tail ${name} on this node (there are: ${held})`);
+  }
+  return tail;
+}
+
+async function createGuest(
+  deps: { root: string; user: ImageUser },
+  vmid: number,
+  generation: number,
+  disks: { name: string; sizeBytes: number; importFile?: string }[],
+): Promise<void> {
+  const directory = await makeGuestDirectory(deps.root, vmid);
+  await removeUnlisted(deps.root, vmid, createPrimary(vmid, generation, []));
+  const made: DiskLayers[] = [];
+  for (const { name, sizeBytes, importFile } of disks) {
+    const base = { file: `${name}-base.raw`, format: 'raw' as const, sizeBytes, above: null, ownWrites: true };
+    const layer = await createLayer(directory, deps.user, base);
+    if (importFile !== undefined) await importImage(importFile, join(directory, layer.file), sizeBytes);
+    await syncPath(join(directory, layer.file));
+    made.push({ name, layers: [layer] });
+  }
+  await commitManifest(deps.root, createPrimary(vmid, generation, made));
+}
+
+async function importImage(from: string, to: string, sizeBytes: number): Promise<void> {
+  const { size } = await stat(from).catch((cause: unknown) => {
+    throw new AppError('missing', `import ${from}: it cannot be read`, { cause });
+  });
+  if (size > sizeBytes) throw new AppError('invalid', `import ${from}: it has ${size} bytes, the disk has ${sizeBytes}`);
+  // -n keeps the file we made, with its owner and its full length; zeroes stay holes.
+  await runCommand(['qemu-img', 'convert', '-q', '-n', '--target-is-zero', '-f', 'raw', '-O', 'raw', from, to], {
+    what: `import ${from}`,
+    user: null,
+    deadlineMs: limits.imageCopyMs,
+  });
+}
+
+async function describeDisks(root: string, manifest: Manifest): Promise<DiskChain[]> {
+  const directory = guestDirectory(root, manifest.vmid);
+  for (const disk of manifest.disks) {
+    for (const { file } of disk.layers) {
+      await stat(join(directory, file)).catch((cause: unknown) => {
+        throw new AppError('missing', `start guest ${manifest.vmid}: ${disk.name} needs ${join(directory, file)}`, { cause });
+      });
+    }
+  }
+  return manifest.disks.map((disk) => {
+    const nodeName = `act-${disk.name}`;
+    return { disk: disk.name, nodeName, blockdev: describeChain(directory, disk.layers, { nodeName, writableLayers: 1 }) };
+  });
+}
+
+async function exportDisks(
+  deps: { root: string; user: ImageUser },
+  vmid: number,
+  disks: DiskLayers[],
+  directory: string,
+): Promise<string[]> {
+  await mkdir(directory, { recursive: true });
+  const written: string[] = [];
+  for (const { name, layers } of disks) {
+    const chain = describeChain(guestDirectory(deps.root, vmid), layers, { writableLayers: 0 });
+    const file = join(directory, `${name}.raw`);
+    await runCommand(['qemu-img', 'convert', '-q', '-U', '-O', 'raw', `json:${JSON.stringify(chain)}`, file], {
+      what: `export ${name} of guest ${vmid}`,
+      user: null,
+      deadlineMs: limits.imageCopyMs,
+      nice: true,
+    });
+    written.push(file);
+  }
+  return written;
+}
