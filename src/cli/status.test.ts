@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AppError } from '#base/error.ts';
-import { beat, createFakeWorld, createHealthyCluster, running } from '#cli/fake-world.ts';
+import { beat, createFakeWorld, createHealthyCluster } from '#cli/fake-world.ts';
 
 test('status of a healthy cluster ends in its verdict and exits with 0', async () => {
   const { code, out } = await createHealthyCluster().run('status');
