@@ -4,8 +4,11 @@ import { mkdir, mkdtemp, readFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createClient } from '@connectrpc/connect';
 import { formatEtcdArguments } from '#adapters/etcd/etcd-arguments.ts';
+import { openConnection } from '#adapters/etcd/etcd-connection.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
+import { KV } from '#adapters/etcd/gen/etcd_pb.js';
 import { createAuthority, issueCertificate } from '#adapters/pki/authority.ts';
 import { isAppError } from '#base/error.ts';
 import type { StoreMember } from '#ports/store.ts';
@@ -41,6 +44,8 @@ export interface TestCluster extends AsyncDisposable {
   leader(): Promise<TestMember>;
   /** Members that do not lead. */
   followers(): Promise<TestMember[]>;
+  /** Forgets the history before `revision`. */
+  compact(revision: bigint): Promise<void>;
   /** What the members wrote to stderr. */
   readLog(): Promise<string>;
 }
@@ -133,6 +138,16 @@ async function assembleCluster(directory: string, count: number, children: Set<C
     authorityDirectory: pki,
     readLog,
     leader,
+    async compact(revision: bigint) {
+      const material = { ca: await readFile(tls.caFile), cert: await readFile(tls.certFile), key: await readFile(tls.keyFile) };
+      const endpoint = members.find(({ running }) => running)!.endpoint;
+      const connection = await openConnection(endpoint, material, startMs, new AbortController().signal);
+      try {
+        await createClient(KV, connection.transport).compact({ revision, physical: true }, { timeoutMs: startMs });
+      } finally {
+        connection.close();
+      }
+    },
     async followers() {
       const lead = await leader();
       return members.filter((member) => member !== lead);

@@ -41,7 +41,10 @@ export async function openConnection(
   const ready = Promise.withResolvers<void>();
   session.once('remoteSettings', () => ready.resolve());
   session.on('error', (error) => ready.reject(error)); // stays: an error later ends the calls, and must not end the process
-  session.once('close', () => ready.reject(new Error('the connection was closed')));
+  // A TLS alert from the server reaches the socket only: Node 24's session then says neither "error" nor "close".
+  const socket = session.socket;
+  socket.on('error', (error) => ready.reject(error));
+  socket.once('close', () => ready.reject(new Error('the connection was closed')));
   const timer = setTimeout(() => ready.reject(new Error(`no answer in ${Math.round(waitMs)} ms`)), waitMs);
   const abort = () => ready.reject(signal.reason);
   if (signal.aborted) abort();
@@ -64,7 +67,8 @@ function wrapSession(endpoint: string, session: http2.ClientHttp2Session): EtcdC
   session.once('goaway', () => {
     leaving = true;
   });
-  const isGone = () => leaving || session.closed || session.destroyed;
+  const socket = session.socket;
+  const isGone = () => leaving || session.closed || session.destroyed || socket.destroyed;
   const sessionManager = {
     authority: new URL(endpoint).origin,
     // oxlint-disable-next-line typescript/require-await -- the interface wants a promise, and a throw here must become a rejection
