@@ -64,7 +64,15 @@ export type NodeInfo = {
 };
 
 /** `/holdfast/nodes/NAME/bmc`: a management controller. The password lies in a file on each node, never in the store. */
-export type BmcRecord = { kind: 'ipmilan'; address: string; port: number; user: string; passwordFile: string };
+export type BmcRecord = {
+  kind: 'ipmilan';
+  address: string;
+  port: number;
+  user: string;
+  passwordFile: string;
+  /** RMCP+ cipher suite number; left out: the best one the controller says it knows. */
+  cipherSuite?: number;
+};
 
 /** What the operator wants of a guest. `ignored`: Holdfast does not manage it at all. */
 export type WantedState = 'started' | 'stopped' | 'disabled' | 'ignored';
