@@ -96,6 +96,8 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
     chance: (letters) => 'abcdef0123456789'.slice(0, letters),
     signal: fake.interrupt.signal,
     reach: () => Promise.resolve({ kind: 'here', place: fake.place, openStore: () => fake.store }),
+    loadLab: () => Promise.reject(new Error('this fake has no lab')),
+    loadDrills: () => Promise.reject(new Error('this fake has no drills')),
     readFileFrom: (path, offsetBytes) => {
       const text = fake.files.get(path);
       return Promise.resolve(text === undefined ? null : { text: text.slice(offsetBytes), nextBytes: text.length });

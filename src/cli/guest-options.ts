@@ -1,5 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { parseDiskName, parseVmid, vmidRange } from '#base/ids.ts';
+import { checkGuestConfig, guestLimits } from '#core/guest/guest-config-rules.ts';
 import type { GuestConfig, GuestDisk, GuestNic, GuestRecord } from '#core/guest/guest-record.ts';
 import { parseFields, parseWholeNumber } from '#core/text/fields.ts';
 import { parseSize } from '#core/text/size.ts';
@@ -21,10 +22,6 @@ export type WantedGuest = { vmid: number; name: string; config: GuestConfig; imp
 
 const mebibyte = 2 ** 20;
 const namePattern = /^(?!\d+$)[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}$/;
-const macPattern = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
-// 15: the kernel's limit for the name of a network interface.
-const bridgePattern = /^[a-zA-Z][a-zA-Z0-9._-]{0,14}$/;
-const assetPattern = /^[a-zA-Z0-9][a-zA-Z0-9._-]*$/;
 
 /**
  * Reads the options into a guest. Numbers and hardware addresses that were not given are chosen so that no guest of `existing` has
@@ -45,16 +42,18 @@ export function parseGuestOptions(
   if (memoryBytes < 16 * mebibyte || memoryBytes % mebibyte !== 0) {
     throw new AppError('invalid', `memory: ${JSON.stringify(options.memory)} is not a whole number of MiB from 16M up`);
   }
+  const config: GuestConfig = {
+    cores: parseWholeNumber(options.cores, 'cores', 1, guestLimits.cores),
+    memoryMb: memoryBytes / mebibyte,
+    disks: disks.map(({ name, sizeBytes }): GuestDisk => ({ name, sizeBytes })),
+    nics: parseNics(options.nic, existing, chance),
+    boot,
+  };
+  checkGuestConfig(config);
   return {
     vmid: chooseVmid(options.vmid, existing),
     name: parseName(options.name, existing),
-    config: {
-      cores: parseWholeNumber(options.cores, 'cores', 1, 256),
-      memoryMb: memoryBytes / mebibyte,
-      disks: disks.map(({ name, sizeBytes }): GuestDisk => ({ name, sizeBytes })),
-      nics: parseNics(options.nic, existing, chance),
-      boot,
-    },
+    config,
     imports: Object.fromEntries(disks.flatMap((disk) => (disk.importFile === null ? [] : [[disk.name, disk.importFile]]))),
   };
 }
@@ -77,12 +76,7 @@ function parseNics(texts: string[], existing: GuestRecord[], chance: (letters: n
   return texts.map((text) => {
     const fields = parseFields(text, 'nic', (key) => key === 'bridge' || key === 'mac', 'bridge=BRIDGE[,mac=MAC]');
     const bridge = fields.get('bridge') ?? '';
-    if (!bridgePattern.test(bridge)) throw new AppError('invalid', `nic: ${JSON.stringify(bridge)} is not the name of a bridge`);
     const mac = fields.get('mac')?.toLowerCase() ?? chooseMac(taken, chance);
-    // The lowest bit of the first byte marks a group address, which no interface may have.
-    if (!macPattern.test(mac) || (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1) {
-      throw new AppError('invalid', `nic: ${JSON.stringify(mac)} is not a hardware address such as 52:54:00:12:34:56`);
-    }
     if (taken.has(mac)) throw new AppError('conflict', `nic: the hardware address ${mac} is in use already`);
     taken.add(mac);
     return { mac, bridge };
@@ -101,14 +95,6 @@ function parseBoot(options: GuestOptions): GuestConfig['boot'] {
     const stray = options.initrd !== undefined ? 'initrd' : options.append !== undefined ? 'append' : null;
     if (stray !== null) throw new AppError('invalid', `${stray}: makes sense only with --kernel`);
     return null;
-  }
-  for (const [field, name] of [
-    ['kernel', options.kernel],
-    ['initrd', options.initrd],
-  ] as const) {
-    if (name !== undefined && !assetPattern.test(name)) {
-      throw new AppError('invalid', `${field}: ${JSON.stringify(name)} is not the name of a file in the nodes' assets folder`);
-    }
   }
   return { kernel: options.kernel, initrd: options.initrd ?? null, append: options.append ?? '' };
 }

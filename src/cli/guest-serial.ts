@@ -1,6 +1,6 @@
-import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
+import { guestDataPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { findGuest } from '#cli/records.ts';
 import type { Session } from '#cli/session.ts';
@@ -32,8 +32,7 @@ export async function followSerial(session: Session, numberOrName: string, follo
 }
 
 function serialPath({ place }: Session, guest: GuestRecord): string {
-  const parts = ['guests', String(guest.vmid), 'serial.log'];
-  if (place.kind === 'lab') return join(place.dataDirectoryOf(guest.home), ...parts);
-  if (place.node === guest.home) return join(place.dataDirectory, ...parts);
+  if (place.kind === 'lab') return guestDataPaths(place.dataDirectoryOf(guest.home), guest.vmid).serialLog;
+  if (place.node === guest.home) return guestDataPaths(place.dataDirectory, guest.vmid).serialLog;
   throw new AppError('unsupported', `guest ${guest.vmid} ${guest.name} is at home on ${guest.home}; run this command there`);
 }

@@ -1,6 +1,26 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
 
+/** The machine room, as far as the commands use it. */
+export type LabTools = Pick<
+  typeof import('#lab/lab.ts'),
+  'labDown' | 'labStatus' | 'link' | 'plug' | 'signalService' | 'startService' | 'stopService' | 'switchPower'
+> &
+  Pick<typeof import('#lab/lab-up.ts'), 'labUp'> &
+  Pick<typeof import('#lab/lab-event.ts'), 'readLabEvents'> &
+  Pick<typeof import('#cli/lab-place.ts'), 'chooseLab' | 'runInNode'>;
+
+/** Loads the machine room only when it is asked for. */
+export async function loadLab(): Promise<LabTools> {
+  const [lab, up, events, place] = await Promise.all([
+    import('#lab/lab.ts'),
+    import('#lab/lab-up.ts'),
+    import('#lab/lab-event.ts'),
+    import('#cli/lab-place.ts'),
+  ]);
+  return { ...lab, ...up, ...events, ...place };
+}
+
 /** What the drills are given. Each returns the exit code: 0 when every promise was kept. */
 export type DrillContext = {
   /** null: the default lab. */

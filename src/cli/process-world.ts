@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
+import { loadDrills, loadLab } from '#cli/lab-tools.ts';
 import { reachCluster } from '#cli/reach.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
@@ -21,6 +22,8 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
         .slice(0, letters),
     signal,
     reach: (options) => reachCluster(options, argv),
+    loadLab,
+    loadDrills,
     readFileFrom,
     fileSizeBytes: async (path) => (await ignoreAbsent(stat(path)))?.size ?? null,
   };

@@ -8,7 +8,6 @@ import { addNodeCommands } from '#cli/commands/node.ts';
 import { addReplicationCommands } from '#cli/commands/replication.ts';
 import { addRequestsCommand } from '#cli/commands/requests.ts';
 import { addStatusCommand } from '#cli/commands/status.ts';
-import { loadDrills } from '#cli/lab-tools.ts';
 import { exitCodes } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
@@ -64,7 +63,7 @@ export function createProgram(world: CliWorld, run: (code: number) => void): Com
   addNodeCommands(program, world, run);
   addRequestsCommand(program, world, run);
   addLabCommands(program, world, run);
-  addDrillCommands(program, world, run, loadDrills);
+  addDrillCommands(program, world, run);
   prepare(program, world);
   return program;
 }

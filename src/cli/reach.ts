@@ -1,5 +1,31 @@
-import type { Reach, ReachOptions } from '#cli/world.ts';
+import { existsSync } from 'node:fs';
 import { AppError } from '#base/error.ts';
-export function reachCluster(_options: ReachOptions, _argv: string[]): Promise<Reach> {
-  throw new AppError('unsupported', 'later');
+import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
+import { reachLab } from '#cli/reach-lab.ts';
+import type { Reach, ReachOptions } from '#cli/world.ts';
+import { readNodeConfig } from '#programs/node-config.ts';
+
+/** Where a server keeps its configuration unless told otherwise. */
+const defaultConfigFile = '/etc/holdfast/node.toml';
+
+/**
+ * Finds the way to a cluster: what the options say; without them this server's own cluster if it has a configuration, else the
+ * lab that is up on this machine. Raises AppError invalid/missing when there is none or its description cannot be used.
+ */
+export async function reachCluster(options: ReachOptions, argv: string[]): Promise<Reach> {
+  if (options.config !== undefined && options.lab !== undefined) {
+    throw new AppError('invalid', 'lab: --config and --lab name two different clusters; give one of them');
+  }
+  if (options.config !== undefined) return reachServer(options.config);
+  if (options.lab === undefined && existsSync(defaultConfigFile)) return reachServer(defaultConfigFile);
+  return reachLab(options.lab, argv);
+}
+
+function reachServer(file: string): Reach {
+  const config = readNodeConfig(file);
+  return {
+    kind: 'here',
+    place: { kind: 'server', node: config.node.name, dataDirectory: config.node.data },
+    openStore: () => createEtcdStore({ endpoints: config.etcd.endpoints, tls: config.etcd.tls }),
+  };
 }

@@ -32,7 +32,8 @@ export async function withCluster(
   command: Command,
   work: (session: Session) => Promise<number | void>,
 ): Promise<number> {
-  const options = command.optsWithGlobals<CommonOptions>();
+  // What stands nearer to the command wins.
+  const options = { ...command.optsWithGlobals<CommonOptions>(), ...command.opts<CommonOptions>() };
   const reach = await world.reach({ config: options.config, lab: options.lab });
   if (reach.kind === 'elsewhere') return reach.runAgain();
   await using store = reach.openStore();
@@ -60,4 +61,9 @@ export function createPrinter(out: Writer, json: boolean): Printer {
     table: (columns, rows, ifEmpty) => (rows.length === 0 ? `${ifEmpty}\n` : formatTable(columns, rows, look)),
     paint: (text, tone) => paint(text, tone, look.color),
   };
+}
+
+/** The lines that follow a table already begun carry no titles again. */
+export function tableWithoutHead(table: string): string {
+  return table.slice(table.indexOf('\n') + 1);
 }

@@ -8,7 +8,9 @@ import type { Printer } from '#cli/session.ts';
 
 /** The whole status for people: the parts from the ground up, then what is worth a look, the verdict last. */
 export function formatStatus(view: ClusterView, verdict: Verdict, printer: Printer): string {
-  const others = verdict.findings.slice(verdict.level === 'ok' ? 0 : 2).map((finding) => `- ${finding.text}: ${finding.next}\n`);
+  const serious = verdict.findings.filter((finding) => finding.severity !== 'note').length;
+  // The sentence names the two worst; the rest is listed before it.
+  const others = verdict.findings.slice(Math.min(2, serious)).map((finding) => `- ${finding.text}: ${finding.next}\n`);
   const parts = [
     formatHead(view),
     view.readable ? formatNodes(view.nodes, printer) : '',
@@ -24,9 +26,9 @@ export function formatStatus(view: ClusterView, verdict: Verdict, printer: Print
 function formatHead(view: ClusterView): string {
   const healthy = view.members.filter((member) => member.healthy);
   const names = view.members.map(
-    (member) => `${member.name}${member.leader ? ' leads' : ''}${member.healthy ? '' : ' does not answer'}`,
+    (member) => `${member.name}${member.leader ? ' leads' : ''}${member.healthy ? '' : ' does not'}`,
   );
-  const lines = [`quorum   ${healthy.length} of ${view.members.length} members answer (${names.join(', ')})`];
+  const lines = [`quorum   ${healthy.length} of ${view.members.length} members work (${names.join(', ')})`];
   if (view.cluster !== null) lines.unshift(`cluster  ${view.cluster}`);
   if (view.manager !== null) {
     const silent = view.manager.alive ? '' : ', silent';

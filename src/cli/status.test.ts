@@ -16,7 +16,7 @@ test('status of a healthy cluster ends in its verdict and exits with 0', async (
     lines.findIndex((line) => line.startsWith('- ')),
   );
   assert.ok(tables.length > 10 && tables.every((line) => line.length <= 100), out);
-  assert.match(out, /^quorum {3}3 of 3 members answer \(n1 leads, n2, n3\)$/m);
+  assert.match(out, /^quorum {3}3 of 3 members work \(n1 leads, n2, n3\)$/m);
   assert.match(out, /^manager {2}n2 \(epoch 4\)$/m);
   assert.match(out, /^n1 +serving +3 +ok +6\.0 s +kvm +1 +512\/8192 MiB$/m);
   assert.match(out, /^100 ehr-db +n2 +21 s +1 min +g1\.12 +delta +3 MiB +0\.3 s +11 ms$/m);
@@ -41,10 +41,12 @@ test('a node that stops renewing is seen within the watch, and its guest counts 
 test('without quorum status still tells which members answer', async () => {
   const fake = createFakeWorld();
   fake.healthy = ['n3'];
+  fake.store.list = () => Promise.reject(new AppError('timeout', 'list: no answer'));
   fake.store.read = () => Promise.reject(new AppError('timeout', 'read: no answer'));
   const { code, out } = await fake.run('status');
   assert.equal(code, 21);
-  assert.match(out, /there is no quorum: 1 of 3 members of the store answer \(not: n1, n2\)/);
+  assert.equal((await fake.run('guest', 'list')).code, 9);
+  assert.match(out, /there is no quorum: 1 of 3 members of the store work \(not: n1, n2\)/);
 });
 
 test('common options may stand before or after the command, and usage errors exit with 2', async () => {

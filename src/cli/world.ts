@@ -1,3 +1,4 @@
+import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
 import type { Store, StoreHealth } from '#ports/store.ts';
 
 /** Where text goes. Everything the command line prints goes through one of these, so that tests can read it. */
@@ -37,6 +38,9 @@ export type CliWorld = {
   /** Aborts at Ctrl-C. */
   signal: AbortSignal;
   reach(options: ReachOptions): Promise<Reach>;
+  /** Brings the machine room along; only commands that need it ask for it. */
+  loadLab(): Promise<LabTools>;
+  loadDrills: () => Promise<DrillTools>;
   /** null: there is no such file. */
   readFileFrom(path: string, offsetBytes: number): Promise<{ text: string; nextBytes: number } | null>;
   fileSizeBytes(path: string): Promise<number | null>;

@@ -2,7 +2,6 @@ import type { Command } from 'commander';
 import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
-import type { DrillTools } from '#cli/lab-tools.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
@@ -11,12 +10,7 @@ type MainOptions = { once?: boolean; json?: string; lab?: string };
 type PullOptions = { count: string; roles: string; json?: string; lab?: string };
 
 /** Adds the group `drill` to the program: rehearsals in the lab that measure what they do. */
-export function addDrillCommands(
-  program: Command,
-  world: CliWorld,
-  run: (code: number) => void,
-  drills: () => Promise<DrillTools>,
-): void {
+export function addDrillCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
   const group = program.command('drill').description('rehearsals in the lab, with every figure measured');
   group
     .command('main')
@@ -24,7 +18,7 @@ export function addDrillCommands(
     .option('--once', 'end by itself and exit non-zero when a promise was broken; else the lab stays up to look around')
     .option('--json <file>', 'write the figures there')
     .action(async (options: MainOptions) => {
-      const { runMainJob } = await drills();
+      const { runMainJob } = await world.loadDrills();
       const { once, lab } = { once: options.once === true, lab: options.lab ?? null };
       run(
         await runMainJob({
@@ -47,7 +41,7 @@ export function addDrillCommands(
       const count = parseWholeNumber(options.count, 'count', 1, 10_000);
       const roles = options.roles.split(',').map((role) => parseChoice(role.trim(), 'roles', pullRoles));
       if (new Set(roles).size !== roles.length) throw new AppError('invalid', 'roles: a role is given twice');
-      const { runPulls } = await drills();
+      const { runPulls } = await world.loadDrills();
       const lab = options.lab ?? null;
       run(
         await runPulls({

@@ -9,7 +9,7 @@ import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { Cell } from '#core/text/table.ts';
 import { readView } from '#cli/commands/status.ts';
 import { changeRecord, findGuest, listRecords } from '#cli/records.ts';
-import { clusterActions, type Session } from '#cli/session.ts';
+import { clusterActions, tableWithoutHead, type Session } from '#cli/session.ts';
 import { formatTimeMs } from '#cli/time.ts';
 import type { CliWorld } from '#cli/world.ts';
 
@@ -110,14 +110,9 @@ async function showEvents(session: Session, options: EventOptions): Promise<void
     const seen = last;
     const fresh = (await listRecords<HaEvent>(session, prefixes.haEvents)).filter((event) => seen === null || event.id > seen.id);
     if (fresh.length === 0) continue;
-    printer.show(fresh, () => withoutHead(formatEvents(fresh, seen, printer)));
+    printer.show(fresh, () => tableWithoutHead(formatEvents(fresh, seen, printer)));
     last = fresh.at(-1) ?? last;
   }
-}
-
-/** The lines that follow a table already begun carry no titles again. */
-function withoutHead(table: string): string {
-  return table.slice(table.indexOf('\n') + 1);
 }
 
 /** `previous`: the event before the first of `events`, for the time since. */

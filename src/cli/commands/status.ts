@@ -5,10 +5,11 @@ import { sortSnapshot, type ClusterSnapshot } from '#core/ha/cluster-snapshot.ts
 import { deriveView, listSilent, unreadableView, type ClusterView } from '#core/ha/cluster-view.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
-import { judge, type Verdict } from '#core/ha/verdict.ts';
+import { judge } from '#core/ha/verdict.ts';
 import { listRecords } from '#cli/records.ts';
 import { clusterActions, exitCodes, type Session } from '#cli/session.ts';
 import { formatStatus } from '#cli/status-text.ts';
+import type { StoreMember } from '#ports/store.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 /** Adds `status` to the program. */
@@ -25,34 +26,39 @@ export function addStatusCommand(program: Command, world: CliWorld, run: (code: 
 }
 
 async function showStatus(session: Session): Promise<number> {
-  const view = await readView(session);
+  const view = await readViewOrMembers(session);
   const verdict = judge(view);
   session.printer.show({ ...view, verdict }, () => formatStatus(view, verdict, session.printer));
-  return exitCodeOfVerdict(verdict);
-}
-
-function exitCodeOfVerdict(verdict: Verdict): number {
   return { ok: exitCodes.ok, degraded: exitCodes.degraded, down: exitCodes.down }[verdict.level];
 }
 
-/** Watches the cluster for about a second and derives what there is to see. A store without quorum gives a view of its members only. */
-export async function readView(session: Session): Promise<ClusterView> {
-  const { store, world } = session;
-  const members = await store.listMembers({ deadlineMs: limits.cliStoreCallMs, signal: world.signal });
+/** Without quorum nothing can be read, but who does not work can be told. */
+async function readViewOrMembers(session: Session): Promise<ClusterView> {
   try {
-    const earlier = await readSnapshot(session);
-    await world.sleep(limits.statusWatchMs);
-    let now = await readSnapshot(session);
-    if (listSilent(earlier, now).length > 0) {
-      await world.sleep(limits.statusWatchAgainMs);
-      now = await readSnapshot(session);
-    }
-    const deferrals = await readDeferrals(session, now);
-    return deriveView(earlier, now, { members, deferrals, nowMs: world.nowMs() });
+    return await readView(session);
   } catch (error) {
-    if (isAppError(error, 'unavailable', 'timeout') && !world.signal.aborted) return unreadableView(members);
-    throw error;
+    if (!isAppError(error, 'unavailable', 'timeout') || session.world.signal.aborted) throw error;
+    return unreadableView(await listMembers(session));
   }
+}
+
+/** Watches the cluster for about a second and derives what there is to see. Raises AppError unavailable/timeout without quorum. */
+export async function readView(session: Session): Promise<ClusterView> {
+  const { world } = session;
+  const members = listMembers(session);
+  const [earlier] = await Promise.all([readSnapshot(session), members]);
+  await world.sleep(limits.statusWatchMs);
+  let now = await readSnapshot(session);
+  if (listSilent(earlier, now).length > 0) {
+    await world.sleep(limits.statusWatchAgainMs);
+    now = await readSnapshot(session);
+  }
+  const deferrals = await readDeferrals(session, now);
+  return deriveView(earlier, now, { members: await members, deferrals, nowMs: world.nowMs() });
+}
+
+function listMembers({ store, world }: Session): Promise<StoreMember[]> {
+  return store.listMembers({ deadlineMs: limits.etcdCallMs, signal: world.signal });
 }
 
 async function readSnapshot({ store, world }: Session): Promise<ClusterSnapshot> {

@@ -45,14 +45,14 @@ export function formatProof(proof: ClaimProof): string {
 }
 
 function judgeStore(view: ClusterView): Finding[] {
-  const healthy = view.members.filter((member) => member.healthy);
   const silent = view.members.filter((member) => !member.healthy).map((member) => member.name);
   if (silent.length === 0) return [];
-  const text = `${healthy.length} of ${view.members.length} members of the store answer (not: ${silent.join(', ')})`;
-  if (healthy.length * 2 > view.members.length) {
-    return [{ severity: 'degraded', text, next: `bring the store on ${silent.join(' and ')} back` }];
-  }
-  const next = `bring the store on ${silent.join(' or ')} back; until then guests stay frozen and nothing is decided`;
+  const healthy = view.members.length - silent.length;
+  const text = `${healthy} of ${view.members.length} members of the store work (not: ${silent.join(', ')})`;
+  const missing = Math.floor(view.members.length / 2) + 1 - healthy;
+  if (missing <= 0) return [{ severity: 'degraded', text, next: `bring the store on ${silent.join(' and ')} back` }];
+  const which = missing === silent.length ? silent.join(' and ') : `${missing} of ${silent.join(', ')}`;
+  const next = `bring the store on ${which} back; until then guests stay frozen and nothing is decided`;
   return [{ severity: 'down', text: `there is no quorum: ${text}`, next }];
 }
 
