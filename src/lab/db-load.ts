@@ -61,7 +61,7 @@ export type DbLoadReport = RowVerdict & {
 
 export type DbLoad = {
   state(): DbLoadState;
-  /** Ends the load, reads everything back and says what became of it. Raises AppError timeout when the database cannot be read. */
+  /** Ends the load, reads everything back and says what became of it; asked again, says the same. Raises AppError timeout when the database cannot be read. */
   stop(): Promise<DbLoadReport>;
 };
 
@@ -93,22 +93,20 @@ export function startDbLoad(options: DbLoadOptions): DbLoad {
   };
   const stopping = new AbortController();
   const ended = loadUntil(stopping.signal, options, book);
+  let report: Promise<DbLoadReport> | null = null;
+  const stop = async (): Promise<DbLoadReport> => {
+    stopping.abort();
+    await ended;
+    try {
+      return await verify(options, book);
+    } finally {
+      closeSync(file);
+    }
+  };
+  const { acknowledged, outages } = book;
   return {
-    state: () => ({
-      phase: book.phase,
-      rowsCommitted: book.acknowledged.size,
-      lastAckAtMs: book.lastAckAtMs,
-      outages: book.outages,
-    }),
-    async stop() {
-      stopping.abort();
-      await ended;
-      try {
-        return await verify(options, book);
-      } finally {
-        closeSync(file);
-      }
-    },
+    state: () => ({ phase: book.phase, rowsCommitted: acknowledged.size, lastAckAtMs: book.lastAckAtMs, outages }),
+    stop: () => (report ??= stop()),
   };
 }
 
