@@ -24,7 +24,7 @@ export async function followFault(store: Store, victim: TestMember, fault: Fault
   const watched = createPulse();
   const key = `${prefix}counter`;
   const loops = [raiseCounter(store, key, commits, stop.signal), readCounter(store, key, reads, stop.signal)];
-  const told = followCounter(store, prefix, watched, stop.signal);
+  const follower = followCounter(store, prefix, watched);
   const pulses = [commits, reads, watched];
 
   await within(Promise.all(pulses.map((pulse) => pulse.beats(5))), 'the load starts');
@@ -36,18 +36,14 @@ export async function followFault(store: Store, victim: TestMember, fault: Fault
   await within(Promise.all(pulses.map((pulse) => pulse.beats(20))), 'everything works again');
   await pause(calmMs);
 
-  const last = await stopCounter(loops, stop);
+  stop.abort();
+  await within(Promise.all(loops), 'the load ends');
+  const last = Number((await store.read(key))!.value);
   assert.deepEqual(
-    await told,
+    await follower.stopAt(last),
     Array.from({ length: last }, (_, index) => index + 1),
   );
   return { commitMs: commits.worstMs(), readMs: reads.worstMs(), watchMs: watched.worstMs(), events: last };
-
-  async function stopCounter(running: Promise<void>[], ending: AbortController): Promise<number> {
-    ending.abort();
-    await within(Promise.all(running), 'the load ends');
-    return Number((await store.read(key))!.value);
-  }
 }
 
 /** Counts successes and the longest wait between two. */
@@ -113,36 +109,35 @@ async function readCounter(store: Store, key: string, pulse: ReturnType<typeof c
   }
 }
 
-/** Returns every value the watch told, once `stop` has aborted and the store's present value has been told too. */
-async function followCounter(
-  store: Store,
-  prefix: string,
-  pulse: ReturnType<typeof createPulse>,
-  stop: AbortSignal,
-): Promise<number[]> {
+/** Follows the counter in the background; `stopAt` ends it once `last` was told, or late, and returns everything that was told. */
+function followCounter(store: Store, prefix: string, pulse: ReturnType<typeof createPulse>) {
   const told: number[] = [];
   const ended = new AbortController();
-  stop.addEventListener('abort', () => void catchUp());
 
-  async function catchUp(): Promise<void> {
-    const last = Number((await readAgain(store, `${prefix}counter`))!.value);
-    const untilMs = performance.now() + 5_000;
-    while ((told.at(-1) ?? 0) < last && performance.now() < untilMs) await pause(10);
-    ended.abort();
-  }
-
-  let snapshots = 0;
-  for await (const batch of store.watch(prefix, { signal: ended.signal })) {
-    if (batch.kind === 'snapshot') {
-      snapshots += 1;
-      told.push(...batch.entries.flatMap(({ value }) => Array.from({ length: Number(value) }, (_, index) => index + 1)));
-      continue;
+  async function follow(): Promise<void> {
+    let snapshots = 0;
+    for await (const batch of store.watch(prefix, { signal: ended.signal })) {
+      if (batch.kind === 'snapshot') {
+        snapshots += 1;
+        told.push(...batch.entries.flatMap(({ value }) => Array.from({ length: Number(value) }, (_, index) => index + 1)));
+        continue;
+      }
+      told.push(...batch.changes.map(({ entry }) => Number(entry?.value)));
+      pulse.beat();
     }
-    told.push(...batch.changes.map(({ entry }) => Number(entry?.value)));
-    pulse.beat();
+    assert.equal(snapshots, 1, 'the watch lost its history');
   }
-  assert.equal(snapshots, 1, 'the watch lost its history');
-  return told;
+
+  const following = follow();
+  return {
+    async stopAt(last: number): Promise<number[]> {
+      const untilMs = performance.now() + 5_000;
+      while ((told.at(-1) ?? 0) < last && performance.now() < untilMs) await pause(10);
+      ended.abort();
+      await following;
+      return told;
+    },
+  };
 }
 
 async function ignoreTrouble<T>(call: Promise<T>): Promise<T | null> {
