@@ -1,9 +1,14 @@
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { AppError } from '#base/error.ts';
 
 /** The control group of one guest under one epoch: `<cgroupDir>/e<epoch>/<vmid>`. */
 export function guestGroupPath(cgroupDir: string, nodeEpoch: number, vmid: number): string {
   return `${cgroupDir}/e${nodeEpoch}/${vmid}`;
+}
+
+/** True while the guard lets guests run under this epoch. */
+export function hasEpochGroup(cgroupDir: string, nodeEpoch: number): boolean {
+  return existsSync(`${cgroupDir}/e${nodeEpoch}`);
 }
 
 /**

@@ -23,7 +23,8 @@ export type GuestMeta = ProcessIdentity & { vmid: number; generation: number; no
 export function makeRunFolder(runDir: string, vmid: number, gid: number): void {
   const { folder } = guestRunPaths(runDir, vmid);
   rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  mkdirSync(`${runDir}/guests`, { recursive: true, mode: 0o755 });
+  mkdirSync(folder, { mode: 0o700 });
   chownSync(folder, process.geteuid!(), gid);
   chmodSync(folder, 0o1770);
 }
