@@ -4,6 +4,7 @@ import type { HaResource, HaStatus, Heartbeat, NodeInfo, Permit } from '#core/ha
 import type { RequestRecord, RequestState } from '#core/ha/requests.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { StoreEntry } from '#ports/store.ts';
+import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
 import { runCli } from '#cli/program.ts';
 import type { CliWorld, ClusterStore, Place } from '#cli/world.ts';
 
@@ -17,6 +18,9 @@ export type FakeWorld = {
   place: Place;
   files: Map<string, string>;
   healthy: string[];
+  /** The machine room; a method a test did not give fails it. */
+  lab: Partial<LabTools>;
+  drills: Partial<DrillTools>;
   /** Called each time a command sleeps, after time has moved on. */
   onSleep: () => void;
   interrupt: AbortController;
@@ -35,6 +39,8 @@ export function createFakeWorld(): FakeWorld {
     place: { kind: 'server', node: 'n1', dataDirectory: '/data' },
     files: new Map(),
     healthy: ['n1', 'n2', 'n3'],
+    lab: { chooseLab: (name) => name ?? 'lab' },
+    drills: {},
     onSleep: () => {},
     interrupt: new AbortController(),
     run: (...argv) => runFake(fake, argv),
@@ -96,8 +102,8 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
     chance: (letters) => 'abcdef0123456789'.slice(0, letters),
     signal: fake.interrupt.signal,
     reach: () => Promise.resolve({ kind: 'here', place: fake.place, openStore: () => fake.store }),
-    loadLab: () => Promise.reject(new Error('this fake has no lab')),
-    loadDrills: () => Promise.reject(new Error('this fake has no drills')),
+    loadLab: () => Promise.resolve(fake.lab as LabTools),
+    loadDrills: () => Promise.resolve(fake.drills as DrillTools),
     readFileFrom: (path, offsetBytes) => {
       const text = fake.files.get(path);
       return Promise.resolve(text === undefined ? null : { text: text.slice(offsetBytes), nextBytes: text.length });

@@ -29,8 +29,9 @@ export async function setWanted(
     return;
   }
   const status = await followStatus(session, guest, want, askedAtMs, options.deadlineMs);
-  const text = want === 'started' ? `runs on ${status.node} (${status.because})` : `is stopped (${status.because})`;
-  session.printer.show(status, () => `guest ${guest.vmid} ${guest.name} ${text}\n`);
+  const because = status === null ? '' : ` (${status.because})`;
+  const text = want === 'started' ? `runs on ${status?.node ?? guest.home}${because}` : `is stopped${because}`;
+  session.printer.show({ vmid: guest.vmid, want, status }, () => `guest ${guest.vmid} ${guest.name} ${text}\n`);
 }
 
 async function followStatus(
@@ -39,20 +40,20 @@ async function followStatus(
   want: 'started' | 'stopped',
   askedAtMs: number,
   deadlineMs: number,
-): Promise<HaStatus> {
+): Promise<HaStatus | null> {
   using progress = startProgress(session.world.err);
-  const reached = want === 'started' ? 'running' : 'stopped';
   let last = 'its home has not answered yet';
   for (;;) {
     const status = await readRecord<HaStatus>(session, keys.haStatus(guest.vmid));
     const record = await readRecord<GuestRecord>(session, keys.guest(guest.vmid));
     if (record === null) throw new AppError('missing', `waiting for guest ${guest.vmid}: it was removed meanwhile`);
-    if (status !== null && status.node === record.home && status.generation === record.generation) {
-      if (status.state === reached) return status;
-      last = `${status.state} on ${status.node}: ${status.because}`;
+    const current = status !== null && status.node === record.home && status.generation === record.generation ? status : null;
+    if (isReached(want, current, record)) return current;
+    if (current !== null) {
+      last = `${current.state} on ${current.node}: ${current.because}`;
       // An older failure may be what the wish is to cure; only one that came after it counts. Clocks differ a little, hence the second.
-      if (status.state === 'failed' && want === 'started' && status.atMs > askedAtMs + 1_000) {
-        throw new AppError('conflict', `starting guest ${guest.vmid} ${guest.name} on ${status.node}: ${status.because}`);
+      if (current.state === 'failed' && want === 'started' && current.atMs > askedAtMs + 1_000) {
+        throw new AppError('conflict', `starting guest ${guest.vmid} ${guest.name} on ${current.node}: ${current.because}`);
       }
     }
     const waitedMs = session.world.nowMs() - askedAtMs;
@@ -63,4 +64,11 @@ async function followStatus(
     progress.say(`guest ${guest.vmid} ${guest.name}: ${last}`);
     await session.world.sleep(limits.cliPollMs);
   }
+}
+
+/** A guest that never ran or failed has no more to say once its order is no longer to run. */
+function isReached(want: 'started' | 'stopped', current: HaStatus | null, record: GuestRecord): boolean {
+  if (want === 'started') return current?.state === 'running';
+  const runs = current?.state === 'running' || current?.state === 'starting';
+  return current?.state === 'stopped' || (!runs && record.order?.kind !== 'run');
 }

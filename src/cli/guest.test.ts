@@ -130,8 +130,10 @@ test('guest delete wants a clear yes and a stopped guest', async () => {
   const fake = createHealthyCluster();
   assert.deepEqual((await fake.run('guest', 'delete', '100')).code, 2);
   const runs = await fake.run('guest', 'delete', '100', '--yes');
-  assert.deepEqual([runs.code, /it is running; stop it first/.test(runs.err)], [4, true]);
+  assert.deepEqual([runs.code, /it is wanted started and running; stop it first/.test(runs.err)], [4, true]);
   fake.store.put(keys.haStatus(100), { ...fake.store.peek<HaStatus>(keys.haStatus(100)), state: 'stopped' });
+  assert.match((await fake.run('guest', 'delete', '100', '--yes')).err, /it is wanted started and stopped/);
+  await fake.run('ha', 'set', '100', '--want', 'stopped');
   playAgent(fake, [running, running, running, running, { state: 'done', result: [] }]);
   assert.equal((await fake.run('guest', 'delete', '100', '--yes')).out, 'guest 100 ehr-db is removed\n');
 });

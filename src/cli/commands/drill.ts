@@ -2,12 +2,13 @@ import type { Command } from 'commander';
 import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
+import type { CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
 
-type MainOptions = { once?: boolean; json?: string; lab?: string };
-type PullOptions = { count: string; roles: string; json?: string; lab?: string };
+type MainOptions = { once?: boolean; json?: string };
+type PullOptions = { count: string; roles: string; json?: string };
 
 /** Adds the group `drill` to the program: rehearsals in the lab that measure what they do. */
 export function addDrillCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
@@ -17,9 +18,9 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
     .description('three nodes, one database under load, pull the plug on its node, watch it come back elsewhere')
     .option('--once', 'end by itself and exit non-zero when a promise was broken; else the lab stays up to look around')
     .option('--json <file>', 'write the figures there')
-    .action(async (options: MainOptions) => {
+    .action(async (options: MainOptions, command: Command) => {
       const { runMainJob } = await world.loadDrills();
-      const { once, lab } = { once: options.once === true, lab: options.lab ?? null };
+      const { once, lab } = { once: options.once === true, lab: chosenLab(command) };
       run(
         await runMainJob({
           lab,
@@ -37,12 +38,12 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
     .option('--count <number>', 'pulls for each role', '5')
     .option('--roles <list>', `whose plug: ${pullRoles.join(',')}`, pullRoles.join(','))
     .option('--json <file>', 'write the figures there')
-    .action(async (options: PullOptions) => {
+    .action(async (options: PullOptions, command: Command) => {
       const count = parseWholeNumber(options.count, 'count', 1, 10_000);
       const roles = options.roles.split(',').map((role) => parseChoice(role.trim(), 'roles', pullRoles));
       if (new Set(roles).size !== roles.length) throw new AppError('invalid', 'roles: a role is given twice');
       const { runPulls } = await world.loadDrills();
-      const lab = options.lab ?? null;
+      const lab = chosenLab(command);
       run(
         await runPulls({
           lab,
@@ -55,6 +56,10 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
         }),
       );
     });
+}
+
+function chosenLab(command: Command): string | null {
+  return command.opts<CommonOptions>().lab ?? command.optsWithGlobals<CommonOptions>().lab ?? null;
 }
 
 function resolveFile(path: string | undefined): string | null {

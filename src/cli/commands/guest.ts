@@ -169,11 +169,12 @@ async function deleteGuest(session: Session, numberOrName: string, options: { ye
     );
   }
   const view = await readView(session);
-  const state = view.guests.find((entry) => entry.vmid === guest.vmid)?.state;
-  if (state !== 'stopped' && state !== 'failed') {
+  const found = view.guests.find((entry) => entry.vmid === guest.vmid);
+  if (found?.want === 'started' || found?.state === 'running' || found?.state === 'starting' || found?.state === 'frozen') {
+    const stop = `holdfast guest stop ${guest.vmid}`;
     throw new AppError(
       'conflict',
-      `deleting guest ${guest.vmid} ${guest.name}: it is ${state ?? 'gone'}; stop it first (holdfast guest stop ${guest.vmid})`,
+      `deleting guest ${guest.vmid} ${guest.name}: it is wanted ${found.want} and ${found.state}; stop it first (${stop})`,
     );
   }
   await performRequest(session, guest.home, { kind: 'guest-delete', vmid: guest.vmid }, deadlineMs);

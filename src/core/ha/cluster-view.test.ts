@@ -38,7 +38,14 @@ function heartbeat(changes: Partial<Heartbeat> = {}): Heartbeat {
   return { seq: 1, epoch: 3, bootId: 'b', phase: 'serving', agentSilentMs: 100, load: null, sentAtMs: 95_000, ...changes };
 }
 
-type World = { permit?: Permit; phase?: Heartbeat['phase']; status?: HaStatus | null; beats?: boolean };
+type World = {
+  want?: string;
+  order?: GuestRecord['order'];
+  permit?: Permit;
+  phase?: Heartbeat['phase'];
+  status?: HaStatus | null;
+  beats?: boolean;
+};
 
 /** A two-node cluster; `round` 2 carries newer heartbeats unless n1 is silent. */
 function entries(world: World, round: 1 | 2): RecordEntry[] {
@@ -50,8 +57,8 @@ function entries(world: World, round: 1 | 2): RecordEntry[] {
     entry(keys.nodePermit('n2'), granted),
     entry(keys.nodeHeartbeat('n2'), heartbeat(), BigInt(10 * round)),
     entry(keys.manager, { node: 'n1', epoch: 5, sinceAtMs: 0 }),
-    entry(keys.guest(100), guest),
-    entry(keys.haResource(100), { vmid: 100, want: 'started', maxDataAgeMs: null }),
+    entry(keys.guest(100), { ...guest, order: world.order === undefined ? guest.order : world.order }),
+    entry(keys.haResource(100), { vmid: 100, want: world.want ?? 'started', maxDataAgeMs: null }),
     ...(world.status === null ? [] : [entry(keys.haStatus(100), world.status ?? running)]),
     entry(keys.replica(100, 'n2'), {
       vmid: 100,
@@ -99,6 +106,15 @@ test('a status of another generation or epoch is not believed', () => {
   assert.equal(view({ status: { ...running, nodeEpoch: 2 } }).guests[0]?.state, 'waiting');
   assert.equal(view({ status: null }).guests[0]?.state, 'waiting');
   assert.equal(view({ phase: 'frozen' }).guests[0]?.state, 'frozen');
+});
+
+test('a guest that is not wanted and has no order to run is stopped, whatever its home said last', () => {
+  const stop = { ...guest.order!, kind: 'stop' as const };
+  const failed = { ...running, state: 'failed' as const };
+  assert.equal(view({ want: 'stopped', order: null, status: null }).guests[0]?.state, 'stopped');
+  assert.equal(view({ want: 'stopped', order: stop, status: failed }).guests[0]?.state, 'stopped');
+  assert.equal(view({ want: 'stopped', order: stop }).guests[0]?.state, 'running');
+  assert.equal(view({ want: 'stopped', status: null }).guests[0]?.state, 'waiting');
 });
 
 test('an unreadable record is refused by its key', () => {

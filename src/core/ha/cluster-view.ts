@@ -207,13 +207,16 @@ function deriveGuestState(
       because: deferrals.get(guest.vmid) ?? `its home ${guest.home} was fenced; the manager is to place it`,
     };
   }
+  const ran = status?.state === 'running' || status?.state === 'starting';
+  if (!ran && want !== 'started' && guest.order?.kind !== 'run') {
+    return { state: 'stopped', because: status?.because ?? 'it was not started here' };
+  }
   if (status === undefined) {
     return {
       state: 'waiting',
       because: guest.order === null ? 'the manager has not adopted it yet' : `${guest.home} has not taken its order up yet`,
     };
   }
-  const ran = status.state === 'running' || status.state === 'starting';
   if (ran && home.condition.kind !== 'serving') {
     return { state: 'frozen', because: `its home ${guest.home} is ${home.condition.kind}` };
   }

@@ -95,6 +95,7 @@ test('a lost node alone degrades the cluster', () => {
 test('each thing that lacks is found', () => {
   const cases: [Partial<ClusterView>, RegExp][] = [
     [{ manager: null }, /^no node leads/],
+    [{ manager: null, nodes: [], guests: [] }, /^no node has joined the cluster yet/],
     [{ manager: { node: 'n2', epoch: 1, alive: false } }, /^the manager n2 is silent/],
     [{ nodes: [node('n1', { condition: { kind: 'silent', forMs: 4_000 } })] }, /^n1 has been silent for 4\.0 s/],
     [{ nodes: [node('n1', { condition: { kind: 'frozen' } })] }, /^n1 has its guests frozen/],

@@ -68,6 +68,11 @@ function judgeUnreadable(view: ClusterView): Finding[] {
 }
 
 function judgeManager(view: ClusterView): Finding[] {
+  if (view.nodes.length === 0) {
+    return [
+      { severity: 'degraded', text: 'no node has joined the cluster yet', next: 'look whether guard and agent run on the nodes' },
+    ];
+  }
   if (view.manager === null) {
     return [{ severity: 'degraded', text: 'no node leads', next: 'look why no agent takes the lead (`holdfast node list`)' }];
   }
