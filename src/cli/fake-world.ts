@@ -103,7 +103,7 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
     signal: fake.interrupt.signal,
     reach: () => Promise.resolve({ kind: 'here', place: fake.place, openStore: () => fake.store }),
     loadLab: () => Promise.resolve(fake.lab as LabTools),
-    loadDrills: () => Promise.resolve(fake.drills as DrillTools),
+    drills: fake.drills as DrillTools,
     readFileFrom: (path, offsetBytes) => {
       const text = fake.files.get(path);
       return Promise.resolve(text === undefined ? null : { text: text.slice(offsetBytes), nextBytes: text.length });

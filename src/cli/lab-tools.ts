@@ -12,12 +12,9 @@ export type LabTools = Pick<
 
 /** Loads the machine room only when it is asked for. */
 export async function loadLab(): Promise<LabTools> {
-  const [lab, up, events, place] = await Promise.all([
-    import('#lab/lab.ts'),
-    import('#lab/lab-up.ts'),
-    import('#lab/lab-event.ts'),
-    import('#cli/lab-place.ts'),
-  ]);
+  const [lab, up, events, place] = await load(() =>
+    Promise.all([import('#lab/lab.ts'), import('#lab/lab-up.ts'), import('#lab/lab-event.ts'), import('#cli/lab-place.ts')]),
+  );
   return { ...lab, ...up, ...events, ...place };
 }
 
@@ -38,18 +35,18 @@ export type DrillTools = {
   runPulls: (options: DrillContext & { count: number; roles: PullRole[] }) => Promise<number>;
 };
 
-/** Loads the drills only when one is asked for: they bring the whole lab along. Raises AppError unsupported where they are not installed. */
-export async function loadDrills(): Promise<DrillTools> {
-  const [main, pulls] = await Promise.all([
-    importPart<Pick<DrillTools, 'runMainJob'>>('#lab/drills/main-job.ts'),
-    importPart<Pick<DrillTools, 'runPulls'>>('#lab/drills/pulls.ts'),
-  ]);
-  return { runMainJob: main.runMainJob, runPulls: pulls.runPulls };
-}
+/** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */
+export const drillTools: DrillTools = {
+  runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
+  runPulls: async (options) => {
+    const path: string = '#lab/drills/pulls.ts';
+    return (await load(() => import(path) as Promise<Pick<DrillTools, 'runPulls'>>)).runPulls(options);
+  },
+};
 
-async function importPart<T>(path: string): Promise<T> {
+async function load<T>(bring: () => Promise<T>): Promise<T> {
   try {
-    return (await import(path)) as T;
+    return await bring();
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
     throw new AppError('unsupported', 'the lab and its drills are not part of this installation', { cause });

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
-import { loadDrills, loadLab } from '#cli/lab-tools.ts';
+import { drillTools, loadLab } from '#cli/lab-tools.ts';
 import { reachCluster } from '#cli/reach.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
@@ -23,7 +23,7 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
     signal,
     reach: (options) => reachCluster(options, argv),
     loadLab,
-    loadDrills,
+    drills: drillTools,
     readFileFrom,
     fileSizeBytes: async (path) => (await ignoreAbsent(stat(path)))?.size ?? null,
   };

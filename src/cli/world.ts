@@ -40,7 +40,7 @@ export type CliWorld = {
   reach(options: ReachOptions): Promise<Reach>;
   /** Brings the machine room along; only commands that need it ask for it. */
   loadLab(): Promise<LabTools>;
-  loadDrills: () => Promise<DrillTools>;
+  drills: DrillTools;
   /** null: there is no such file. */
   readFileFrom(path: string, offsetBytes: number): Promise<{ text: string; nextBytes: number } | null>;
   fileSizeBytes(path: string): Promise<number | null>;

@@ -19,10 +19,9 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
     .option('--once', 'end by itself and exit non-zero when a promise was broken; else the lab stays up to look around')
     .option('--json <file>', 'write the figures there')
     .action(async (options: MainOptions, command: Command) => {
-      const { runMainJob } = await world.loadDrills();
       const { once, lab } = { once: options.once === true, lab: chosenLab(command) };
       run(
-        await runMainJob({
+        await world.drills.runMainJob({
           lab,
           once,
           jsonFile: resolveFile(options.json),
@@ -42,10 +41,9 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
       const count = parseWholeNumber(options.count, 'count', 1, 10_000);
       const roles = options.roles.split(',').map((role) => parseChoice(role.trim(), 'roles', pullRoles));
       if (new Set(roles).size !== roles.length) throw new AppError('invalid', 'roles: a role is given twice');
-      const { runPulls } = await world.loadDrills();
       const lab = chosenLab(command);
       run(
-        await runPulls({
+        await world.drills.runPulls({
           lab,
           count,
           roles,
