@@ -7,8 +7,8 @@ import type { Qmp } from '#ports/qmp.ts';
 import { waitForQmp, type ConnectQmp } from './qmp-wait.ts';
 import { plainEnvironment } from './unprivileged.ts';
 
-/** Asks a running QEMU (or storage daemon) what it can do. */
-export async function readFeatures(qmp: Qmp): Promise<HypervisorFeatures> {
+/** Asks a running QEMU what it can do. */
+async function readFeatures(qmp: Qmp): Promise<HypervisorFeatures> {
   return readHypervisorFeatures(await qmp.execute('query-qmp-schema'));
 }
 
