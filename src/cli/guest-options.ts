@@ -1,6 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { parseDiskName, parseVmid, vmidRange } from '#base/ids.ts';
-import { checkGuestConfig, guestLimits } from '#core/guest/guest-config-rules.ts';
+import { checkGuestConfig } from '#core/guest/guest-config-rules.ts';
 import type { GuestConfig, GuestDisk, GuestNic, GuestRecord } from '#core/guest/guest-record.ts';
 import { parseFields, parseWholeNumber } from '#core/text/fields.ts';
 import { parseSize } from '#core/text/size.ts';
@@ -43,7 +43,7 @@ export function parseGuestOptions(
     throw new AppError('invalid', `memory: ${JSON.stringify(options.memory)} is not a whole number of MiB from 16M up`);
   }
   const config: GuestConfig = {
-    cores: parseWholeNumber(options.cores, 'cores', 1, guestLimits.cores),
+    cores: parseWholeNumber(options.cores, 'cores', 1, 1_024),
     memoryMb: memoryBytes / mebibyte,
     disks: disks.map(({ name, sizeBytes }): GuestDisk => ({ name, sizeBytes })),
     nics: parseNics(options.nic, existing, chance),
