@@ -3,7 +3,7 @@ import { parseDiskName } from '#base/ids.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
 
 /** What one guest may have. Disks and cards: as many as there are PCI slots kept for them. */
-const guestLimits = { cores: 128, memoryMb: { min: 16, max: 4 << 20 }, disks: 16, nics: 6, appendChars: 2000 } as const;
+export const guestLimits = { cores: 128, memoryMb: { min: 16, max: 4 << 20 }, disks: 16, nics: 6, appendChars: 2000 } as const;
 
 const macPattern = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 // The kernel's rules for the name of a network device.
