@@ -39,7 +39,7 @@ export function createFakeWorld(): FakeWorld {
     place: { kind: 'server', node: 'n1', dataDirectory: '/data' },
     files: new Map(),
     healthy: ['n1', 'n2', 'n3'],
-    lab: { chooseLab: (name) => name ?? 'lab' },
+    lab: { chooseLab: (name) => name ?? 'the-only-one', defaultLab: 'lab' },
     drills: {},
     onSleep: () => {},
     interrupt: new AbortController(),

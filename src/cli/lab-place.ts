@@ -6,7 +6,7 @@ import { labRoots, parseLabName } from '#lab/lab-paths.ts';
 import { readLabSpec } from '#lab/lab-spec.ts';
 
 /** Used where no name is given and none is up. */
-const defaultLab = 'lab';
+export const defaultLab = 'lab';
 
 /** Names of the labs on this machine, in order. */
 function listLabs(): string[] {

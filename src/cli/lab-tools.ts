@@ -8,7 +8,7 @@ export type LabTools = Pick<
 > &
   Pick<typeof import('#lab/lab-up.ts'), 'labUp'> &
   Pick<typeof import('#lab/lab-event.ts'), 'readLabEvents'> &
-  Pick<typeof import('#cli/lab-place.ts'), 'chooseLab' | 'runInNode'>;
+  Pick<typeof import('#cli/lab-place.ts'), 'chooseLab' | 'defaultLab' | 'runInNode'>;
 
 /** Loads the machine room only when it is asked for. */
 export async function loadLab(): Promise<LabTools> {

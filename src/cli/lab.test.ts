@@ -50,6 +50,16 @@ test('lab up hands on what was asked for, tells its progress on stderr and its e
   ]);
 });
 
+test('lab down without a name means the default lab, never the one that happens to be up', async () => {
+  const { fake, calls } = createFakeLab();
+  assert.equal((await fake.run('lab', 'down')).out, 'lab lab is down and removed\n');
+  await fake.run('lab', 'down', '--lab', 'other');
+  assert.deepEqual(calls, [
+    ['down', 'lab'],
+    ['down', 'other'],
+  ]);
+});
+
 test('Ctrl-C while the lab comes up removes it again', async () => {
   const { fake, calls } = createFakeLab();
   fake.lab.labUp = () => {
@@ -70,13 +80,13 @@ test('plugs, links, the switch, signals and programs reach the room as typed', a
   await fake.run('lab', 'signal', 'n2', 'guard', 'stop');
   assert.equal((await fake.run('lab', 'exec', 'n3', '--', 'ip', '-br', 'address')).code, 7);
   assert.deepEqual(calls, [
-    ['plug', 'lab', 'n1', 'off', { keepBmc: false }],
-    ['plug', 'lab', 'n1', 'off', { keepBmc: true }],
-    ['link', 'lab', 'n2', 'cut-tx'],
-    ['link', 'lab', 'n2', { delayMs: 50 }],
-    ['switch', 'lab', 'on'],
-    ['signal', 'lab', 'n2', 'guard', 'SIGSTOP'],
-    ['exec', 'lab', 'n3', ['ip', '-br', 'address']],
+    ['plug', 'the-only-one', 'n1', 'off', { keepBmc: false }],
+    ['plug', 'the-only-one', 'n1', 'off', { keepBmc: true }],
+    ['link', 'the-only-one', 'n2', 'cut-tx'],
+    ['link', 'the-only-one', 'n2', { delayMs: 50 }],
+    ['switch', 'the-only-one', 'on'],
+    ['signal', 'the-only-one', 'n2', 'guard', 'SIGSTOP'],
+    ['exec', 'the-only-one', 'n3', ['ip', '-br', 'address']],
   ]);
 });
 

@@ -25,16 +25,16 @@ const powers = ['off', 'on'] as const;
 export function addLabCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
   const group = program.command('lab').description('the machine room on this machine: nodes, plugs, cables, controllers');
   const act =
-    (work: LabWork) =>
+    (work: LabWork, choose: (lab: LabTools, name: string | undefined) => string = (lab, name) => lab.chooseLab(name)) =>
     async (...parts: unknown[]): Promise<void> => {
       const command = parts.at(-1) as Command;
       const options = { ...command.optsWithGlobals<CommonOptions>(), ...command.opts<CommonOptions>() };
       const lab = await world.loadLab();
-      const session = { world, lab, name: lab.chooseLab(options.lab), printer: createPrinter(world.out, options.json === true) };
+      const session = { world, lab, name: choose(lab, options.lab), printer: createPrinter(world.out, options.json === true) };
       run((await work(session, command.args, command.opts())) ?? exitCodes.ok);
     };
-  addUp(group).action(act((session, _args, options) => bringUp(session, options as UpOptions)));
-  group.command('down').description('end the lab and remove everything of it').action(act(takeDown));
+  addUp(group).action(act((session, _args, options) => bringUp(session, options as UpOptions), namedOrDefault));
+  group.command('down').description('end the lab and remove everything of it').action(act(takeDown, namedOrDefault));
   group.command('status').description('power, links, controllers and services of the nodes').action(act(showStatus));
   group
     .command('plug <node> <power>')
@@ -68,6 +68,11 @@ export function addLabCommands(program: Command, world: CliWorld, run: (code: nu
         ),
       ),
     );
+}
+
+/** To make or remove a lab, one must be named: that it happens to be the only one up does not mean that it is meant. */
+function namedOrDefault(lab: LabTools, name: string | undefined): string {
+  return name === undefined ? lab.defaultLab : lab.chooseLab(name);
 }
 
 function addUp(group: Command): Command {
