@@ -53,6 +53,8 @@ export const limits = {
   /** A guest that failed to start is tried again after this, doubling up to the next value. */
   guestRetryMs: 2_000,
   guestRetryMaxMs: 60_000,
+  /** The agent looks at what the guard says this often; it delays starts by at most this. */
+  guardLookMs: 100,
   /** A request that needs a guest to itself waits this long for the action under way. */
   guestBusyMs: 20_000,
   /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */
@@ -69,6 +71,8 @@ export const limits = {
   imageCommandMs: 30_000,
   /** qemu-img over a whole disk: import, merge, export. */
   imageCopyMs: 6 * 60 * 60_000,
+  /** What a node holds is compared with what it told the cluster this often, for announcements that were lost. */
+  replicaAnnounceMs: 5_000,
   /** A push that moved no byte for this long is given up: the far disk or daemon hangs. */
   replicaStallMs: 5_000,
   /** The NBD server's first words, and QEMU's own wait for them; QEMU's main loop stands still meanwhile. */
@@ -77,6 +81,8 @@ export const limits = {
   nbdRequestMs: 10_000,
   /** Room for old data while a point is copied: past this the cycle is given up, so that it never fills the guests' disk. */
   scratchBytes: 4 * 2 ** 30,
+  /** The scratch files' real size is looked at this often. */
+  scratchLookMs: 200,
   /** Sequence numbers of points taken from the manifest at a time: one durable write for so many cycles. */
   reservedSeqs: 1_000,
   /** One replication step (begin, seal, hash request) on the control stream. */

@@ -1,0 +1,114 @@
+import { basename } from 'node:path';
+import type { GuestConfig } from '#core/guest/guest-record.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import type { HaStatus } from '#core/ha/records.ts';
+import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
+import { type DrillStore, changeValue, listValues, performWork, readValue, waitUntil } from '#lab/drills/drill-store.ts';
+import { type EhrDbImage, ehrDbAppend } from '#lab/images/ehr-db.ts';
+import { type ProbeImage, probeAppend } from '#lab/images/probe.ts';
+
+/** The guests of a drill: the witness and the database, with fixed numbers and addresses on the lab's switch. */
+export const probeGuest = { vmid: 100, address: '10.77.0.100' } as const;
+export const databaseGuest = { vmid: 101, address: '10.77.0.101' } as const;
+export const collectorPort = 7700;
+
+const mib = 1 << 20;
+
+/** The files that the nodes need in their assets folder, by the names that the guests' configurations use. */
+export function guestAssets(images: { probe: ProbeImage; ehrDb?: EhrDbImage }): Record<string, string> {
+  const assets: Record<string, string> = {};
+  for (const image of [images.probe, images.ehrDb]) {
+    if (image === undefined) continue;
+    assets[assetName(image, image.kernel)] = image.kernel;
+    assets[assetName(image, image.initrd)] = image.initrd;
+  }
+  return assets;
+}
+
+function assetName(image: ProbeImage | EhrDbImage, file: string): string {
+  return `${'rootImage' in image ? 'ehr-db' : 'probe'}-${basename(file)}`;
+}
+
+export function probeConfig(image: ProbeImage, collectorAddress: string, intervalMs = 100): GuestConfig {
+  return {
+    cores: 1,
+    memoryMb: image.memoryMb,
+    disks: [
+      { name: 'disk0', sizeBytes: 64 * mib },
+      { name: 'disk1', sizeBytes: mib },
+    ],
+    nics: [{ mac: '52:54:00:77:00:64', bridge: 'br0' }],
+    boot: {
+      kernel: assetName(image, image.kernel),
+      initrd: assetName(image, image.initrd),
+      append: probeAppend({
+        address: `${probeGuest.address}/24`,
+        collector: `${collectorAddress}:${collectorPort}`,
+        intervalMs,
+      }),
+    },
+  };
+}
+
+export function databaseConfig(image: EhrDbImage): GuestConfig {
+  return {
+    cores: 1,
+    memoryMb: image.memoryMb,
+    disks: [{ name: 'disk0', sizeBytes: image.rootBytes }],
+    nics: [{ mac: '52:54:00:77:00:65', bridge: 'br0' }],
+    boot: {
+      kernel: assetName(image, image.kernel),
+      initrd: assetName(image, image.initrd),
+      append: ehrDbAppend({ address: `${databaseGuest.address}/24` }),
+    },
+  };
+}
+
+export type NewGuest = {
+  vmid: number;
+  name: string;
+  node: string;
+  config: GuestConfig;
+  imports: Record<string, string>;
+  intervalMs: number;
+};
+
+/** Creates a guest on a node, with its replication interval set before it first runs. */
+export async function createDrillGuest(store: DrillStore, guest: NewGuest): Promise<void> {
+  await setInterval(store, guest.vmid, guest.intervalMs);
+  const { intervalMs: _interval, node, ...rest } = guest;
+  await performWork(store, node, { kind: 'guest-create', ...rest, want: 'started' }, 300_000);
+}
+
+export async function setInterval(store: DrillStore, vmid: number, intervalMs: number): Promise<void> {
+  await changeValue<ReplicationJob>(store, keys.replicationJob(vmid), (now) => ({
+    ...(now ?? { vmid, ...defaultReplicationJob }),
+    intervalMs,
+  }));
+}
+
+/** Waits until the guest's home says that it runs. */
+export function waitRunning(store: DrillStore, vmid: number, generation: number, deadlineMs: number): Promise<HaStatus> {
+  return waitUntil(`guest ${vmid} to run (generation ${generation})`, deadlineMs, async () => {
+    const status = await readValue<HaStatus>(store, keys.haStatus(vmid));
+    return status !== null && status.state === 'running' && status.generation >= generation ? status : null;
+  });
+}
+
+/** Waits until each of `nodes` holds a copy of this generation taken at or after `sinceMs`. */
+export function waitReplicated(
+  store: DrillStore,
+  vmid: number,
+  generation: number,
+  nodes: string[],
+  deadlineMs: number,
+  sinceMs = 0,
+): Promise<ReplicaRecord[]> {
+  return waitUntil(`a copy of guest ${vmid}, generation ${generation}, on ${nodes.join(' and ')}`, deadlineMs, async () => {
+    const all = await listValues<ReplicaRecord>(store, `${prefixes.replicas}${vmid}/`);
+    const found = all.filter(
+      (copy) => nodes.includes(copy.node) && copy.point.generation === generation && copy.pointAtMs >= sinceMs,
+    );
+    return found.length === nodes.length ? found : null;
+  });
+}

@@ -1,0 +1,173 @@
+import { createFenceAgentBmc } from '#adapters/bmc/fence-agent.ts';
+import { createNetwork } from '#adapters/network/guest-ports.ts';
+import { createHypervisor } from '#adapters/qemu/hypervisor.ts';
+import { setGuestTime } from '#adapters/qmp/guest-agent.ts';
+import { connectQmp } from '#adapters/qmp/qmp-client.ts';
+import { formatErrorChain } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import { guestRunPaths } from '#core/guest/guest-paths.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
+import type { Heartbeat } from '#core/ha/records.ts';
+import type { Clock } from '#ports/clock.ts';
+import type { Store } from '#ports/store.ts';
+import { sayAlive } from '#programs/agent/alive.ts';
+import { createBell } from '#programs/agent/bell.ts';
+import { createControllers } from '#programs/agent/controllers.ts';
+import { createGuestLoop } from '#programs/agent/guest-loop.ts';
+import { followGuard } from '#programs/agent/guard-watch.ts';
+import { runManagerLoop } from '#programs/agent/manager-loop.ts';
+import { publishNodeInfo } from '#programs/agent/node-info.ts';
+import { openNodeStorage } from '#programs/agent/node-storage.ts';
+import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
+import { followWorld, type World } from '#programs/agent/world.ts';
+import type { Log } from '#programs/log.ts';
+import type { NodeConfig } from '#programs/node-config.ts';
+
+export type AgentParts = { config: NodeConfig; store: Store; clock: Clock; bootId: string; log: Log };
+
+/**
+ * Puts the agent together and runs it until `signal` aborts.
+ *
+ *   one watch of the record ──> world ──rings──> guest loop (this node's guests)
+ *            │                        └─rings──> manager loop (when elected), requests, node info
+ *            └ heartbeats ──> observer (warm timers, on every node)
+ *   guard.json ──> epoch, thaw, clear
+ */
+export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<void> {
+  const { config, store, clock, bootId, log } = parts;
+  const { name, run: runDir, data: dataDir } = config.node;
+  const bells = { guests: createBell(), manager: createBell(), requests: createBell(), info: createBell() };
+  const ringAll = () => Object.values(bells).forEach((bell) => bell.ring());
+
+  let observer = createObserver(name, config.timing.softMs);
+  const controllers = createControllers({
+    clock,
+    openBmc: createFenceAgentBmc,
+    onAnswer: (node, text) => {
+      log.info({ event: 'controller.answered', target: node }, text);
+      bells.manager.ring();
+    },
+  });
+  const observe = (world: World, touched: string[], atBootMs: number) => {
+    for (const key of touched) {
+      if (!key.startsWith(prefixes.nodes) || !key.endsWith('/heartbeat')) continue;
+      const node = key.slice(prefixes.nodes.length, -'/heartbeat'.length);
+      const heartbeat = world.read<Heartbeat>(key);
+      if (heartbeat === null) continue;
+      observer = observeHeartbeat(observer, node, heartbeat.value, heartbeat.modRevision, atBootMs);
+      controllers.forget(node);
+    }
+  };
+  const { world, done: worldDone } = followWorld(
+    {
+      store,
+      clock,
+      onChange: (touched, atBootMs) => {
+        observe(world, touched, atBootMs);
+        // Heartbeats alone change nothing for guests and requests; the manager looks at them at its own pace.
+        if (touched.some((key) => !key.endsWith('/heartbeat'))) ringAll();
+      },
+      onTrouble: (text) => log.warn({ event: 'record.unreadable' }, text),
+    },
+    signal,
+  );
+
+  const network = createNetwork({ uid: config.guests.uid, gid: config.guests.gid });
+  const hypervisor = createHypervisor({
+    dataDir,
+    runDir,
+    cgroupDir: config.guests.cgroup,
+    uid: config.guests.uid,
+    gid: config.guests.gid,
+    accelerator: config.guests.accelerator,
+    network,
+    connectQmp,
+  });
+  const hypervisorFacts = await hypervisor.probe();
+  log.info({ event: 'hypervisor.probed', ...hypervisorFacts }, hypervisorFacts.because);
+  const { storage, replication } = await openNodeStorage({ config, store, world, clock, log });
+
+  const guard = followGuard({
+    runDir,
+    onChange: (state) => {
+      log.info({ event: 'guard.changed', phase: state.phase, epoch: state.epoch, problems: state.problems }, state.because);
+      ringAll();
+    },
+    onThaw: () => void setClocks(),
+    onClear: () => void cutAllPorts(),
+    onTrouble: (text) => log.warn({ event: 'guard.unreadable' }, text),
+  });
+  const guests = createGuestLoop({
+    self: name,
+    store,
+    world,
+    clock,
+    bell: bells.guests,
+    hypervisor,
+    storage,
+    replication,
+    readEpoch: () => guard.epoch(),
+    log,
+  });
+  async function setClocks(): Promise<void> {
+    for (const guest of guests.running()) {
+      const outcome = await setGuestTime(guestRunPaths(runDir, guest.vmid).guestAgent, clock.wallMs());
+      log.info({ event: 'guest.clock-after-thaw', guest: guest.vmid }, outcome.kind === 'set' ? 'set' : outcome.because);
+    }
+  }
+  async function cutAllPorts(): Promise<void> {
+    for (const guest of guests.running()) {
+      await network.cutPorts(guest.vmid).catch((error: unknown) => {
+        log.warn({ event: 'guest.ports-not-cut', guest: guest.vmid, err: error }, 'its process is being killed as well');
+      });
+    }
+  }
+  const memoryOf = (vmid: number) => world.read<GuestRecord>(keys.guest(vmid))?.value.config.memoryMb ?? 0;
+  const info = async () => {
+    while (!signal.aborted) {
+      await tryOften(log, 'node.info-not-written', async () => {
+        const state = guard.state();
+        const device = state?.watchdog;
+        const timeoutMs = device?.timeoutMs ?? null;
+        const watchdog = device === undefined || timeoutMs === null ? null : { device: device.device, timeoutMs };
+        await publishNodeInfo({
+          name,
+          address: config.node.address,
+          relayPort: config.relay.port,
+          bootId,
+          store,
+          storage,
+          hypervisor: hypervisorFacts,
+          readGuard: () => (state === null ? null : { watchdog, problems: state.problems }),
+        });
+      });
+      if (world.isReady())
+        await tryOften(log, 'copy.not-dropped', async () => dropDeletedCopies({ self: name, store, world, storage, log }));
+      await bells.info.next(limits.agentRoundMs, signal);
+    }
+  };
+
+  await Promise.all([
+    worldDone,
+    sayAlive(runDir, clock, () => guests.running(), memoryOf, signal),
+    guard.run(signal),
+    replication.serve(signal),
+    guests.run(signal),
+    info(),
+    runRequests({ self: name, store, world, bell: bells.requests, storage, guests, syncNow: replication.syncNow, log }, signal),
+    runManagerLoop(
+      { self: name, store, world, clock, timing: config.timing, observer: () => observer, controllers, bell: bells.manager, log },
+      signal,
+    ),
+  ]);
+}
+
+async function tryOften(log: Log, event: string, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    log.warn({ event, err: error }, `${formatErrorChain(error)}; tried again next round`);
+  }
+}
