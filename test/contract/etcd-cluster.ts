@@ -58,7 +58,10 @@ export async function startEtcdCluster(options: { count?: number } = {}): Promis
     for (const child of children) child.kill('SIGKILL');
     rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
   };
-  process.once('exit', cleanUp); // a failing or interrupted test leaves nothing behind either
+  // A failing or interrupted test leaves nothing behind either.
+  const leave = () => process.exit(1);
+  process.once('exit', cleanUp);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, leave);
   try {
     const cluster = await assembleCluster(directory, options.count ?? 3, children);
     await cluster.heal();
@@ -68,6 +71,7 @@ export async function startEtcdCluster(options: { count?: number } = {}): Promis
         await Promise.all(cluster.members.map((member) => member.kill()));
         cleanUp();
         process.off('exit', cleanUp);
+        for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, leave);
       },
     };
   } catch (error) {

@@ -4,7 +4,7 @@ import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { CallOptions } from '#ports/store.ts';
 import type { Attempt, EtcdMember, EtcdMembers, MemberCall } from './etcd-members.ts';
-import { isBadServerCertificate } from './etcd-trouble.ts';
+import { isBadServerCertificate, pickTelling } from './etcd-trouble.ts';
 
 type Question<T> = { member: EtcdMember; askedMs: number; answer: Promise<{ member: EtcdMember; attempt: Attempt<T> }> };
 
@@ -44,7 +44,7 @@ export async function askAnyMember<T>(
       }
       if (attempt.kind === 'refused') throw attempt.error;
       if (gaveUp()) break;
-      trouble = attempt.error;
+      trouble = pickTelling(trouble, attempt.error);
       next = members.after(member);
       leaveTroubled(members, member, attempt, next);
       if (asked.has(next)) next = null;

@@ -4,6 +4,7 @@ import { limits } from '#base/limits.ts';
 import type { CallOptions, CommitOutcome, Compare, Write } from '#ports/store.ts';
 import { formatNoAnswer, leaveTroubled } from './etcd-calls.ts';
 import type { EtcdMembers } from './etcd-members.ts';
+import { pickTelling } from './etcd-trouble.ts';
 import { formatCommitRequest } from './etcd-messages.ts';
 import { KV } from './gen/etcd_pb.js';
 
@@ -38,7 +39,7 @@ export async function commitOnce(
     }
     if (!signal.aborted) leaveTroubled(members, member, attempt, members.after(member));
     if (attempt.kind === 'lost') return { kind: 'maybe', cause: attempt.error };
-    trouble = attempt.error;
+    trouble = pickTelling(trouble, attempt.error);
     refusals += 1;
     if (refusals % members.all.length === 0) await pause(limits.etcdRetryMs);
   }

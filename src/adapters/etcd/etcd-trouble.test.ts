@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { isAppError } from '#base/error.ts';
 import { NotSent } from './etcd-connection.ts';
-import { sortCallError } from './etcd-trouble.ts';
+import { pickTelling, sortCallError } from './etcd-trouble.ts';
 
 const tls = { caFile: '/pki/ca.pem', certFile: '/pki/node.pem', keyFile: '/pki/node.key' };
 const sort = (error: unknown) => sortCallError(error, 'commit /a', 'https://10.0.0.1:2379', tls);
@@ -36,4 +36,14 @@ test('a refused certificate names its file and is no reason to ask another membe
 test('a full store is told as what it is', () => {
   const trouble = sort(new ConnectError('etcdserver: mvcc: database space exceeded', Code.ResourceExhausted));
   assert(trouble.kind === 'refused' && trouble.error.kind === 'unavailable' && trouble.error.message.includes('quota'));
+});
+
+test('a last attempt without time does not hide why the ones before it failed', () => {
+  const told = new ConnectError('etcdserver: no leader', Code.Unavailable);
+  const cutShort = new NotSent('no connection in time');
+  assert.equal(pickTelling(undefined, cutShort), cutShort);
+  assert.equal(pickTelling(told, cutShort), told);
+  assert.equal(pickTelling(cutShort, told), told);
+  const badServer = new NotSent('connect', { cause: Object.assign(new Error(''), { code: 'SELF_SIGNED_CERT_IN_CHAIN' }) });
+  assert.equal(pickTelling(badServer, told), badServer);
 });

@@ -61,6 +61,13 @@ export function isBadServerCertificate(error: unknown): boolean {
   return listCodes(error).some((code) => serverCertificateCodes.has(code));
 }
 
+/** Of two troubles met in one call, the one to show: a last attempt cut short by the deadline tells nothing. */
+export function pickTelling(before: unknown, now: unknown): unknown {
+  if (before === undefined) return now;
+  const cutShort = now instanceof NotSent && now.cause === undefined;
+  return cutShort || isBadServerCertificate(before) ? before : now;
+}
+
 function formatRefusedCertificate(error: unknown, endpoint: string, tls: EtcdTls | null): string | null {
   if (!listCodes(error).some((code) => certificateAlert.test(code))) return null;
   const file = tls === null ? 'no client certificate is configured' : `client certificate ${tls.certFile}`;
