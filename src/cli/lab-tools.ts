@@ -19,7 +19,7 @@ export async function loadLab(): Promise<LabTools> {
 }
 
 /** What the drills are given. Each returns the exit code: 0 when every promise was kept. */
-export type DrillContext = {
+type DrillContext = {
   /** null: the default lab. */
   lab: string | null;
   /** Absolute; null: no file wanted. */

@@ -6,7 +6,7 @@ import { addHaCommands } from '#cli/commands/ha.ts';
 import { addLabCommands } from '#cli/commands/lab.ts';
 import { addNodeCommands } from '#cli/commands/node.ts';
 import { addReplicationCommands } from '#cli/commands/replication.ts';
-import { addRequestsCommand } from '#cli/commands/requests.ts';
+import { addRequestsCommands } from '#cli/commands/requests.ts';
 import { addStatusCommand } from '#cli/commands/status.ts';
 import { exitCodes } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
@@ -43,7 +43,7 @@ function reportError(error: unknown, world: CliWorld): number {
 }
 
 /** The whole command tree over one world. */
-export function createProgram(world: CliWorld, run: (code: number) => void): Command {
+function createProgram(world: CliWorld, run: (code: number) => void): Command {
   const program = new Command('holdfast');
   program
     .description("keeps a clinic's virtual machines running when a server dies")
@@ -61,7 +61,7 @@ export function createProgram(world: CliWorld, run: (code: number) => void): Com
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);
   addNodeCommands(program, world, run);
-  addRequestsCommand(program, world, run);
+  addRequestsCommands(program, world, run);
   addLabCommands(program, world, run);
   addDrillCommands(program, world, run);
   prepare(program, world);

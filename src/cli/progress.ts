@@ -7,9 +7,11 @@ export function startProgress(err: Writer): Progress {
   let last = '';
   return {
     say(text) {
-      if (text === last) return;
-      last = text;
-      err.write(err.isTerminal ? `\r\u001b[K${text.slice(0, err.widthColumns - 1)}` : `${text}\n`);
+      // Where lines cannot be taken back, growing figures (they stand in brackets) would fill a log.
+      const news = err.isTerminal ? text : text.replace(/ \(.*/, '');
+      if (news === last) return;
+      last = news;
+      err.write(err.isTerminal ? `\r\u001b[K${text.slice(0, err.widthColumns - 1)}` : `${news}\n`);
     },
     [Symbol.dispose]() {
       if (last !== '' && err.isTerminal) err.write('\r\u001b[K');

@@ -43,5 +43,13 @@ test('Ctrl-C withdraws a request that waits and leaves one that runs', async () 
   const second = await busy.run('replication', 'sync', '100');
   assert.equal(second.code, 130);
   assert.match(second.err, /n1 goes on with it, see `holdfast requests`/);
-  assert.equal((await listKeys(busy, prefixes.requests)).length, 1);
+  const [key = ''] = await listKeys(busy, prefixes.requests);
+  const id = key.slice(prefixes.requests.length);
+  busy.interrupt = new AbortController();
+  assert.match((await busy.run('requests')).out, /n1 +running +replicate guest 100 now +copying disk0/);
+  const works = await busy.run('requests', 'remove', id);
+  assert.deepEqual([works.code, /n1 works on it/.test(works.err)], [4, true]);
+  busy.store.put(key, { ...busy.store.peek<object>(key), state: 'done', result: [] });
+  assert.equal((await busy.run('requests', 'remove', id)).code, 0);
+  assert.equal((await busy.run('requests', 'remove', id)).code, 3);
 });

@@ -27,7 +27,7 @@ export const exitCodes = { ok: 0, degraded: 20, down: 21, interrupted: 130 } as 
  * Runs `work` with an open store and returns the command's exit code; runs the whole command again inside the lab's network
  * where that is needed.
  */
-export async function withCluster(
+async function withCluster(
   world: CliWorld,
   command: Command,
   work: (session: Session) => Promise<number | void>,
@@ -41,7 +41,7 @@ export async function withCluster(
   return (await work({ world, store, place: reach.place, printer })) ?? exitCodes.ok;
 }
 
-export type ClusterWork = (session: Session, args: string[], options: Record<string, unknown>) => Promise<number | void>;
+type ClusterWork = (session: Session, args: string[], options: Record<string, unknown>) => Promise<number | void>;
 
 /** Makes actions for commander from work on a cluster; `run` receives each command's exit code. */
 export function clusterActions(world: CliWorld, run: (code: number) => void) {

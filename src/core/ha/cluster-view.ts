@@ -22,7 +22,7 @@ export type ClusterView = {
   tails: TailView[];
 };
 
-export type NodeCondition =
+type NodeCondition =
   /** Its heartbeat was written while we watched. */
   | { kind: 'serving' | 'frozen' | 'releasing' }
   /** It holds its permit, but no heartbeat came while we watched. */
@@ -47,7 +47,7 @@ export type NodeView = {
   problems: string[];
 };
 
-export type GuestState =
+type GuestState =
   | 'running'
   /** Its node is silent or frozen: the guest is frozen or dead until the node returns or is claimed. */
   | 'frozen'
@@ -83,7 +83,7 @@ export type CopyView = {
 
 export type TailView = LeftBehind & { vmid: number; node: string };
 
-export type ViewOptions = {
+type ViewOptions = {
   members: ClusterView['members'];
   /** Why the manager could not place a guest, newest first; by guest. */
   deferrals: Map<number, string>;

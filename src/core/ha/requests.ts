@@ -14,7 +14,7 @@ import type { WantedState } from '#core/ha/records.ts';
  */
 export type RequestRecord = RequestHead & RequestOrder & RequestState;
 
-export type RequestHead = {
+type RequestHead = {
   /** Sorts by time: 13 digits of wall-clock milliseconds, a dash, some letters of chance. */
   id: string;
   /** Whose agent is to do it. */
@@ -44,8 +44,6 @@ export type RequestOrder =
   | { kind: 'tail-release'; vmid: number; name: string }
   /** To the node that holds the tail: write its whole disks as raw files into `directory` (absolute, on that node). */
   | { kind: 'tail-export'; vmid: number; name: string; directory: string };
-
-export type RequestKind = RequestOrder['kind'];
 
 export type RequestProgress = { text: string; doneBytes: number | null; totalBytes: number | null };
 

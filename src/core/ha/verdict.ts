@@ -10,8 +10,8 @@ import { formatDuration } from '#core/text/duration.ts';
  * - degraded: everything wanted runs, but the next loss would hurt: a node is missing, a copy is late, an agent is silent.
  * - note: nothing is wrong; somebody should look when there is time.
  */
-export type Severity = 'down' | 'degraded' | 'note';
-export type Finding = { severity: Severity; text: string; next: string };
+type Severity = 'down' | 'degraded' | 'note';
+type Finding = { severity: Severity; text: string; next: string };
 export type Verdict = { level: 'ok' | 'degraded' | 'down'; sentence: string; findings: Finding[] };
 
 const severities: Severity[] = ['down', 'degraded', 'note'];

@@ -5,7 +5,7 @@ export type Tone = 'plain' | 'good' | 'warn' | 'bad' | 'dim';
 export type Cell = string | { text: string; tone: Tone };
 /** `wraps`: the one column that gives way when the table would be too wide; its words go on in the next line. */
 export type Column = { title: string; align?: 'left' | 'right'; wraps?: boolean };
-export type TableLook = { widthColumns: number; color: boolean };
+type TableLook = { widthColumns: number; color: boolean };
 
 const gap = '  ';
 const narrowestWrap = 12;
