@@ -57,6 +57,7 @@ export type ReleaseRequest = Type.Static<typeof releaseRequest>;
 
 const names = { guard: 'guard.json', agent: 'agent-alive.json', release: 'release-request.json' } as const;
 
+/** Raises AppError unavailable when the run folder cannot be written. */
 export function writeGuardState(run: string, state: GuardLocalState): void {
   writeWhole(run, names.guard, state);
 }
@@ -66,6 +67,7 @@ export function readGuardState(run: string): GuardLocalState | null {
   return readWhole(run, names.guard, guardLocalState);
 }
 
+/** Raises AppError unavailable when the run folder cannot be written. */
 export function writeAgentAlive(run: string, alive: AgentAlive): void {
   writeWhole(run, names.agent, alive);
 }
@@ -77,7 +79,7 @@ export function readAgentAlive(run: string): AgentAlive | null {
 
 /**
  * Asks the guard to give the node's permit back. Stop the guests first: the guard kills at once whatever is still in the HA
- * control group, then revokes its own permit with the proof `released`.
+ * control group, then revokes its own permit with the proof `released`. Raises AppError unavailable.
  */
 export function writeReleaseRequest(run: string, request: ReleaseRequest): void {
   writeWhole(run, names.release, request);
@@ -94,10 +96,14 @@ export function removeReleaseRequest(run: string): void {
 }
 
 function writeWhole(run: string, name: string, value: unknown): void {
-  mkdirSync(run, { recursive: true, mode: 0o750 });
   const temporary = join(run, `.${name}.${process.pid}`);
-  writeFileSync(temporary, `${JSON.stringify(value)}\n`, { mode: 0o640 });
-  renameSync(temporary, join(run, name));
+  try {
+    mkdirSync(run, { recursive: true, mode: 0o750 });
+    writeFileSync(temporary, `${JSON.stringify(value)}\n`, { mode: 0o640 });
+    renameSync(temporary, join(run, name));
+  } catch (error) {
+    throw new AppError('unavailable', `writing ${join(run, name)} failed`, { cause: error });
+  }
 }
 
 function readWhole<Schema extends Type.TSchema>(run: string, name: string, schema: Schema): Type.Static<Schema> | null {

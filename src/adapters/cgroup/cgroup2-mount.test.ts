@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import { AppError } from '#base/error.ts';
-import { findCgroup2Mount } from '#adapters/cgroup/cgroup2-mount.ts';
+import { findCgroup2Mount } from './cgroup2-mount.ts';
 
 test('the version-2 tree is found on unified and on hybrid systems', () => {
   assert.equal(findCgroup2Mount('proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n'), '/sys/fs/cgroup');

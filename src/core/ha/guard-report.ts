@@ -1,0 +1,51 @@
+import type { GuardFacts, GuardMode, GuardState } from '#core/ha/guard-state.ts';
+import { describeUnfit } from '#core/ha/guard-steps.ts';
+
+/** What a guard says of itself to the agent and to people. */
+export type GuardReport = {
+  phase: GuardMode['kind'];
+  /** Null where no guest may be started or kept. */
+  epoch: number | null;
+  sinceBootMs: number;
+  thawedBootMs: number | null;
+  /** Why the node cannot serve HA; texts do not change while the reason does not. */
+  problems: string[];
+};
+
+/** Killing takes milliseconds; a group that is still there after this is reported. */
+const stuckMs = 3_000;
+
+/** `trouble`: what the last unanswered call of the store came to; null: it answers. */
+export function describeGuard(
+  { mode, store }: GuardState,
+  facts: GuardFacts,
+  trouble: string | null,
+  nowBootMs: number,
+): GuardReport {
+  const problems: string[] = [];
+  const unfit = describeUnfit(facts);
+  if (unfit !== null) problems.push(unfit);
+  if (mode.kind === 'released' && mode.until === 'restart' && unfit === null) {
+    problems.push(`${mode.reason}; correct it and start the guard again`);
+  }
+  if (mode.kind === 'doomed')
+    problems.push('the guests could not be frozen: the watchdog is no longer petted and resets this host');
+  if (mode.kind === 'starting' && mode.rival?.seenAlive === true) {
+    problems.push(
+      `another machine (boot ${mode.rival.bootId}) serves under the name ${facts.self.node}; give one of them another name`,
+    );
+  }
+  const stuck = (mode.kind === 'clearing' || mode.kind === 'releasing') && nowBootMs - mode.sinceBootMs >= stuckMs;
+  if (stuck && facts.groups.length > 0) {
+    problems.push(`guests of epoch ${facts.groups.map(({ epoch }) => epoch).join(', ')} were killed and are still there`);
+  }
+  if (mode.kind !== 'serving' && store.sight === null && trouble !== null) problems.push(`the store does not answer: ${trouble}`);
+  const serves = mode.kind === 'serving' || mode.kind === 'freezing' || mode.kind === 'frozen';
+  return {
+    phase: mode.kind,
+    epoch: serves ? mode.epoch : null,
+    sinceBootMs: mode.sinceBootMs,
+    thawedBootMs: mode.kind === 'serving' ? mode.thawedBootMs : null,
+    problems,
+  };
+}

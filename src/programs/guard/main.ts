@@ -1,0 +1,88 @@
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { constants, setPriority } from 'node:os';
+import { createGuestCgroup } from '#adapters/cgroup/guest-cgroup.ts';
+import { createClock } from '#adapters/clock/boot-clock.ts';
+import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
+import { openWatchdog } from '#adapters/watchdog/watchdog.ts';
+import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
+import { createLog } from '#programs/log.ts';
+import { readNodeConfig } from '#programs/node-config.ts';
+import { readConfigArgument } from '#programs/program-arguments.ts';
+import { createGuardEvents } from './events.ts';
+import { runGuard, type GuardOrders } from './loop.ts';
+import { createNodeHands } from './node-hands.ts';
+import { createStoreCalls } from './store-calls.ts';
+
+/**
+ * `guard/main.ts --config FILE`. Ends with 0 after a clean stop (SIGTERM once no HA guest runs) or a hand-over (SIGUSR2: at once,
+ * guests and armed watchdog left to a successor, which has to come within the watchdog's time).
+ */
+async function main(args: string[]): Promise<void> {
+  const config = readNodeConfig(readConfigArgument(args));
+  const { node, timing, watchdog } = config;
+  await lockNode(node.run);
+  raisePriority();
+  const log = createLog('guard', node.name);
+  const clock = createClock();
+  const events = createGuardEvents(log, () => clock.bootMs());
+  const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const orders: GuardOrders = { stop: false, handOver: false, ring: () => {} };
+  process.on('SIGTERM', () => {
+    orders.stop = true;
+    orders.ring();
+  });
+  process.on('SIGUSR2', () => {
+    orders.handOver = true;
+    orders.ring();
+  });
+  await using store = createEtcdStore({ ...config.etcd, onTrouble: (text) => log.debug({ event: 'store.said' }, text) });
+  const open = (options: { whenRefused: 'disarm' | 'keep-armed' }) => openWatchdog(watchdog.device, timing.watchdogMs, options);
+  const hands = createNodeHands(clock, createGuestCgroup(config.guests.cgroup), open, timing.watchdogMs, events);
+  events.started({ bootId, profile: timing.profile, device: watchdog.device });
+  await runGuard(
+    {
+      self: { node: node.name, bootId, timing },
+      run: node.run,
+      device: watchdog.device,
+      clock,
+      hands,
+      callStore: createStoreCalls(store, node.name, node.cluster),
+      events,
+    },
+    orders,
+  );
+}
+
+/**
+ * One guard a node: a second one would freeze what the first serves. The lock is an abstract socket, which the kernel takes away with
+ * the process; it lies in the network namespace of the node.
+ */
+async function lockNode(run: string): Promise<void> {
+  const server = createServer();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject).listen(`\0holdfast-guard:${run}`, resolve);
+  try {
+    await promise;
+  } catch (error) {
+    throw new AppError('conflict', `another guard runs on this node (run folder ${run}); nothing was changed`, { cause: error });
+  }
+  server.unref();
+}
+
+/** Guests compete for the same cores. Not being allowed to is no reason not to guard. */
+function raisePriority(): void {
+  try {
+    setPriority(constants.priority.PRIORITY_HIGHEST);
+  } catch {
+    return;
+  }
+}
+
+try {
+  await main(process.argv.slice(2));
+  process.exit(0);
+} catch (error) {
+  process.stderr.write(`${formatErrorChain(error)}\n`);
+  process.exit(isAppError(error) ? exitCodeOf(error.kind) : 1);
+}
