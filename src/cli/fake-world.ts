@@ -182,6 +182,7 @@ function putGuest(fake: FakeWorld): void {
     because: 'as ordered',
     atMs: 0,
     qemuStartedAtMs: 0,
+    promoted: null,
   };
   fake.store.put(keys.guest(100), guest);
   fake.store.put(keys.haResource(100), resource);

@@ -32,6 +32,7 @@ const running: HaStatus = {
   because: 'as ordered',
   atMs: 0,
   qemuStartedAtMs: 0,
+  promoted: null,
 };
 
 function heartbeat(changes: Partial<Heartbeat> = {}): Heartbeat {

@@ -1,3 +1,5 @@
+import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+
 /**
  * The shapes of the cluster's record that failover depends on. Times ending in `AtMs` are wall clock, for people only: no
  * decision is taken from them. `...BootMs` is the boot-time clock of one machine and means nothing on another.
@@ -97,6 +99,8 @@ export type HaStatus = {
   atMs: number;
   /** When this generation's QEMU process was spawned and when its first `RESUME`/running was seen. */
   qemuStartedAtMs: number | null;
+  /** The replicated point that this generation began from and its wall clock; null: it began from the guest's own disks. */
+  promoted: { point: ReplicaPoint; pointAtMs: number } | null;
 };
 
 /** `/holdfast/ha/events/ID`: one recorded step of the manager, for the timeline and the auditor. `id` sorts by time. */

@@ -141,6 +141,8 @@ type Pulled = { plugAtMs: number; timeline: Timeline; promoted: { node: string; 
 
 async function pullPlug(options: MainJobInside, store: DrillStore, load: LineProcess): Promise<Pulled> {
   const { vmid } = databaseGuest;
+  const copies = await listValues<ReplicaRecord>(store, `${prefixes.replicas}${vmid}/`);
+  const cycleMs = Math.max(...copies.map((copy) => copy.lastCycle.tookMs));
   const { state: before } = await load.ask<{ state: DbLoadState }>('state', 10_000);
   const seenEvents = new Set((await listValues<HaEvent>(store, prefixes.haEvents)).map((event) => event.id));
   const serial = tailSerial(options.lab, vmid);
@@ -162,11 +164,9 @@ async function pullPlug(options: MainJobInside, store: DrillStore, load: LinePro
       timeline.note('committing', outage.committingAtMs, 'first row committed again', 'client');
     return timeline.at('committing') !== null && timeline.at('qemu') !== null;
   });
-  const record = await readValue<GuestRecord>(store, keys.guest(vmid));
-  const node = record?.home ?? '?';
-  const copy = await readValue<ReplicaRecord>(store, keys.replica(vmid, node));
-  if (copy === null) throw new Error(`no record of the copy that ${node} was started from`);
-  return { plugAtMs, timeline, promoted: { node, pointAtMs: copy.pointAtMs, cycleMs: copy.lastCycle.tookMs } };
+  const status = await readValue<HaStatus>(store, keys.haStatus(vmid));
+  if (status === null || status.promoted === null) throw new Error(`guest ${vmid} was not started from a copy`);
+  return { plugAtMs, timeline, promoted: { node: status.node, pointAtMs: status.promoted.pointAtMs, cycleMs } };
 }
 
 function noteSerial(timeline: Timeline, node: string, line: string, atMs: number): void {

@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent, Heartbeat, Permit } from '#core/ha/records.ts';
-import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { WitnessReport } from '#lab/collector-analysis.ts';
 import {
   collectorPort,
@@ -127,7 +126,6 @@ async function performPull(options: PullsInside, store: DrillStore, role: PullRo
   const cut = await plug(options.lab, node, 'off', { keepBmc: options.controller });
   if (cut === null) throw new Error(`${node} had no power`);
   const status = await waitRunning(store, vmid, before.generation + 1, 90_000);
-  const copy = await readValue<ReplicaRecord>(store, keys.replica(vmid, status.node));
   const events = await listValues<HaEvent>(store, prefixes.haEvents);
   const claims = events.filter((event) => event.kind === 'claimed' && event.atMs >= cut.atMs);
   const claim = claims.find((event) => event.node === node);
@@ -144,7 +142,7 @@ async function performPull(options: PullsInside, store: DrillStore, role: PullRo
     proof: claim?.proof?.kind ?? 'unknown',
     plugToClaimMs: Math.round((claim?.atMs ?? Number.NaN) - cut.atMs),
     plugToStartMs: Math.round((status.qemuStartedAtMs ?? Number.NaN) - cut.atMs),
-    dataAgeMs: Math.round(cut.atMs - (copy?.pointAtMs ?? Number.NaN)),
+    dataAgeMs: Math.round(cut.atMs - (status.promoted?.pointAtMs ?? Number.NaN)),
     falseFencings: [...claims.filter((event) => event.node !== node).map((event) => event.node), ...lost],
   };
 }

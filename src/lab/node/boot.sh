@@ -28,11 +28,13 @@ mount --bind "$boot_id" /proc/sys/kernel/random/boot_id
 dev=$staging/dev
 mount -t tmpfs -o mode=755 tmpfs "$dev"
 mkdir "$dev/net" "$dev/pts" "$dev/shm" "$dev/watchdog0.d"
-for device in null zero full random urandom tty net/tun kvm; do
+for device in null zero full random urandom tty kvm; do
   [ -e "/dev/$device" ] || continue
   : >"$dev/$device"
   mount --bind "/dev/$device" "$dev/$device"
 done
+# An unprivileged QEMU opens its own tap: the device is open to all, as udev makes it; which tap one may open the kernel decides.
+mknod -m 666 "$dev/net/tun" c 10 200
 : >"$dev/watchdog0"
 mount --bind "$watchdog" "$dev/watchdog0"
 mount --bind "$watchdog.d" "$dev/watchdog0.d"

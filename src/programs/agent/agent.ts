@@ -8,6 +8,7 @@ import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
+import { suspectAfterMs } from '#core/ha/claim.ts';
 import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
 import type { Heartbeat } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
@@ -24,6 +25,7 @@ import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
 import { followWorld, type World } from '#programs/agent/world.ts';
 import type { Log } from '#programs/log.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
+import type { Replication } from '#programs/replication/replication.ts';
 
 export type AgentParts = { config: NodeConfig; store: Store; clock: Clock; bootId: string; log: Log };
 
@@ -56,10 +58,14 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       const node = key.slice(prefixes.nodes.length, -'/heartbeat'.length);
       const heartbeat = world.read<Heartbeat>(key);
       if (heartbeat === null) continue;
+      const before = observer.nodes[node];
+      if (before !== undefined && atBootMs - before.lastSightBootMs > suspectAfterMs(config.timing)) peersBack.add(node);
       observer = observeHeartbeat(observer, node, heartbeat.value, heartbeat.modRevision, atBootMs);
       controllers.forget(node);
     }
   };
+  const storageRoom: { replication: Replication | null } = { replication: null };
+  const peersBack = new Set<string>();
   const { world, done: worldDone } = followWorld(
     {
       store,
@@ -67,6 +73,8 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       onChange: (touched, atBootMs) => {
         observe(world, touched, atBootMs);
         // Heartbeats alone change nothing for guests and requests; the manager looks at them at its own pace.
+        for (const node of peersBack) storageRoom.replication?.notePeerBack(node);
+        peersBack.clear();
         if (touched.some((key) => !key.endsWith('/heartbeat'))) ringAll();
       },
       onTrouble: (text) => log.warn({ event: 'record.unreadable' }, text),
@@ -87,7 +95,8 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
   });
   const hypervisorFacts = await hypervisor.probe();
   log.info({ event: 'hypervisor.probed', ...hypervisorFacts }, hypervisorFacts.because);
-  const { storage, replication } = await openNodeStorage({ config, store, world, clock, log });
+  const { storage, replication } = openNodeStorage({ config, store, world, clock, log });
+  storageRoom.replication = replication;
 
   const guard = followGuard({
     runDir,
@@ -156,7 +165,19 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     replication.serve(signal),
     guests.run(signal),
     info(),
-    runRequests({ self: name, store, world, bell: bells.requests, storage, guests, syncNow: replication.syncNow, log }, signal),
+    runRequests(
+      {
+        self: name,
+        store,
+        world,
+        bell: bells.requests,
+        storage,
+        guests,
+        syncNow: (vmid, target) => replication.syncNow(vmid, target ?? undefined),
+        log,
+      },
+      signal,
+    ),
     runManagerLoop(
       { self: name, store, world, clock, timing: config.timing, observer: () => observer, controllers, bell: bells.manager, log },
       signal,

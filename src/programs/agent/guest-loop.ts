@@ -95,7 +95,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
         if (record?.order?.promote) {
           const done = await options.storage.promote(vmid, record.generation, record.order.promote);
           options.log.info({ event: 'guest.promoted', guest: vmid, point: done.point }, action.because);
-          await performStart(record);
+          await performStart(record, done);
         }
         return;
       case 'start':
@@ -104,7 +104,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     }
   };
 
-  const performStart = async (record: GuestRecord) => {
+  const performStart = async (record: GuestRecord, promoted: HaStatus['promoted'] = null) => {
     await report(statusOf(options.self, record, record.vmid, 'starting', 'starting'));
     const disks = await options.storage.openPrimary(record.vmid, record.generation);
     const order = await confirmOrder(options, record);
@@ -125,7 +125,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     failures.delete(record.vmid);
     options.replication.startGuest(guest);
     options.log.info({ event: 'guest.started', guest: guest.vmid, generation: guest.generation, epoch: guest.nodeEpoch }, 'runs');
-    await report({ ...statusOf(options.self, record, record.vmid, 'running', 'runs'), qemuStartedAtMs });
+    await report({ ...statusOf(options.self, record, record.vmid, 'running', 'runs'), qemuStartedAtMs, promoted });
   };
 
   const step = async (vmid: number) => {
@@ -247,6 +247,7 @@ function statusOf(
     state,
     because,
     qemuStartedAtMs: null,
+    promoted: null,
   };
 }
 

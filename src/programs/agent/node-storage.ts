@@ -1,0 +1,89 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { createDirStorage, type DirStorage } from '#adapters/dir/dir-storage.ts';
+import { connectQmp } from '#adapters/qmp/qmp-client.ts';
+import { flushExport } from '#adapters/nbd/nbd-client.ts';
+import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import type { NodeInfo } from '#core/ha/records.ts';
+import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
+import type { Clock } from '#ports/clock.ts';
+import type { Store } from '#ports/store.ts';
+import { readRecord, type World, writeOwnedRecord } from '#programs/agent/world.ts';
+import type { Log } from '#programs/log.ts';
+import type { NodeConfig } from '#programs/node-config.ts';
+import type { Peer } from '#programs/replication/control-client.ts';
+import { runPaths } from '#programs/replication/paths.ts';
+import { createReplication, type Replication } from '#programs/replication/replication.ts';
+
+export type NodeStorageParts = { config: NodeConfig; store: Store; world: World; clock: Clock; log: Log };
+
+/** This node's disks and both directions of their replication, wired to the cluster's record. */
+export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage; replication: Replication } {
+  const { config, store, world, clock, log } = parts;
+  const { name, data, run } = config.node;
+  const user = { uid: config.guests.uid, gid: config.guests.gid };
+  const say = (text: string) => log.info({ event: 'replication' }, text);
+  const storage = createDirStorage({
+    root: join(data, 'dir'),
+    run: runPaths.storage(run),
+    user,
+    connectQmp,
+    flushExport: flushExport,
+    log: (text) => log.info({ event: 'storage' }, text),
+  });
+  const replication = createReplication({
+    node: name,
+    storage,
+    run,
+    scratch: join(data, 'scratch'),
+    scratchLimitBytes: limits.scratchBytes,
+    user,
+    clock,
+    log: say,
+    authorize: async (vmid, sender, generation) => authorizeSender(store, vmid, sender, generation),
+    publish: async (vmid, record) => publishReplica(store, name, vmid, record),
+    readPeers: () => listPeers(world, name),
+    readJob: (vmid) => world.read<ReplicationJob>(keys.replicationJob(vmid))?.value ?? { vmid, ...defaultReplicationJob },
+    readConfigSha256: (vmid) => hashConfig(world.read<GuestRecord>(keys.guest(vmid))?.value ?? null),
+  });
+  return { storage, replication };
+}
+
+/** Refuses a sender that is not the guest's home at that generation, by a linearizable read: a stale sender changes nothing. */
+async function authorizeSender(store: Store, vmid: number, sender: string, generation: number): Promise<void> {
+  const record = await readRecord<GuestRecord>(store, keys.guest(vmid));
+  if (record === null) throw new AppError('missing', `points of guest ${vmid} from ${sender}: the cluster has no such guest`);
+  const { home, generation: current } = record.value;
+  if (home !== sender || current !== generation) {
+    throw new AppError(
+      'conflict',
+      `points of guest ${vmid}, generation ${generation}, from ${sender}: its home is ${home} at generation ${current}; nothing was changed`,
+    );
+  }
+}
+
+async function publishReplica(store: Store, node: string, vmid: number, record: ReplicaRecord | null): Promise<void> {
+  const key = keys.replica(vmid, node);
+  if (record !== null) {
+    await writeOwnedRecord(store, key, record);
+    return;
+  }
+  const current = await store.read(key);
+  if (current !== null) await store.commit([{ key, modRevision: current.modRevision }], [{ key, value: null }]);
+}
+
+function listPeers(world: World, self: string): Peer[] {
+  return world
+    .list<NodeInfo>(prefixes.nodes)
+    .filter((entry) => entry.key.endsWith('/info') && entry.value.name !== self)
+    .map(({ value }) => ({ node: value.name, address: value.address, relayPort: value.relayPort }));
+}
+
+function hashConfig(record: GuestRecord | null): string {
+  return createHash('sha256')
+    .update(JSON.stringify(record?.config ?? null))
+    .digest('hex');
+}
