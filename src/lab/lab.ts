@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { listGroup } from '#lab/control-group.ts';
@@ -10,6 +9,7 @@ import { removeLeftovers } from '#lab/leftovers.ts';
 import type { LinkState } from '#lab/network.ts';
 import type { ServiceState } from '#lab/node/init-messages.ts';
 import { askRoom } from '#lab/room-client.ts';
+import { type FinishedRun, type RunOptions, runToEnd } from '#lab/run-to-end.ts';
 import type { PowerCut } from '#lab/room/node-power.ts';
 import type { RoomStatus } from '#lab/room/room-requests.ts';
 import { waitFor } from '#lab/wait-for.ts';
@@ -133,43 +133,32 @@ export function formatClientCommand(name: string, argv: string[]): string[] {
   return ['nsenter', `--net=${labContext(name).clientNetnsFile}`, ...argv];
 }
 
-export type ClientRun = { code: number; stdout: string; stderr: string };
+/**
+ * Runs a program in the client namespace to its end. Its exit code is the caller's to judge. Raises AppError timeout (it is killed
+ * then) and unavailable when it cannot be started.
+ */
+export async function runInClient(name: string, argv: string[], options: RunOptions = {}): Promise<FinishedRun> {
+  return runToEnd(`lab ${name}: ${argv[0]} at the client`, formatClientCommand(name, argv), options);
+}
 
 /**
- * Runs a program in the client namespace to its end; `onLine` gets each line it writes as it comes. Its exit code is the caller's
- * to judge. Raises AppError timeout (it is killed then) and unavailable when it cannot be started.
+ * The command that runs `argv` inside a node: all its namespaces and its control group, so that it ends with the node's power.
+ * Raises AppError unavailable when the node has no power.
  */
-export function runInClient(
-  name: string,
-  argv: string[],
-  options: { input?: string; deadlineMs?: number; onLine?: (line: string) => void } = {},
-): Promise<ClientRun> {
-  const [program, ...args] = formatClientCommand(name, argv) as [string, ...string[]];
-  const deadlineMs = options.deadlineMs ?? labLimits.commandMs;
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
-  const out = { stdout: '', stderr: '' };
-  let rest = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    out.stdout += chunk;
-    const lines = (rest + chunk).split('\n');
-    rest = lines.pop() ?? '';
-    for (const line of lines) options.onLine?.(line);
-  });
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (out.stderr += chunk));
-  child.stdin.on('error', () => undefined); // it did not want its input
-  child.stdin.end(options.input ?? '');
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      child.kill('SIGKILL');
-      reject(new AppError('timeout', `lab ${name}: ${argv[0]} did not end within ${deadlineMs} ms: ${out.stderr.slice(-500)}`));
-    }, deadlineMs);
-    child.once('error', (cause) => {
-      clearTimeout(timer);
-      reject(new AppError('unavailable', `lab ${name}: starting ${argv[0]} in the client's namespace`, { cause }));
-    });
-    child.once('close', (code, signal) => {
-      clearTimeout(timer);
-      resolve({ code: code ?? (signal === null ? 1 : 128), ...out });
-    });
-  });
+export function formatNodeCommand(name: string, node: string, argv: string[]): string[] {
+  const spec = requireLabSpec(name);
+  requireNode(spec, node);
+  const initGroup = join(spec.cgroup, node, 'sys', 'init');
+  // The last to have entered is the init itself, deepest inside; the first is still outside of the node's own PID namespace.
+  const inside = listGroup(initGroup).at(-1);
+  if (inside === undefined)
+    throw new AppError('unavailable', `node ${node}: it has no power; give it back with: lab plug ${node} on`);
+  const enter = 'echo 0 >"$0/cgroup.procs" && exec "$@"';
+  const namespaces = ['--mount', '--uts', '--ipc', '--net', '--pid'];
+  return ['/bin/sh', '-c', enter, initGroup, 'nsenter', '--target', String(inside), ...namespaces, '--', ...argv];
+}
+
+/** Runs a program inside a node to its end, as `runInClient` does. */
+export async function runInNode(name: string, node: string, argv: string[], options: RunOptions = {}): Promise<FinishedRun> {
+  return runToEnd(`node ${node}: ${argv[0]}`, formatNodeCommand(name, node, argv), options);
 }

@@ -15,6 +15,9 @@ export type LinkState = 'up' | 'down' | 'cut-tx' | 'cut-rx';
 /** Cuts seen from the node: `tx` = what it sends is lost, `rx` = what is sent to it is lost. At the switch's port the sides swap. */
 const cutHooks = { 'cut-tx': 'ingress', 'cut-rx': 'egress' } as const;
 
+/** A bridge without an address of its own takes one of its ports': it changes when a node boots, and the controllers fall silent. */
+const switchMac = '02:00:0a:4d:00:fd';
+
 /** Makes the namespaces of the switch and the client, and the switch with the client at it. */
 export async function buildSwitch(spec: LabSpec): Promise<void> {
   const { switchNetns, clientNetns } = labPaths(spec.name);
@@ -24,7 +27,7 @@ export async function buildSwitch(spec: LabSpec): Promise<void> {
   await quietNamespace(clientNetns);
   await runIpBatch(`lab ${spec.name}: building its switch`, switchNetns, [
     'link set lo up',
-    'link add sw0 type bridge forward_delay 0 mcast_snooping 0',
+    `link add sw0 address ${switchMac} type bridge forward_delay 0 mcast_snooping 0`,
     ...controllers.map((address) => `address add ${address}/${spec.prefixLength} dev sw0`),
     'link set sw0 up',
     `link add client type veth peer name eth0 netns ${clientNetns}`,

@@ -1,9 +1,9 @@
 #!/bin/sh
-# What ipmi_sim runs when somebody asks its chassis for power or switches it: `chassis.sh FOLDER ADDRESS get power`, or
+# What ipmi_sim runs when somebody asks its chassis for power or switches it: `chassis.sh FOLDER get power`, or
 # `... set power 0|1` (other settings may stand in the same call). The folder's `power` says how things are; an order goes into the
 # FIFO `order`, and whether it was carried out is for the next `get` to say, as with real controllers.
 folder=$1
-shift 2
+shift
 action=$1
 shift
 while [ $# -gt 0 ]; do

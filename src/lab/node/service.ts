@@ -28,6 +28,8 @@ export function createService(spec: ServiceSpec, place: ServicePlace): Service {
   let wanted = false;
   let child: ChildProcess | null = null;
   let starts = 0;
+  /** Settles when the end of the last start was taken note of. */
+  let ended: Promise<void> = Promise.resolve();
 
   const onExit = async (code: number | null, signal: string | null) => {
     child = null;
@@ -44,7 +46,13 @@ export function createService(spec: ServiceSpec, place: ServicePlace): Service {
     starts += 1;
     child = spawnInGroup(spec, group, place.logDirectory);
     place.report({ event: 'service-started', service: spec.name, count: starts });
-    child.once('exit', (code, signal) => void onExit(code, signal));
+    const started = child;
+    ended = new Promise((resolve) => {
+      started.once('exit', (code, signal) => {
+        void onExit(code, signal);
+        resolve();
+      });
+    });
   };
   return {
     state: () => ({ name: spec.name, wanted, running: child !== null, starts }),
@@ -61,6 +69,7 @@ export function createService(spec: ServiceSpec, place: ServicePlace): Service {
         killGroup(group);
         await waitUntilEmpty(group);
       }
+      await ended;
     },
   };
 }

@@ -15,6 +15,9 @@ import type { InitPlan } from '#lab/node/init-messages.ts';
 const bootProgram = fileURLToPath(new URL('../node/boot.sh', import.meta.url));
 const initProgram = fileURLToPath(new URL('../node/init.ts', import.meta.url));
 
+/** Before the nodes, behind their watchdogs. */
+export const roomNice = -10;
+
 /** Guests share the CPU behind the store and our programs. */
 const guestNice = 5;
 
@@ -65,20 +68,33 @@ export function spawnNode(spec: LabSpec, node: LabNode, onEvent: (event: LabEven
   const paths = nodePaths(spec.name, node.name);
   const enter = 'echo 0 >"$0/cgroup.procs" && exec "$@"';
   const console = openSync(paths.console, 'a');
+  const boot = [
+    bootProgram,
+    node.name,
+    `${node.address}/${spec.prefixLength}`,
+    uplinkMac(node),
+    paths.etc,
+    paths.data,
+    paths.nodeRun,
+    paths.watchdog,
+    paths.bootId,
+    join(paths.run, 'staging'),
+    process.execPath,
+    initProgram,
+    paths.services,
+    paths.initSocket,
+  ];
+  const ordinary = ['nice', '-n', String(-roomNice)];
+  const diesWithTheRoom = ['setpriv', '--pdeathsig', 'KILL', 'nsenter', `--net=${netnsFile(paths.netns)}`];
+  const namespaces = ['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', '--kill-child=KILL', '/bin/sh'];
   const argv = [
-    ...['-c', enter, join(nodeGroups(spec, node.name).sys, 'init')],
-    ...['setpriv', '--pdeathsig', 'KILL', 'nsenter', `--net=${netnsFile(paths.netns)}`],
-    ...['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', '--kill-child=KILL', '/bin/sh', bootProgram],
-    ...[node.name, `${node.address}/${spec.prefixLength}`, uplinkMac(node), paths.etc, paths.data, paths.nodeRun],
-    ...[
-      paths.watchdog,
-      paths.bootId,
-      join(paths.run, 'staging'),
-      process.execPath,
-      initProgram,
-      paths.services,
-      paths.initSocket,
-    ],
+    '-c',
+    enter,
+    join(nodeGroups(spec, node.name).sys, 'init'),
+    ...ordinary,
+    ...diesWithTheRoom,
+    ...namespaces,
+    ...boot,
   ];
   const child = spawn('/bin/sh', argv, { stdio: ['ignore', 'pipe', console], detached: true });
   closeSync(console);

@@ -4,7 +4,6 @@
  *
  * Arguments: --name LAB.
  */
-import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { assert, unreachable } from '#base/assert.ts';
@@ -17,12 +16,10 @@ import { requireLabSpec, writeLabSpec } from '#lab/lab-spec.ts';
 import { removeLab } from '#lab/leftovers.ts';
 import { applySwitchPower } from '#lab/network.ts';
 import { setCpuPriority } from '#lab/node/cpu-priority.ts';
+import { roomNice } from '#lab/room/boot.ts';
 import { watchOwner } from '#lab/room/owner.ts';
 import { createRoomNode, type RoomNode } from '#lab/room/room-node.ts';
 import type { RoomAnswer, RoomRequest } from '#lab/room/room-requests.ts';
-
-/** Before the nodes, behind their watchdogs. */
-const roomNice = -10;
 
 const { values: options } = parseArgs({ options: { name: { type: 'string' } } });
 assert(options.name !== undefined, 'room: --name is missing');
@@ -31,7 +28,6 @@ const spec = requireLabSpec(name);
 const roomGroup = join(spec.cgroup, 'room');
 makeGroup(roomGroup);
 const cameFrom = enterGroup(roomGroup);
-setPriority(roomNice);
 setCpuPriority(process.pid, roomNice);
 
 const emit: EventSink = (event) => appendLabEvent(name, event);
