@@ -44,7 +44,7 @@ export function formatNodes(nodes: NodeView[], printer: Printer): string {
     { text: node.condition.kind, tone: toneOfNode(node) },
     node.epoch === null ? '-' : String(node.epoch),
     formatAgent(node),
-    node.watchdog === null ? { text: 'none', tone: 'warn' } : formatDuration(node.watchdog.timeoutMs),
+    formatWatchdog(node),
     node.accelerator ?? '-',
     node.load === null ? '-' : String(node.load.guestsRunning),
     node.load === null || node.memoryMb === null ? '-' : `${node.load.memoryUsedMb}/${node.memoryMb} MiB`,
@@ -62,6 +62,11 @@ export function formatNodes(nodes: NodeView[], printer: Printer): string {
     { title: 'NOTE', wraps: true },
   ];
   return printer.table(columns, rows, 'no node has joined yet');
+}
+
+function formatWatchdog(node: NodeView): Cell {
+  if (!node.introduced) return '-';
+  return node.watchdog === null ? { text: 'none', tone: 'warn' } : formatDuration(node.watchdog.timeoutMs);
 }
 
 function formatAgent(node: NodeView): Cell {

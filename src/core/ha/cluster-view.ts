@@ -38,6 +38,8 @@ export type NodeView = {
   epoch: number | null;
   /** null: not known (the node is not alive, or the agent was not seen since its boot). */
   agentSilentMs: number | null;
+  /** Its agent has told what the node has; otherwise address, accelerator, watchdog and memory are not known. */
+  introduced: boolean;
   address: string | null;
   accelerator: string | null;
   watchdog: { device: string; timeoutMs: number } | null;
@@ -149,6 +151,7 @@ function deriveNode(node: NodeRecords, before: NodeRecords | undefined, nowMs: n
     condition,
     epoch: node.permit?.epoch ?? null,
     agentSilentMs: isAlive(condition) ? (node.heartbeat?.agentSilentMs ?? null) : null,
+    introduced: node.info !== null,
     address: node.info?.address ?? null,
     accelerator: node.info?.accelerator ?? null,
     watchdog: node.info?.watchdog ?? null,

@@ -9,6 +9,7 @@ function node(name: string, changes: Partial<NodeView> = {}): NodeView {
     condition: { kind: 'serving' },
     epoch: 3,
     agentSilentMs: 200,
+    introduced: true,
     address: '10.77.0.1',
     accelerator: 'kvm',
     watchdog: { device: '/dev/watchdog0', timeoutMs: 6_000 },

@@ -128,7 +128,7 @@ function judgeParts(node: NodeView): Finding[] {
       next: `look at the agent's log on ${node.name}`,
     });
   }
-  if (node.watchdog === null && node.problems.length === 0) {
+  if (node.introduced && node.watchdog === null && node.problems.length === 0) {
     findings.push({ severity: 'degraded', text: `${node.name} has no watchdog`, next: `give ${node.name} a watchdog device` });
   }
   return findings;
