@@ -38,10 +38,7 @@ export type DrillTools = {
 /** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */
 export const drillTools: DrillTools = {
   runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
-  runPulls: async (options) => {
-    const path: string = '#lab/drills/pulls.ts';
-    return (await load(() => import(path) as Promise<Pick<DrillTools, 'runPulls'>>)).runPulls(options);
-  },
+  runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),
 };
 
 async function load<T>(bring: () => Promise<T>): Promise<T> {
