@@ -1,5 +1,6 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
+import type { PullRole } from '#lab/drills/roles.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<
@@ -28,11 +29,10 @@ type DrillContext = {
   err: Writer;
   signal: AbortSignal;
 };
-export type PullRole = 'plain' | 'manager' | 'store' | 'both';
 
 export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
-  runPulls: (options: DrillContext & { count: number; roles: PullRole[] }) => Promise<number>;
+  runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
 };
 
 /** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */

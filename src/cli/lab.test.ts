@@ -130,12 +130,15 @@ test('lab events show the newest and follow what comes', async () => {
 test('drills get their options checked, and their exit code is ours', async () => {
   const fake = createFakeWorld();
   const seen: unknown[] = [];
-  fake.drills.runPulls = ({ count, roles, jsonFile, lab }) => {
-    seen.push({ count, roles, jsonFile, lab });
+  fake.drills.runPulls = ({ count, roles, jsonFile, lab, controller }) => {
+    seen.push({ count, roles, jsonFile, lab, controller });
     return Promise.resolve(1);
   };
-  const { code } = await fake.run(...'drill pulls --count 3 --roles plain,store --json /tmp/pulls.json'.split(' '));
-  assert.deepEqual([code, seen], [1, [{ count: 3, roles: ['plain', 'store'], jsonFile: '/tmp/pulls.json', lab: null }]]);
+  const { code } = await fake.run(...'drill pulls --count 3 --roles plain,store --controller --json /tmp/pulls.json'.split(' '));
+  assert.deepEqual(
+    [code, seen],
+    [1, [{ count: 3, roles: ['plain', 'store'], jsonFile: '/tmp/pulls.json', lab: null, controller: true }]],
+  );
   assert.match((await fake.run('drill', 'pulls', '--roles', 'plain,king')).err, /roles: "king" is none of plain/);
   assert.match((await fake.run('drill', 'pulls', '--roles', 'plain,plain')).err, /roles: a role is given twice/);
   assert.equal(seen.length, 1);

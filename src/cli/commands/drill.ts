@@ -4,11 +4,12 @@ import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
+import type { PullRole } from '#lab/drills/roles.ts';
 
-const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
+const pullRoles = ['plain', 'manager', 'store', 'both'] as const satisfies PullRole[];
 
 type MainOptions = { once?: boolean; json?: string };
-type PullOptions = { count: string; roles: string; json?: string };
+type PullOptions = { count: string; roles: string; controller?: boolean; json?: string };
 
 /** Adds the group `drill` to the program: rehearsals in the lab that measure what they do. */
 export function addDrillCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
@@ -36,6 +37,7 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
     .description('pull the plug again and again, and count how long each took')
     .option('--count <number>', 'pulls for each role', '5')
     .option('--roles <list>', `whose plug: ${pullRoles.join(',')}`, pullRoles.join(','))
+    .option('--controller', "leave the node's management controller its power, so that it can confirm that the node is off")
     .option('--json <file>', 'write the figures there')
     .action(async (options: PullOptions, command: Command) => {
       const count = parseWholeNumber(options.count, 'count', 1, 10_000);
@@ -47,6 +49,7 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
           lab,
           count,
           roles,
+          controller: options.controller === true,
           jsonFile: resolveFile(options.json),
           out: world.out,
           err: world.err,
