@@ -53,6 +53,8 @@ export interface DirStorage extends GuestStorage {
   reserveSeq(vmid: number, generation: number, count: number): Promise<number>;
   /** Serves the image at `depths` read-only, for hashing. */
   serveImage(vmid: number, depths: Depths, label: string): Promise<ServedImage>;
+  /** Writes the image at `depths` as raw files into `directory`; returns their paths in the order of the disks. */
+  exportPoint(vmid: number, depths: Depths, directory: string): Promise<string[]>;
   noteTailSize(vmid: number, name: string, measured: { sizeBytes: number; fromAtMs: number }): Promise<Manifest>;
   closeAll(): Promise<void>;
 }
@@ -166,7 +168,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       if (ended > 0) options.log(`ended ${ended} leftover storage daemon(s)`);
       for (const vmid of await listGuests(root)) {
         try {
-          const removed = await removeUnlisted(root, vmid, await readManifest(root, vmid));
+          const removed = await lock.run(vmid, async () => await removeUnlisted(root, vmid, await readManifest(root, vmid)));
           if (removed.length > 0) options.log(`guest ${vmid}: removed what no manifest lists: ${removed.join(', ')}`);
         } catch (error) {
           options.log(`the copy of guest ${vmid} is unreadable and left as it is: ${formatErrorChain(error)}`);
@@ -201,6 +203,8 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       }
       return { nbdSocket: daemon.nbdSocket, close: () => daemon.kill() };
     },
+    exportPoint: async (vmid, depths, directory) =>
+      await exportDisks({ root, user }, vmid, layersAt(await require(vmid, 'export'), depths), directory),
     noteTailSize: (vmid, name, measured) => edit(vmid, 'measure a tail of', (manifest) => noteTailSize(manifest, name, measured)),
     closeAll: () => incoming.closeAll(),
   };

@@ -7,7 +7,7 @@ export type TargetSchedule = {
   /** Failed tries in a row, and when the last one ended. */
   failures: number;
   lastFailureBootMs: number | null;
-  /** Somebody asked for a cycle now. */
+  /** Somebody asked for a cycle now; cleared when one begins. */
   asked: boolean;
 };
 
@@ -52,12 +52,12 @@ function planTarget(target: TargetSchedule, intervalMs: number, nowBootMs: numbe
 
 /** The target's state after a cycle that succeeded with a point taken at `pointBootMs`. */
 export function noteSuccess(target: TargetSchedule, pointBootMs: number): TargetSchedule {
-  return { ...target, lastPointBootMs: pointBootMs, failures: 0, lastFailureBootMs: null, asked: false };
+  return { ...target, lastPointBootMs: pointBootMs, failures: 0, lastFailureBootMs: null };
 }
 
 /** The target's state after a cycle that failed at `nowBootMs`. */
 export function noteFailure(target: TargetSchedule, nowBootMs: number): TargetSchedule {
-  return { ...target, failures: target.failures + 1, lastFailureBootMs: nowBootMs, asked: false };
+  return { ...target, failures: target.failures + 1, lastFailureBootMs: nowBootMs };
 }
 
 /** The peer was seen again: do not wait out the rest of the back-off. */

@@ -17,6 +17,7 @@ import { formatManifest, parseManifest } from './manifest-text.ts';
 import { closeMerge, dropPoints, openForMerge, planMerge } from './merge-plan.ts';
 
 const disks = ['disk0', 'disk1'];
+const lastCycle = { kind: 'delta' as const, bytes: 1, tookMs: 1, pausedMs: 1 };
 
 function layer(file: string, format: 'raw' | 'qcow2') {
   return { file, format, sizeBytes: 1 << 20, sealed: { fileBytes: 1, metadataSha256: 'aa' } };
@@ -27,7 +28,15 @@ function seal(manifest: Manifest, generation: number, seq: number): Manifest {
     disk,
     layer: layer(`${disk}-g${generation}-${seq}`, manifest.disks.length === 0 ? 'raw' : 'qcow2'),
   }));
-  return sealPoint(manifest, added, { generation, seq, source: 'n1', pointAtMs: seq, appliedAtMs: seq, configSha256: '' });
+  return sealPoint(manifest, added, {
+    generation,
+    seq,
+    source: 'n1',
+    pointAtMs: seq,
+    appliedAtMs: seq,
+    configSha256: '',
+    lastCycle,
+  });
 }
 
 function promote(manifest: Manifest, generation: number): Manifest {

@@ -1,5 +1,5 @@
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
-import type { LeftBehind } from '#core/replica/records.ts';
+import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
 
 /**
  * One file of a disk. The lowest layer of a disk is raw and whole; each one above is a qcow2 overlay that holds differences.
@@ -26,6 +26,8 @@ export type KeptPoint = ReplicaPoint & {
   pointAtMs: number;
   appliedAtMs: number;
   configSha256: string;
+  /** What it took to bring it here. */
+  lastCycle: ReplicaRecord['lastCycle'];
 };
 
 /** A tail stays in the stack as the lower layers on which later points rest. */
@@ -175,4 +177,20 @@ export function noteTailSize(manifest: Manifest, name: string, measured: { sizeB
 export function describeTail(tail: PinnedTail): LeftBehind {
   const { name, generation, sizeBytes, fromAtMs, untilAtMs } = tail;
   return { name, generation, sizeBytes, fromAtMs, untilAtMs };
+}
+
+/** What a node tells the cluster of its replica; null while it has none that could be promoted. */
+export function describeReplica(manifest: Manifest, node: string): ReplicaRecord | null {
+  const newest = newestPoint(manifest);
+  if (manifest.role !== 'replica' || newest === null) return null;
+  return {
+    vmid: manifest.vmid,
+    node,
+    source: newest.source,
+    point: { generation: newest.generation, seq: newest.seq },
+    pointAtMs: newest.pointAtMs,
+    appliedAtMs: newest.appliedAtMs,
+    lastCycle: newest.lastCycle,
+    leftBehind: manifest.leftBehind.map(describeTail),
+  };
 }

@@ -43,7 +43,13 @@ export async function fillIncoming(incoming: Incoming, content: Uint8Array, offs
 
 /** What goes with a point when it is sealed. */
 export function aboutPoint(pointAtMs: number) {
-  return { source: 'n1', pointAtMs, appliedAtMs: pointAtMs + 1, configSha256: 'c0' };
+  return {
+    source: 'n1',
+    pointAtMs,
+    appliedAtMs: pointAtMs + 1,
+    configSha256: 'c0',
+    lastCycle: { kind: 'delta' as const, bytes: 0, tookMs: 0, pausedMs: 0 },
+  };
 }
 
 /** Receives one whole point that holds `content` at `offset` of every disk. */

@@ -1,0 +1,195 @@
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
+import { parseDiskName, parseNodeName, parseVmid } from '#base/ids.ts';
+import type { DirStorage, ServedImage } from '#adapters/dir/dir-storage.ts';
+import type { Incoming } from '#adapters/dir/incoming.ts';
+import { describeTail, newestPoint, type Manifest } from '#core/storage/manifest.ts';
+import { digestBytes } from '#core/replica/chunks.ts';
+import type { ReplicationJob } from '#core/replica/records.ts';
+import type { Clock } from '#ports/clock.ts';
+import { hashExport } from '#programs/replication/chunk-jobs.ts';
+import { readJsonLines } from '#programs/replication/json-line-socket.ts';
+import { digestsPatienceMs, type CallName, type Calls } from '#programs/replication/messages.ts';
+
+export type ReceiverDeps = {
+  storage: DirStorage;
+  /** Raises AppError denied/conflict unless `sender` is the guest's home at `generation` by a linearizable read. */
+  authorize: (vmid: number, sender: string, generation: number) => Promise<void>;
+  /** Tells the cluster what this node holds of a guest; called after the commit. Never fails: it is tried again later. */
+  announce: (vmid: number) => Promise<void>;
+  readJob: (vmid: number) => Pick<ReplicationJob, 'keep'>;
+  clock: Clock;
+  log: (text: string) => void;
+};
+
+/**
+ * The receive service on a unix socket that only the relay reaches. The first line of each connection is the relay's and names the peer
+ * whose certificate it verified; everything a caller may do is bound to that name.
+ */
+export async function serveReceiver(path: string, deps: ReceiverDeps, signal: AbortSignal): Promise<void> {
+  const open = new Set<Socket>();
+  const server: Server = createServer((socket) => {
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+    serveCaller(socket, deps);
+  });
+  await rm(path, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => resolve());
+  });
+  await chmod(path, 0o600);
+  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+  server.close();
+  for (const socket of open) socket.destroy();
+  await deps.storage.closeAll();
+}
+
+function serveCaller(socket: Socket, deps: ReceiverDeps): void {
+  let caller: Caller | null = null;
+  let work: Promise<void> = Promise.resolve();
+  readJsonLines(socket, (line) => {
+    if (caller === null) {
+      caller = createCaller(parseNodeName(line['peer'], 'peer'), deps);
+      return;
+    }
+    const current = caller;
+    work = work.then(async () => {
+      const answer = await answerCall(current, line);
+      if (!socket.destroyed) socket.write(`${JSON.stringify(answer)}\n`);
+    });
+  });
+  socket.on('error', () => {}); // 'close' follows
+  socket.on('close', () => {
+    caller?.hangUp.abort(new AppError('unavailable', 'the sender hung up'));
+    work = work
+      .then(() => caller?.end())
+      .catch((error: unknown) => deps.log(`after a sender hung up: ${formatErrorChain(error)}`));
+  });
+}
+
+async function answerCall(caller: Caller, line: Record<string, unknown>): Promise<object> {
+  try {
+    const name = line['call'];
+    if (typeof name !== 'string' || !Object.hasOwn(caller.calls, name)) {
+      throw new AppError('unsupported', `there is no call ${String(name)}`);
+    }
+    const call = caller.calls[name as CallName] as (ask: unknown) => Promise<object>;
+    return { answer: await call(line['ask'] ?? {}) };
+  } catch (error) {
+    return { error: { kind: isAppError(error) ? error.kind : 'unavailable', message: formatErrorChain(error) } };
+  }
+}
+
+type Caller = ReturnType<typeof createCaller>;
+
+/** What one connection may do, and what it has open. */
+function createCaller(peer: string, deps: ReceiverDeps) {
+  const hangUp = new AbortController();
+  const tables = new Map<string, Promise<Uint8Array>>();
+  const served: ServedImage[] = [];
+  let incoming: Incoming | null = null;
+
+  function requireIncoming(): Incoming {
+    if (incoming === null) throw new AppError('conflict', `${peer} has begun no point`);
+    return incoming;
+  }
+
+  async function page(key: string, hash: () => Promise<Uint8Array>, firstChunk: number, count: number) {
+    const table = tables.get(key) ?? hash();
+    tables.set(key, table);
+    table.catch(() => {}); // told to whoever asks
+    const from = firstChunk * digestBytes;
+    const found = await Promise.race([table, delay(digestsPatienceMs, null, { ref: false })]);
+    if (found === null) return { digests: null };
+    const digests = found.subarray(from, from + count * digestBytes);
+    return { digests: Buffer.from(digests.buffer, digests.byteOffset, digests.length).toString('base64') };
+  }
+
+  async function hashTail(vmid: number, name: string, disk: string): Promise<Uint8Array> {
+    const tail = (await deps.storage.readManifest(vmid))?.leftBehind.find((candidate) => candidate.name === name);
+    if (tail === undefined) throw new AppError('missing', `guest ${vmid} has no tail ${name} here`);
+    const image = await deps.storage.serveImage(vmid, tail.depths, `${peer}-tail-${disk}`);
+    served.push(image);
+    return await hashExport({ socketPath: image.nbdSocket, exportName: disk }, hangUp.signal);
+  }
+
+  const calls: { [N in CallName]: (ask: Calls[N]['ask']) => Promise<Calls[N]['answer']> } = {
+    state: async ({ vmid }) => describeState(await deps.storage.readManifest(parseVmid(vmid))),
+    async begin({ vmid, point, disks }) {
+      await incoming?.abort();
+      incoming = null;
+      await deps.authorize(parseVmid(vmid), peer, point.generation);
+      for (const disk of disks) parseDiskName(disk.name);
+      incoming = await deps.storage.beginIncoming({ vmid, peer, point, disks });
+      return {};
+    },
+    async hashes({ disk, firstChunk, count }) {
+      const { nbdSocket } = requireIncoming();
+      const address = { socketPath: nbdSocket, exportName: parseDiskName(disk) };
+      return await page(disk, () => hashExport(address, hangUp.signal), firstChunk, count);
+    },
+    async seal({ pointAtMs, configSha256, lastCycle }) {
+      const current = requireIncoming();
+      incoming = null;
+      const { vmid, point } = current.request;
+      try {
+        await deps.authorize(vmid, peer, point.generation); // the guest may have moved while the bytes travelled
+      } catch (error) {
+        await current.abort();
+        throw error;
+      }
+      const appliedAtMs = deps.clock.wallMs();
+      await current.seal({ source: peer, pointAtMs, appliedAtMs, configSha256, lastCycle });
+      await deps.announce(vmid);
+      thinQuietly(deps, vmid);
+      return { point };
+    },
+    async abort() {
+      await incoming?.abort();
+      incoming = null;
+      return {};
+    },
+    hashTail: ({ vmid, name, disk, firstChunk, count }) =>
+      page(`tail ${name} ${disk}`, () => hashTail(parseVmid(vmid), name, parseDiskName(disk)), firstChunk, count),
+    async measured({ vmid, generation, name, sizeBytes, fromAtMs }) {
+      await deps.authorize(parseVmid(vmid), peer, generation);
+      await deps.storage.noteTailSize(vmid, name, { sizeBytes, fromAtMs });
+      await deps.announce(vmid);
+      return {};
+    },
+  };
+  return {
+    calls,
+    hangUp,
+    async end(): Promise<void> {
+      await incoming?.abort();
+      incoming = null;
+      for (const image of served) await image.close();
+    },
+  };
+}
+
+function describeState(manifest: Manifest | null): Calls['state']['answer'] {
+  if (manifest === null) return { role: 'absent', generation: 0, point: null, disks: [], unmeasuredTail: null };
+  const newest = newestPoint(manifest);
+  const tail = manifest.leftBehind.find((candidate) => candidate.sizeBytes === null);
+  const names = Object.keys(newest?.depths ?? {});
+  return {
+    role: manifest.role,
+    generation: manifest.generation,
+    point: newest && { generation: newest.generation, seq: newest.seq },
+    disks: manifest.disks
+      .filter((disk) => names.includes(disk.name))
+      .map((disk) => ({ name: disk.name, sizeBytes: disk.layers.at(-1)?.sizeBytes ?? 0 })),
+    unmeasuredTail: tail === undefined ? null : describeTail(tail),
+  };
+}
+
+function thinQuietly(deps: ReceiverDeps, vmid: number): void {
+  deps.storage.thin(vmid, deps.readJob(vmid).keep).catch((error: unknown) => {
+    deps.log(`guest ${vmid}: merging old points failed: ${formatErrorChain(error)}`);
+  });
+}

@@ -1,0 +1,94 @@
+import { runPaths } from '#programs/replication/paths.ts';
+import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
+import type { RunningGuest } from '#ports/hypervisor.ts';
+import { createAnnouncer } from '#programs/replication/announcer.ts';
+import type { Peer } from '#programs/replication/control-client.ts';
+import { startGuestCycles, type GuestCycles, type TargetStatus } from '#programs/replication/guest-cycles.ts';
+import { serveReceiver } from '#programs/replication/receiver.ts';
+import { createGuestSender, type SenderDeps } from '#programs/replication/sender.ts';
+
+export type ReplicationOptions = SenderDeps & {
+  node: string;
+  /** Raises AppError unless `sender` is the guest's home at `generation`, by a linearizable read of the guest's record. */
+  authorize: (vmid: number, sender: string, generation: number) => Promise<void>;
+  /** Tells the cluster what this node holds; null: nothing of it could be promoted. */
+  publish: (vmid: number, record: ReplicaRecord | null) => Promise<void>;
+  /** The other nodes with their relays; read anew for each cycle. */
+  readPeers: () => Peer[];
+  readJob: (vmid: number) => ReplicationJob;
+  /** Identity of the guest's configuration, kept with each point. */
+  readConfigSha256: (vmid: number) => string;
+};
+
+/** Both directions of replication for one node. */
+export type Replication = {
+  /** Takes in points until `signal` aborts; first cleans up after an earlier process. */
+  serve(signal: AbortSignal): Promise<void>;
+  /** Between the start of QEMU (-S) and the guest's first instruction. */
+  armBitmaps(guest: RunningGuest): Promise<void>;
+  /** Sends points to every other node from now on, until stopGuest or the end of its QEMU. Also for guests found running. */
+  startGuest(guest: RunningGuest): void;
+  /** Returns when no cycle is under way any more. */
+  stopGuest(vmid: number): Promise<void>;
+  /** A cycle now, to one node or all; returns one line for each. Raises AppError missing when the guest does not run here, or the cycle's error. */
+  syncNow(vmid: number, target?: string): Promise<string[]>;
+  /** The node was seen again: cycles that wait out a back-off begin at once. */
+  notePeerBack(node: string): void;
+  status(): { vmid: number; targets: TargetStatus[] }[];
+};
+
+export function createReplication(options: ReplicationOptions): Replication {
+  const { storage } = options;
+  const guests = new Map<number, GuestCycles>();
+  const announcer = createAnnouncer(options);
+
+  async function announceOften(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await announcer.announceAll();
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(done, limits.replicaAnnounceMs);
+        function done(): void {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', done);
+          resolve();
+        }
+        signal.addEventListener('abort', done, { once: true });
+      });
+    }
+  }
+
+  return {
+    async serve(signal) {
+      await storage.recover();
+      const receiver = { ...options, announce: (vmid: number) => announcer.announce(vmid) };
+      await Promise.all([serveReceiver(runPaths.replicaService(options.run), receiver, signal), announceOften(signal)]);
+    },
+    async armBitmaps(guest) {
+      const targets = options.readPeers().map((peer) => peer.node);
+      await createGuestSender(guest, options).arm(targets);
+    },
+    startGuest(guest) {
+      if (guests.get(guest.vmid)?.guest === guest) return;
+      const before = guests.get(guest.vmid)?.stop() ?? Promise.resolve();
+      const cycles = startGuestCycles(guest, { ...options, sender: createGuestSender(guest, options), before });
+      guests.set(guest.vmid, cycles);
+      void cycles.ended.then(() => {
+        if (guests.get(guest.vmid) === cycles) guests.delete(guest.vmid);
+      });
+    },
+    async stopGuest(vmid) {
+      await guests.get(vmid)?.stop();
+    },
+    async syncNow(vmid, target) {
+      const cycles = guests.get(vmid);
+      if (cycles === undefined) throw new AppError('missing', `replicate guest ${vmid} now: it does not run on this node`);
+      return await cycles.syncNow(target);
+    },
+    notePeerBack(node) {
+      for (const cycles of guests.values()) cycles.notePeerBack(node);
+    },
+    status: () => [...guests.values()].map((cycles) => ({ vmid: cycles.guest.vmid, targets: cycles.status() })),
+  };
+}
