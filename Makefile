@@ -1,0 +1,31 @@
+# Every target first makes sure that what it needs is installed (quick when it is), then works with the Node.js of node_modules.
+node = node_modules/.bin/node
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench clean
+
+help:
+	@echo 'make run     three nodes, a database under load, the plug pulled; ARGS="--once --json FILE" ends by itself'
+	@echo 'make test    unit, contract and lab tests; ARGS="lab plug" picks a stage and files'
+	@echo 'make check   format, lint, types, core tests'
+	@echo 'make bench   replication beside rsync, and the figures of repeated plug pulls'
+	@echo 'make clean   ends every lab on this machine and removes what was built'
+
+setup:
+	@tools/setup
+
+run: setup
+	@bin/holdfast drill main $(ARGS)
+
+test: setup
+	@$(node) tools/run-tests.ts $(ARGS)
+
+check: setup
+	@npm run -s check
+
+bench: setup
+	@$(node) tools/bench.ts $(ARGS)
+
+clean: setup
+	@$(node) tools/clean.ts
