@@ -17,6 +17,7 @@ const facts = (change: Partial<LeadFacts> = {}): LeadFacts => ({
   },
   freshNodes: ['n2', 'n3'],
   ownSilence: { kind: 'counted', silentMs: 100 },
+  recordKnownMs: 60_000,
   ...change,
 });
 
@@ -43,4 +44,14 @@ test('an agent that was restarted takes its own node’s lead again under a new 
   const restarted = facts({ self: 'n1', ownEpoch: null });
   assert.deepEqual({ ...planLead(restarted, timing), because: '' }, { kind: 'take', epoch: 4, because: '' });
   assert.equal(planLead(facts({ self: 'n1', ownEpoch: 3 }), timing).kind, 'lead');
+});
+
+test('a leader just named is given time to show its agent in a heartbeat', () => {
+  const leader = {
+    permit: null,
+    heartbeat: { ...heartbeat, agentSilentMs: null },
+    silence: { kind: 'counted', silentMs: 200 } as const,
+  };
+  assert.equal(planLead(facts({ leader, recordKnownMs: 3000 }), timing).kind, 'follow');
+  assert.equal(planLead(facts({ leader, recordKnownMs: 5001 }), timing).kind, 'take');
 });

@@ -15,6 +15,8 @@ export type LeadFacts = {
   /** Names of nodes whose heartbeats are fresh, in order; decides who tries first. */
   freshNodes: string[];
   ownSilence: Silence;
+  /** How long this observer has known the record as it is: a leader just named needs a heartbeat to show its agent. */
+  recordKnownMs: number;
 };
 
 export type LeadTiming = { renewMs: number; leadAgentSilentMs: number };
@@ -46,9 +48,9 @@ function whyLost(facts: LeadFacts, timing: LeadTiming): string | null {
   const rank = Math.max(0, facts.freshNodes.filter((name) => name !== facts.record?.node).indexOf(facts.self));
   const patienceMs = (4 + rank) * timing.renewMs;
   if (leader.silence.silentMs > patienceMs) return `is silent for ${leader.silence.silentMs} ms`;
+  const agentPatienceMs = timing.leadAgentSilentMs + rank * timing.renewMs;
+  if (facts.recordKnownMs <= agentPatienceMs) return null;
   const agentSilentMs = leader.heartbeat.agentSilentMs;
-  if (agentSilentMs === null || agentSilentMs > timing.leadAgentSilentMs + rank * timing.renewMs) {
-    return agentSilentMs === null ? 'has no agent' : `has an agent that is silent for ${agentSilentMs} ms`;
-  }
-  return null;
+  if (agentSilentMs === null) return 'has no agent';
+  return agentSilentMs > agentPatienceMs ? `has an agent that is silent for ${agentSilentMs} ms` : null;
 }

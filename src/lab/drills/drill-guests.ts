@@ -4,6 +4,8 @@ import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaStatus } from '#core/ha/records.ts';
 import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
 import { type DrillStore, changeValue, listValues, performWork, readValue, waitUntil } from '#lab/drills/drill-store.ts';
+import type { WitnessReport } from '#lab/collector-analysis.ts';
+import type { LineProcess } from '#lab/drills/line-process.ts';
 import { type EhrDbImage, ehrDbAppend } from '#lab/images/ehr-db.ts';
 import { type ProbeImage, probeAppend } from '#lab/images/probe.ts';
 
@@ -110,5 +112,20 @@ export function waitReplicated(
       (copy) => nodes.includes(copy.node) && copy.point.generation === generation && copy.pointAtMs >= sinceMs,
     );
     return found.length === nodes.length ? found : null;
+  });
+}
+
+/** Waits until the collector has heard the probe guest of this generation say that its disks were found whole. */
+export function waitHeard(
+  collector: LineProcess,
+  vmid: number,
+  generation: number,
+  deadlineMs = 180_000,
+): Promise<WitnessReport> {
+  return waitUntil(`guest ${vmid}, generation ${generation}, to be heard by the collector`, deadlineMs, async () => {
+    const { guests } = await collector.ask<{ guests: WitnessReport[] }>('report', 10_000);
+    const own = guests.find((guest) => guest.vmid === vmid);
+    const run = own?.runs.at(-1);
+    return own !== undefined && run?.generation === generation && run.consistent !== null ? own : null;
   });
 }

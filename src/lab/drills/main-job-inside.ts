@@ -15,6 +15,7 @@ import {
   databaseGuest,
   probeConfig,
   probeGuest,
+  waitHeard,
   waitReplicated,
   waitRunning,
 } from '#lab/drills/drill-guests.ts';
@@ -49,13 +50,14 @@ export async function measureMainJob(options: MainJobInside): Promise<number> {
     '--file',
     join(state, 'witness.jsonl'),
   ]);
-  const load = await prepare(options, store, state);
+  const load = await prepare(options, store, collector, state);
   const sampler = startRunSampler(options.lab);
   try {
     const pulled = await pullPlug(options, store, load);
     const back = await bringBack(options, store, pulled.timeline);
     await delay(2_000); // some rows more from the survivor, so that what is read back spans both homes
     const { report: rows } = await load.ask<{ report: DbLoadReport }>('stop', 120_000);
+    await waitHeard(collector, probeGuest.vmid, 2);
     const witness = await collector.ask<{ guests: WitnessReport[] }>('report', 10_000);
     const result = judgeMainJob({
       intervalMs,
@@ -83,7 +85,7 @@ function programPath(file: string): string {
 }
 
 /** Guests created, copied to both other nodes, the database under load. */
-async function prepare(options: MainJobInside, store: DrillStore, state: string): Promise<LineProcess> {
+async function prepare(options: MainJobInside, store: DrillStore, collector: LineProcess, state: string): Promise<LineProcess> {
   const { images, lab } = options;
   const others = labContext(lab)
     .nodes.map((node) => node.name)
@@ -128,6 +130,7 @@ async function prepare(options: MainJobInside, store: DrillStore, state: string)
       say(`  guest ${vmid}: first copy on ${copy.node}: ${copy.lastCycle.bytes} bytes moved in ${copy.lastCycle.tookMs} ms`);
     }
   }
+  await waitHeard(collector, probeGuest.vmid, 1);
   const sinceMs = Date.now();
   say(`  under load (${rowsPerSecond} numbered rows a second); waiting for a point that holds some of them on both copies`);
   await waitReplicated(store, databaseGuest.vmid, 1, others, 120_000, sinceMs);

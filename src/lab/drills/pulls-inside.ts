@@ -11,12 +11,13 @@ import {
   createDrillGuest,
   probeConfig,
   probeGuest,
+  waitHeard,
   waitReplicated,
   waitRunning,
 } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { type DrillStore, listValues, openDrillStore, readValue, waitUntil } from '#lab/drills/drill-store.ts';
-import { startLineProcess } from '#lab/drills/line-process.ts';
+import { type LineProcess, startLineProcess } from '#lab/drills/line-process.ts';
 import { arrangeRole, type PullRole, readLeaders, roleOf } from '#lab/drills/roles.ts';
 import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
 import { type Spread, spreadOf } from '#lab/drills/statistics.ts';
@@ -88,7 +89,7 @@ export async function measurePulls(options: PullsInside): Promise<number> {
     const pulls: Pull[] = [];
     for (let turn = 0; turn < options.count; turn += 1) {
       for (const role of options.roles) {
-        const pull = await performPull(options, store, role);
+        const pull = await performPull(options, store, collector, role);
         pulls.push(pull);
         say(
           `pull ${pulls.length}: ${pull.role.padEnd(7)} ${pull.node} to ${pull.target}: QEMU after ${pull.plugToStartMs} ms ` +
@@ -96,6 +97,8 @@ export async function measurePulls(options: PullsInside): Promise<number> {
         );
       }
     }
+    const last = await readValue<GuestRecord>(store, keys.guest(probeGuest.vmid));
+    await waitHeard(collector, probeGuest.vmid, last?.generation ?? 0);
     const { guests } = await collector.ask<{ guests: WitnessReport[] }>('report', 10_000);
     const doubleRuns = findDoubleRuns(sampler.spans()).length + guests.reduce((sum, guest) => sum + guest.doubleRuns.length, 0);
     const result = judgePulls(options, pulls, guests, doubleRuns, sampler.longestGapMs());
@@ -108,7 +111,7 @@ export async function measurePulls(options: PullsInside): Promise<number> {
   }
 }
 
-async function performPull(options: PullsInside, store: DrillStore, role: PullRole): Promise<Pull> {
+async function performPull(options: PullsInside, store: DrillStore, collector: LineProcess, role: PullRole): Promise<Pull> {
   const { vmid } = probeGuest;
   const before = await readValue<GuestRecord>(store, keys.guest(vmid));
   if (before === null) throw new Error(`guest ${vmid} has no record`);
@@ -116,6 +119,7 @@ async function performPull(options: PullsInside, store: DrillStore, role: PullRo
   const others = labContext(options.lab)
     .nodes.map((entry) => entry.name)
     .filter((name) => name !== node);
+  await waitHeard(collector, vmid, before.generation);
   await arrangeRole(options.lab, store, node, role);
   await waitReplicated(store, vmid, before.generation, others, 120_000, Date.now());
   await waitFresh(store, [node, ...others]);

@@ -14,6 +14,8 @@ export type LeadOptions = {
   store: Store;
   world: World;
   timing: LeadTiming & { softMs: number; claimMs: number };
+  /** How long this process has known the present record of the lead. */
+  recordKnownMs: number;
   newEvent: (event: Omit<HaEvent, 'id' | 'atMs'>) => { event: HaEvent; write: Write };
 };
 
@@ -44,6 +46,7 @@ export async function holdLead(
             },
       freshNodes: listFreshNodes(options, observer, nowBootMs),
       ownSilence: silenceOf(observer, self, nowBootMs),
+      recordKnownMs: options.recordKnownMs,
     },
     options.timing,
   );

@@ -32,8 +32,11 @@ export type ManagerOptions = {
 export async function runManagerLoop(options: ManagerOptions, signal: AbortSignal): Promise<void> {
   let lead = null as Lead | null;
   const said = new Map<string, string>();
+  let known = { revision: -1n, sinceBootMs: options.clock.bootMs() };
   while (!signal.aborted) {
     if (options.world.isReady()) {
+      const revision = options.world.read(keys.manager)?.modRevision ?? 0n;
+      if (revision !== known.revision) known = { revision, sinceBootMs: options.clock.bootMs() };
       try {
         const held: Lead | null = await holdLead(
           {
@@ -41,6 +44,7 @@ export async function runManagerLoop(options: ManagerOptions, signal: AbortSigna
             store: options.store,
             world: options.world,
             timing: { ...options.timing, leadAgentSilentMs: 5 * limits.agentAliveMs },
+            recordKnownMs: options.clock.bootMs() - known.sinceBootMs,
             newEvent,
           },
           lead,
