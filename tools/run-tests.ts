@@ -41,7 +41,10 @@ function chooseFiles(words: string[]): { stage: Stage; files: string[] }[] {
   return stages
     .filter(({ name }) => picked.length === 0 || picked.includes(name))
     .map((stage) => ({ stage, files: globSync(stage.patterns).toSorted() }))
-    .map(({ stage, files }) => ({ stage, files: files.filter((file) => parts.every((part) => file.includes(part))) }))
+    .map(({ stage, files }) => ({
+      stage,
+      files: files.filter((file) => parts.length === 0 || parts.some((part) => file.includes(part))),
+    }))
     .filter(({ files }) => files.length > 0);
 }
 

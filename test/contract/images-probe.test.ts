@@ -93,6 +93,7 @@ async function goesOn(t: TestContext, bench: Bench, last: number): Promise<void>
   const beganMs = performance.now();
   await guest.powerButton(bootMs);
   t.diagnostic(`power button: off after ${Math.round(performance.now() - beganMs)} ms`);
+  assert.match(guest.console(), /holdfast-guest: power button/);
   assert.equal(checkProbeDisks(...bench.disks).consistent, true);
 }
 

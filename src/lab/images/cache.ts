@@ -20,7 +20,7 @@ export const imageCacheRoot = '/var/cache/holdfast-lab';
 
 /** Longest build of one image on a busy two-core machine, with slow package downloads. */
 const buildMs = 900_000;
-const lockPollMs = 200;
+const lockPollMs = 50;
 
 export type Progress = (message: string) => void;
 
