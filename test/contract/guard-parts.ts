@@ -111,11 +111,17 @@ export async function startPlainEtcd(folder: string): Promise<{ endpoint: string
   const [client, peer] = await findPorts();
   const endpoint = `http://127.0.0.1:${client}`;
   const peerUrl = `http://127.0.0.1:${peer}`;
-  const child = startChild('etcd', [
-    ...['--data-dir', join(folder, 'etcd'), '--listen-client-urls', endpoint, '--advertise-client-urls', endpoint],
-    ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `default=${peerUrl}`],
-    ...['--log-level', 'error'],
-  ]);
+  const own = ['--data-dir', join(folder, 'etcd'), '--log-level', 'error'];
+  const forClients = ['--listen-client-urls', endpoint, '--advertise-client-urls', endpoint];
+  const forPeers = [
+    '--listen-peer-urls',
+    peerUrl,
+    '--initial-advertise-peer-urls',
+    peerUrl,
+    '--initial-cluster',
+    `default=${peerUrl}`,
+  ];
+  const child = startChild('etcd', [...own, ...forClients, ...forPeers]);
   return {
     endpoint,
     child,
