@@ -82,10 +82,11 @@ test('a guest that should run and does not comes before the node that took it al
   assert.match(verdict.sentence, /Next: watch `holdfast ha events`/);
 });
 
-test('a lost node alone degrades the cluster', () => {
+test('a lost node degrades the cluster, and its store is not complained about as well', () => {
   const nodes = [node('n1'), node('n2'), node('n3', { condition: fencedForMs(3_600_000) })];
   const guests = [guest(100, { copies: [copy('n2', 5_000), copy('n3', 3_700_000, false)] })];
-  const verdict = judge(view({ nodes, guests }));
+  const members = view().members.map((member) => ({ ...member, healthy: member.name !== 'n3' }));
+  const verdict = judge(view({ nodes, guests, members }));
   assert.equal(verdict.level, 'degraded');
   assert.equal(
     verdict.sentence,

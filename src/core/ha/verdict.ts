@@ -50,6 +50,9 @@ function judgeStore(view: ClusterView): Finding[] {
   const healthy = view.members.length - silent.length;
   const text = `${healthy} of ${view.members.length} members of the store work (not: ${silent.join(', ')})`;
   const missing = Math.floor(view.members.length / 2) + 1 - healthy;
+  // A store that is down because its node is: the node's own finding says it better.
+  const explained = new Set(view.nodes.filter((node) => !isAlive(node.condition)).map((node) => node.name));
+  if (missing <= 0 && silent.every((name) => explained.has(name))) return [];
   if (missing <= 0) return [{ severity: 'degraded', text, next: `bring the store on ${silent.join(' and ')} back` }];
   const which = missing === silent.length ? silent.join(' and ') : `${missing} of ${silent.join(', ')}`;
   const next = `bring the store on ${which} back; until then guests stay frozen and nothing is decided`;
