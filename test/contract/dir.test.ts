@@ -19,9 +19,7 @@ const disks = [
 const piece = (value: number) => new Uint8Array(65_536).fill(value);
 
 async function readByte(storage: DirStorage, offset: number): Promise<number> {
-  const manifest = await storage.readManifest(vmid);
-  assert.ok(manifest !== null);
-  const served = await storage.serveImage(vmid, currentDepths(manifest), 'look');
+  const served = await storage.serveImage(vmid, currentDepths, 'look');
   const nbd = await connectNbd(served.nbdSocket, 'disk0', { deadlineMs: 2_000 });
   const byte = (await nbd.read(offset, 1))[0] ?? -1;
   nbd.close();

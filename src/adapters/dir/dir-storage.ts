@@ -24,7 +24,7 @@ import { createLayer, describeChain } from './layer-files.ts';
 import { commitManifest, guestDirectory, listGuests, makeGuestDirectory, readManifest, removeUnlisted } from './manifest-file.ts';
 import { thinOnce } from './merge.ts';
 import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
-import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp } from './storage-daemon.ts';
+import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp, type StorageDaemon } from './storage-daemon.ts';
 
 export type DirStorageOptions = {
   /** Folder of the guests' folders. */
@@ -41,6 +41,9 @@ export type DirStorageOptions = {
 /** An image that is served read-only over NBD, one export a disk. */
 export type ServedImage = { nbdSocket: string; close(): Promise<void> };
 
+/** Picks an image out of what a node holds; null: it is not there. */
+export type ChooseImage = (manifest: Manifest) => Depths | null;
+
 /** What replication needs beyond the port. */
 export interface DirStorage extends GuestStorage {
   /** Ends what an earlier process of ours left: storage daemons, files that no manifest lists. */
@@ -51,10 +54,10 @@ export interface DirStorage extends GuestStorage {
   thin(vmid: number, keep: ReplicationJob['keep']): Promise<void>;
   /** The first of `count` sequence numbers that no point of this primary's generation has used. */
   reserveSeq(vmid: number, generation: number, count: number): Promise<number>;
-  /** Serves the image at `depths` read-only, for hashing. */
-  serveImage(vmid: number, depths: Depths, label: string): Promise<ServedImage>;
-  /** Writes the image at `depths` as raw files into `directory`; returns their paths in the order of the disks. */
-  exportPoint(vmid: number, depths: Depths, directory: string): Promise<string[]>;
+  /** Serves the image that `choose` picks read-only, for hashing. Raises AppError missing when it picks none. */
+  serveImage(vmid: number, choose: ChooseImage, label: string): Promise<ServedImage>;
+  /** Writes the image that `choose` picks as raw files into `directory`; returns their paths in the order of the disks. */
+  exportImage(vmid: number, choose: ChooseImage, directory: string): Promise<string[]>;
   noteTailSize(vmid: number, name: string, measured: { sizeBytes: number; fromAtMs: number }): Promise<Manifest>;
   closeAll(): Promise<void>;
 }
@@ -65,6 +68,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
   const lock = createGuestLock();
   const incoming = createIncomingDesk({ ...options, lock });
   const merging = new Map<number, AbortController>();
+  const readers = createReaderCount();
 
   async function readCopy(vmid: number): Promise<GuestCopy[]> {
     try {
@@ -93,6 +97,25 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
     });
   }
 
+  /** No merge touches the layers until `done`. */
+  async function openForReading(vmid: number, choose: ChooseImage): Promise<{ disks: DiskLayers[]; done: () => void }> {
+    return await lock.run(vmid, async () => {
+      const manifest = await require(vmid, 'read');
+      const depths = choose(manifest);
+      if (depths === null) throw new AppError('missing', `read guest ${vmid}: this node does not hold that image`);
+      return { disks: layersAt(manifest, depths), done: readers.add(vmid) };
+    });
+  }
+
+  async function exportImage(vmid: number, choose: ChooseImage, directory: string): Promise<string[]> {
+    const { disks, done } = await openForReading(vmid, choose);
+    try {
+      return await exportDisks({ root, user }, vmid, disks, directory);
+    } finally {
+      done();
+    }
+  }
+
   async function edit(vmid: number, what: string, editManifest: (manifest: Manifest) => Manifest): Promise<Manifest> {
     return await lock.run(vmid, async () => {
       const next = editManifest(await require(vmid, what));
@@ -104,7 +127,8 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
   async function thinStep(vmid: number, keep: ReplicationJob['keep']): Promise<boolean> {
     const controller = new AbortController();
     return await lock.run(vmid, async () => {
-      if (incoming.isOpen(vmid)) return false; // its storage daemon has the layers open; its seal comes back here
+      // A storage daemon has the layers open, or somebody reads them; the next seal comes back here.
+      if (incoming.isOpen(vmid) || readers.has(vmid)) return false;
       merging.set(vmid, controller);
       try {
         return await thinOnce({ root, user }, vmid, keep, controller.signal);
@@ -154,11 +178,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
         return releaseTail(manifest, name);
       });
     },
-    async exportLeftBehind(vmid, name, directory) {
-      const manifest = await require(vmid, 'export a tail of');
-      const disks = layersAt(manifest, requireTail(manifest, name).depths);
-      return await exportDisks({ root, user }, vmid, disks, directory);
-    },
+    exportLeftBehind: (vmid, name, directory) => exportImage(vmid, (manifest) => requireTail(manifest, name).depths, directory),
     remove: (vmid) => change(vmid, () => rm(guestDirectory(root, vmid), { recursive: true, force: true })),
 
     async recover() {
@@ -192,22 +212,49 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       });
       return next.reservedSeq - count + 1;
     },
-    async serveImage(vmid, depths, label) {
-      const manifest = await require(vmid, 'read');
-      const directory = guestDirectory(root, vmid);
-      const daemon = await startStorageDaemon(join(options.run, `${vmid}-${label}`), 'image.nbd', options);
-      for (const { name, layers } of layersAt(manifest, depths)) {
-        const chain = describeChain(directory, layers, { nodeName: `out-${name}`, writableLayers: 0 });
-        await daemon.qmp.execute('blockdev-add', chain);
-        await daemon.qmp.execute('block-export-add', { type: 'nbd', id: `out-${name}`, 'node-name': `out-${name}`, name });
+    async serveImage(vmid, choose, label) {
+      const { disks, done } = await openForReading(vmid, choose);
+      try {
+        const daemon = await startStorageDaemon(join(options.run, `${vmid}-${label}`), 'image.nbd', options);
+        await serveDisks(daemon, guestDirectory(root, vmid), disks);
+        return { nbdSocket: daemon.nbdSocket, close: () => daemon.kill().finally(done) };
+      } catch (error) {
+        done();
+        throw error;
       }
-      return { nbdSocket: daemon.nbdSocket, close: () => daemon.kill() };
     },
-    exportPoint: async (vmid, depths, directory) =>
-      await exportDisks({ root, user }, vmid, layersAt(await require(vmid, 'export'), depths), directory),
+    exportImage,
     noteTailSize: (vmid, name, measured) => edit(vmid, 'measure a tail of', (manifest) => noteTailSize(manifest, name, measured)),
     closeAll: () => incoming.closeAll(),
   };
+}
+
+function createReaderCount() {
+  const counts = new Map<number, number>();
+  return {
+    has: (vmid: number) => (counts.get(vmid) ?? 0) > 0,
+    add(vmid: number): () => void {
+      counts.set(vmid, (counts.get(vmid) ?? 0) + 1);
+      let over = false;
+      return () => {
+        if (!over) counts.set(vmid, (counts.get(vmid) ?? 1) - 1);
+        over = true;
+      };
+    },
+  };
+}
+
+async function serveDisks(daemon: StorageDaemon, directory: string, disks: DiskLayers[]): Promise<void> {
+  try {
+    for (const { name, layers } of disks) {
+      const chain = describeChain(directory, layers, { nodeName: `out-${name}`, writableLayers: 0 });
+      await daemon.qmp.execute('blockdev-add', chain);
+      await daemon.qmp.execute('block-export-add', { type: 'nbd', id: `out-${name}`, 'node-name': `out-${name}`, name });
+    }
+  } catch (error) {
+    await daemon.kill();
+    throw error;
+  }
 }
 
 function describeCopy(manifest: Manifest): GuestCopy {

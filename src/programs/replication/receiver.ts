@@ -109,9 +109,8 @@ function createCaller(peer: string, deps: ReceiverDeps) {
   }
 
   async function hashTail(vmid: number, name: string, disk: string): Promise<Uint8Array> {
-    const tail = (await deps.storage.readManifest(vmid))?.leftBehind.find((candidate) => candidate.name === name);
-    if (tail === undefined) throw new AppError('missing', `guest ${vmid} has no tail ${name} here`);
-    const image = await deps.storage.serveImage(vmid, tail.depths, `${peer}-tail-${disk}`);
+    const choose = (held: Manifest) => held.leftBehind.find((tail) => tail.name === name)?.depths ?? null;
+    const image = await deps.storage.serveImage(vmid, choose, `${peer}-tail-${disk}`);
     served.push(image);
     return await hashExport({ socketPath: image.nbdSocket, exportName: disk }, hangUp.signal);
   }

@@ -16,7 +16,7 @@ export async function measureTail(
   const manifest = await storage.readManifest(vmid);
   if (tail === null || manifest === null || manifest.promotedFrom === null) return null;
   const { depths, pointAtMs: fromAtMs } = manifest.promotedFrom;
-  const image = await storage.serveImage(vmid, depths, `promoted-${order.node}`);
+  const image = await storage.serveImage(vmid, (held) => held.promotedFrom?.depths ?? null, `promoted-${order.node}`);
   try {
     let sizeBytes = 0;
     for (const disk of manifest.disks.filter((entry) => entry.name in depths)) {

@@ -7,6 +7,7 @@ import { createClock } from '#adapters/clock/boot-clock.ts';
 import { createAuthority, issueCertificate } from '#adapters/pki/authority.ts';
 import { AppError } from '#base/error.ts';
 import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
+import { newestPoint } from '#core/storage/manifest.ts';
 import { checkProbeDisks, type ProbeVerdict } from '#lab/images/probe-disks.ts';
 import { probeDisks } from '#lab/images/probe.ts';
 import { createReplication, type Replication } from '#programs/replication/replication.ts';
@@ -243,11 +244,9 @@ let exports = 0;
 /** Whether a node's newest point is exactly the sequence up to its counter. Reads the copy as it lies on disk. */
 export async function checkReplica(rig: Rig, name: string, vmid: number): Promise<ProbeVerdict> {
   const { storage } = rig.node(name);
-  const depths = (await storage.readManifest(vmid))?.points.at(-1)?.depths;
-  if (depths === undefined) throw new Error(`${name} holds no point of ${vmid}`);
   exports += 1;
   const out = join(rig.path, `check-${exports}`);
-  const files = await storage.exportPoint(vmid, depths, out);
+  const files = await storage.exportImage(vmid, (held) => newestPoint(held)?.depths ?? null, out);
   const verdict = checkProbeDisks(files[0] ?? '', files[1] ?? '');
   rmSync(out, { recursive: true });
   return verdict;

@@ -90,7 +90,7 @@ export async function startProbeGuest(options: {
     resume: async () => void (await qmp.execute('cont')),
     report: () => last,
     reach: (counter, deadlineMs = 60_000) =>
-      until(`the guest writes number ${counter}`, deadlineMs, () => (last !== null && last.counter >= counter ? last : null)),
+      until(`the guest writes number ${counter}`, deadlineMs, () => (last !== null && last.consistent !== null && last.counter >= counter ? last : null)),
     async [Symbol.asyncDispose]() {
       qmp.close();
       await kill();
