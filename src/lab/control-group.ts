@@ -1,19 +1,11 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { findCgroup2Mount } from '#adapters/cgroup/cgroup2-mount.ts';
 import { AppError } from '#base/error.ts';
 import { labLimits } from '#lab/lab-limits.ts';
 
 /** Control groups of the lab: `<root>/hf-lab/<lab>/{room,<node>/{sys/<service>,ha}}`. */
 export const labsGroup = 'hf-lab';
-
-/** Where the unified hierarchy is mounted: alone, or beside the older ones. Raises AppError unsupported. */
-export function findUnifiedRoot(mounts: string = readFileSync('/proc/mounts', 'utf8')): string {
-  for (const line of mounts.split('\n')) {
-    const [, path, type] = line.split(' ');
-    if (type === 'cgroup2' && path !== undefined) return path;
-  }
-  throw new AppError('unsupported', 'this machine has no unified control group hierarchy (cgroup v2); mount one to run the lab');
-}
 
 /** Makes a group and its parents. */
 export function makeGroup(path: string): void {
@@ -84,7 +76,7 @@ export function enterGroup(path: string): string {
     .split('\n')
     .find((line) => line.startsWith('0::'));
   writeFileSync(join(path, 'cgroup.procs'), '0');
-  return join(findUnifiedRoot(), unified?.slice('0::'.length) ?? '/');
+  return join(findCgroup2Mount(), unified?.slice('0::'.length) ?? '/');
 }
 
 function childGroups(path: string): string[] {

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { listGroup } from '#lab/control-group.ts';
@@ -51,16 +52,11 @@ export function plug(
 }
 
 /**
- * A node's cable. `cut-tx`: what the node sends is lost; `cut-rx`: what is sent to it is lost. The state stays over reboots. Raises
- * AppError unsupported for a delay: it needs the kernel's netem, and a plain token bucket delays nothing that is slow already.
+ * A node's cable. `cut-tx`: what the node sends is lost; `cut-rx`: what is sent to it is lost; a delay is added to what is sent to
+ * it, beside the state (0: none). States and delays stay over reboots. Raises AppError unsupported for a delay when this host's
+ * kernel has no network emulator (netem), missing for a cut without nftables.
  */
 export async function link(name: string, node: string, to: LinkState | { delayMs: number }): Promise<void> {
-  if (typeof to !== 'string') {
-    throw new AppError(
-      'unsupported',
-      `node ${node}: delaying its link by ${to.delayMs} ms needs the network emulator (netem) in this host's kernel, and the lab does not offer it; use down, cut-tx or cut-rx`,
-    );
-  }
   await askRoom(name, { op: 'link', node, to });
 }
 
@@ -149,13 +145,21 @@ export function formatNodeCommand(name: string, node: string, argv: string[]): s
   const spec = requireLabSpec(name);
   requireNode(spec, node);
   const initGroup = join(spec.cgroup, node, 'sys', 'init');
-  // The last to have entered is the init itself, deepest inside; the first is still outside of the node's own PID namespace.
-  const inside = listGroup(initGroup).at(-1);
+  const inside = listGroup(initGroup).find(isFirstOfItsNamespace);
   if (inside === undefined)
     throw new AppError('unavailable', `node ${node}: it has no power; give it back with: lab plug ${node} on`);
   const enter = 'echo 0 >"$0/cgroup.procs" && exec "$@"';
   const namespaces = ['--mount', '--uts', '--ipc', '--net', '--pid'];
   return ['/bin/sh', '-c', enter, initGroup, 'nsenter', '--target', String(inside), ...namespaces, '--', ...argv];
+}
+
+/** Process 1 as the node itself counts (proc(5): NSpid ends with the innermost number). */
+function isFirstOfItsNamespace(pid: number): boolean {
+  try {
+    return /^NSpid:\t.*\t1$/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false; // it ended between the listing and the look
+  }
 }
 
 /** Runs a program inside a node to its end, as `runInClient` does. */

@@ -1,13 +1,14 @@
 import { rmdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { findUnifiedRoot, killGroup, labsGroup, removeGroupTree, waitUntilEmpty } from '#lab/control-group.ts';
+import { findCgroup2Mount } from '#adapters/cgroup/cgroup2-mount.ts';
+import { killGroup, labsGroup, removeGroupTree, waitUntilEmpty } from '#lab/control-group.ts';
 import { labPaths } from '#lab/lab-paths.ts';
 import type { LabSpec } from '#lab/lab-spec.ts';
 import { removeNamespaces } from '#lab/network.ts';
 
 /** The lab's own control group. */
 export function labGroup(name: string): string {
-  return join(findUnifiedRoot(), labsGroup, name);
+  return join(findCgroup2Mount(), labsGroup, name);
 }
 
 /**

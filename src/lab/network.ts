@@ -101,6 +101,22 @@ function formatCut(node: string, state: LinkState): string {
   return `${lines.join('\n')}\n`;
 }
 
+/** Delays what the switch sends to a node (0: no more). Raises AppError unsupported when the kernel has no network emulator. */
+export async function applyDelay(lab: string, node: string, delayMs: number): Promise<void> {
+  const what = `node ${node}: delaying its link by ${delayMs} ms`;
+  const tc = ['tc', '-n', labPaths(lab).switchNetns, 'qdisc'];
+  if (delayMs === 0) {
+    await ignoreMissing(runCommand(what, [...tc, 'del', 'dev', node, 'root']));
+    return;
+  }
+  try {
+    await runCommand(what, [...tc, 'replace', 'dev', node, 'root', 'netem', 'delay', `${delayMs}ms`]);
+  } catch (cause) {
+    const hint = "this host's kernel has no network emulator (netem); use down, cut-tx or cut-rx instead";
+    throw new AppError('unsupported', `${what}: ${hint}`, { cause });
+  }
+}
+
 /** Switches the whole switch off or on: one step for everybody. The ports of `on` nodes follow, so that carriers are lost too. */
 export async function applySwitchPower(lab: string, power: 'off' | 'on', ports: string[]): Promise<void> {
   const to = power === 'on' ? 'up' : 'down';

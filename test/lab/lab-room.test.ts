@@ -1,14 +1,10 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 import { isAppError } from '#base/error.ts';
 import { isPopulated, listGroupTree } from '#lab/control-group.ts';
 import {
-  labContext,
-  labDown,
   labStatus,
   link,
   listServicePids,
@@ -236,7 +232,23 @@ test('links: down and up, one-way cuts, the switch off for everybody', { timeout
       5_000,
       async () => (await pings(lab, '10.77.0.1')) && (await pingFromNode(lab, 'n2', '10.77.0.3')),
     );
-    await assert.rejects(link(lab.name, 'n1', { delayMs: 5 }), (error) => isAppError(error, 'unsupported'));
+  }),
+);
+
+test('a delayed link is slower, or is refused where the kernel cannot delay', { timeout: 60_000 }, (t) =>
+  withLab(t, { nodes: 1, bmc: false, services: [stubService('agent')] }, async (lab) => {
+    assert.ok(await pings(lab, '10.77.0.1'));
+    try {
+      await link(lab.name, 'n1', { delayMs: 600 });
+    } catch (error) {
+      assert.ok(isAppError(error, 'unsupported'), String(error));
+      assert.ok(await pings(lab, '10.77.0.1'), 'a refusal changes nothing');
+      t.diagnostic(`refused: ${error.message}`);
+      return;
+    }
+    assert.equal(await pings(lab, '10.77.0.1'), false, 'slower than half a second');
+    await link(lab.name, 'n1', { delayMs: 0 });
+    await eventually('quick again', 5_000, () => pings(lab, '10.77.0.1'));
   }),
 );
 
@@ -263,76 +275,27 @@ test('a management controller switches the plug, asked by the fence agent itself
   }),
 );
 
-/** What a lab would leave behind on this host, by its name. */
-function listTraces(name: string, group: string): string[] {
-  const namespaces = existsSync('/run/netns') ? readdirSync('/run/netns').filter((entry) => entry.startsWith(`hf-${name}-`)) : [];
-  const mounts = readFileSync('/proc/mounts', 'utf8')
-    .split('\n')
-    .filter((line) => line.includes(`/${name}/`) || line.includes(`hf-${name}-`));
-  const folders = [group, labPaths(name).run, labPaths(name).state].filter((path) => existsSync(path));
-  const processes = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && readCommand(pid).includes(`/${name}/`));
-  return [...namespaces, ...mounts, ...folders, ...processes.map((pid) => `process ${pid}: ${readCommand(pid)}`)];
-}
-
-function readCommand(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
-  } catch {
-    return '';
-  }
-}
-
-/** Brings a lab up in a process of its own, which is its owner; returns that process once the lab is up. */
-async function startOwner(t: TestContext, name: string, extra: string): Promise<ReturnType<typeof spawn>> {
-  const upModule = fileURLToPath(new URL('../../src/lab/lab-up.ts', import.meta.url));
-  const source = `
-    const { labUp } = await import(${JSON.stringify(upModule)});
-    const services = [{ name: 'agent', argv: ['sleep', '1000'], restart: 'always', nice: 0, needsCluster: false }];
-    await labUp({ name: ${JSON.stringify(name)}, nodes: 2, bmc: true, services, ttlMs: 120000, ${extra} });
-    console.log('up');
-    setInterval(() => {}, 1000);`;
-  const owner = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => owner.kill('SIGKILL'));
-  await new Promise<void>((resolve, reject) => {
-    owner.stdout.once('data', () => resolve());
-    owner.once('exit', (code) => reject(new Error(`the owner ended with ${code}`)));
-  });
-  owner.removeAllListeners('exit');
-  return owner;
-}
-
-test('a lab ends with its owner and leaves nothing', { timeout: 60_000 }, async (t) => {
-  const name = `own${process.pid}`;
-  t.after(() => labDown(name));
-  const owner = await startOwner(t, name, 'ownerPid: process.pid');
-  const group = requireLabSpec(name).cgroup;
-  assert.ok(listTraces(name, group).length > 8, 'there is something to leave behind');
-  owner.kill('SIGKILL');
-  await eventually('nothing left', 15_000, () => listTraces(name, group).length === 0).catch((error: unknown) => {
-    throw new Error(`left: ${listTraces(name, group).join('\n')}`, { cause: error });
-  });
-});
-
 test(
-  'a crashed room takes its nodes along, and both a new start and an end clean up after it',
-  { timeout: 60_000 },
-  async (t) => {
-    const name = `crash${process.pid}`;
-    t.after(() => labDown(name));
-    await startOwner(t, name, '');
-    const group = requireLabSpec(name).cgroup;
-    await assert.rejects(startOwner(t, name, ''), 'a lab that is up is not replaced');
-    process.kill((await labStatus(name)).pid, 'SIGKILL');
-    await eventually('nodes dead', 5_000, () => !isPopulated(group));
-    await assert.rejects(labStatus(name), (error) => isAppError(error, 'unavailable'));
-    writeFileSync(join(nodePaths(name, 'n1').data, 'old'), 'of the crashed lab');
-
-    await startOwner(t, name, '');
-    assert.equal(existsSync(join(nodePaths(name, 'n1').data, 'old')), false);
-    process.kill((await labStatus(name)).pid, 'SIGKILL');
-    assert.equal(labContext(name).nodes.length, 2);
-    assert.equal(await labDown(name), true);
-    assert.deepEqual(listTraces(name, group), []);
-    assert.equal(await labDown(name), false);
-  },
+  'the real programs serve in the lab; a killed guard takes its host with it, and the host comes back',
+  { timeout: 180_000 },
+  (t) =>
+    withLab(t, { nodes: 3, bmc: false }, async (lab) => {
+      const nodes = ['n1', 'n2', 'n3'];
+      for (const node of nodes)
+        await lab.waitForEvent(`${node} armed`, (event) => event.event === 'watchdog-armed' && event.node === node);
+      const killedAtMs = Date.now();
+      await signalService(lab.name, 'n2', 'guard', 'SIGKILL');
+      const fired = await lab.waitForEvent('fired', (event) => event.event === 'watchdog-fired' && event.node === 'n2');
+      assert.ok(fired.atMs - killedAtMs < 6_500, `the standard profile's watchdog is 6 s, it took ${fired.atMs - killedAtMs} ms`);
+      await lab.waitForEvent('served again', (event) => event.event === 'watchdog-armed' && event.node === 'n2', {
+        sinceMs: fired.atMs,
+        deadlineMs: 60_000,
+      });
+      const losses = lab.events().filter((event) => event.event === 'power-off');
+      assert.deepEqual(
+        losses.map((event) => [event.node, event.by]),
+        [['n2', 'watchdog']],
+      );
+      t.diagnostic(`guard killed to power off: ${fired.atMs - killedAtMs} ms`);
+    }),
 );

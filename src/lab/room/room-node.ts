@@ -6,7 +6,7 @@ import type { EventSink } from '#lab/lab-event.ts';
 import { labLimits } from '#lab/lab-limits.ts';
 import { nodePaths } from '#lab/lab-paths.ts';
 import type { LabNode, LabSpec } from '#lab/lab-spec.ts';
-import { applyLink, type LinkState } from '#lab/network.ts';
+import { applyDelay, applyLink, type LinkState } from '#lab/network.ts';
 import type { InitRequest, ServiceState } from '#lab/node/init-messages.ts';
 import { nodeGroups } from '#lab/room/boot.ts';
 import { createController, type Controller } from '#lab/room/controller.ts';
@@ -18,7 +18,7 @@ export type RoomNode = {
   readonly name: string;
   powerOn(by: 'start' | 'plug'): Promise<void>;
   plugOff(options: { keepBmc: boolean }): Promise<PowerCut | null>;
-  setLink(to: LinkState): Promise<void>;
+  setLink(to: LinkState | { delayMs: number }): Promise<void>;
   /** True when the port of the switch is to be up as far as the node's own cable is concerned. */
   wantsLink(): boolean;
   askInit(request: InitRequest): Promise<ServiceState[]>;
@@ -36,6 +36,7 @@ export async function createRoomNode(
 ): Promise<RoomNode> {
   let link: LinkState = 'up';
   let applied: LinkState = 'up';
+  let delayMs = 0;
   const bringLink = async () => {
     await applyLink(spec.name, node.name, { to: link, previous: applied, switchOn: isSwitchOn() });
     applied = link;
@@ -48,6 +49,7 @@ export async function createRoomNode(
     plugged: async () => {
       applied = link === 'up' || link === 'down' ? 'up' : link; // a new port has no cut of its own, but the old one's table may be left
       await bringLink();
+      if (delayMs > 0) await applyDelay(spec.name, node.name, delayMs);
     },
     shown: (shown) => controller?.showPower(shown),
   });
@@ -87,6 +89,12 @@ export async function createRoomNode(
       return cut;
     },
     async setLink(to) {
+      if (typeof to !== 'string') {
+        if (power.state() !== 'off') await applyDelay(spec.name, node.name, to.delayMs);
+        delayMs = to.delayMs;
+        emit({ atMs: Date.now(), event: 'link', node: node.name, state: `delay ${delayMs} ms` });
+        return;
+      }
       link = to;
       emit({ atMs: Date.now(), event: 'link', node: node.name, state: to });
       if (power.state() !== 'off') await bringLink();
@@ -107,6 +115,7 @@ export async function createRoomNode(
         power: power.state(),
         bootId: power.bootId(),
         link,
+        delayMs,
         controller: controller === null ? null : controller.isOn() ? 'on' : 'off',
         services: power.state() === 'up' ? await askInit({ op: 'list' }).catch(() => []) : [],
       };

@@ -6,7 +6,7 @@ import type { PowerCut, PowerState } from '#lab/room/node-power.ts';
 export type RoomRequest =
   | { op: 'status' }
   | { op: 'plug'; node: string; to: 'off' | 'on'; keepBmc: boolean }
-  | { op: 'link'; node: string; to: LinkState }
+  | { op: 'link'; node: string; to: LinkState | { delayMs: number } }
   | { op: 'switch'; to: 'off' | 'on' }
   | { op: 'service'; node: string; service: string; to: 'start' | 'stop' }
   | { op: 'signal'; node: string; service: string; signal: NodeJS.Signals }
@@ -19,6 +19,7 @@ export type NodeStatus = {
   power: PowerState;
   bootId: string | null;
   link: LinkState;
+  delayMs: number;
   /** null: this lab has no management controllers. */
   controller: 'on' | 'off' | null;
   services: ServiceState[];
