@@ -1,0 +1,11 @@
+/** Numbers from 0 to below 1 that repeat from their seed, for simulated worlds. */
+export function createChance(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    // mulberry32 (public domain): the runs must repeat from their seed.
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
