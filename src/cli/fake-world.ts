@@ -138,7 +138,7 @@ export function beat(fake: FakeWorld, node: string): void {
 }
 
 function putNode(fake: FakeWorld, node: string): void {
-  const permit: Permit = { state: 'granted', epoch: 3, bootId: 'b', grantedAtMs: 0 };
+  const permit: Permit = { state: 'granted', epoch: 3, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 };
   const info: NodeInfo = {
     name: node,
     address: '10.77.0.1',

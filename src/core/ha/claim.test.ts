@@ -15,7 +15,7 @@ const lastSightBootMs = 100_000;
 function decide(silentMs: number, evidence: PowerEvidence | null, change: Partial<NodeClaimFacts> = {}): ClaimDecision {
   const facts: NodeClaimFacts = {
     name: 'n2',
-    permit: { state: 'granted', epoch: 4, bootId: 'b', grantedAtMs: 0 },
+    permit: { state: 'granted', epoch: 4, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 },
     heartbeat: { seq: 7, epoch: 4, bootId: 'b', phase: 'serving', agentSilentMs: 0, load: null, sentAtMs: 0 },
     silence: { kind: 'counted', silentMs },
     lastSightBootMs,
@@ -90,4 +90,10 @@ test('power is cut only past the soft limit, once, and never without having read
 test('a controller that hangs does not hold up the silence deadline', () => {
   assert.equal(decide(9000, { ...noEvidence, busy: true }).kind, 'wait');
   assert.equal(decide(15_000, { ...noEvidence, busy: true }).kind, 'claim');
+});
+
+test('a node whose own profile is slower is not claimed by the manager’s quicker one', () => {
+  const permit = { state: 'granted', epoch: 4, bootId: 'b', claimMs: 28_000, grantedAtMs: 0 } as const;
+  assert.equal(decide(27_999, null, { permit }).kind, 'wait');
+  assert.equal(decide(28_000, null, { permit }).kind, 'claim');
 });

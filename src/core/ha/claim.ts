@@ -60,15 +60,17 @@ export function planClaim(
   const { silentMs } = facts.silence;
   if (silentMs < suspectAfterMs(timing)) return { kind: 'none' };
   const seq = facts.heartbeat.seq;
-  if (silentMs >= timing.claimMs) {
+  // Nodes may run different profiles: the silent node's own one says when its watchdog has surely cut it.
+  const claimMs = Math.max(timing.claimMs, facts.permit.claimMs);
+  if (silentMs >= claimMs) {
     return {
       kind: 'claim',
-      proof: { kind: 'silence', heartbeatSeq: seq, silentMs, claimMs: timing.claimMs, observer },
-      because: `${facts.name} silent for ${silentMs} ms, its watchdog has cut it by ${timing.claimMs} ms`,
+      proof: { kind: 'silence', heartbeatSeq: seq, silentMs, claimMs, observer },
+      because: `${facts.name} silent for ${silentMs} ms, its watchdog has cut it by ${claimMs} ms`,
     };
   }
   const suspicion = `${facts.name} silent for ${silentMs} ms`;
-  if (facts.controller === null) return { kind: 'wait', because: `${suspicion}; claim at ${timing.claimMs} ms` };
+  if (facts.controller === null) return { kind: 'wait', because: `${suspicion}; claim at ${claimMs} ms` };
   return planByController(facts, facts.controller, { timing, readsApartMs, observer, silentMs, suspicion, nowBootMs });
 }
 

@@ -6,7 +6,7 @@ import { deriveView, listSilent } from '#core/ha/cluster-view.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaStatus, Heartbeat, Permit } from '#core/ha/records.ts';
 
-const granted: Permit = { state: 'granted', epoch: 3, bootId: 'b', grantedAtMs: 0 };
+const granted: Permit = { state: 'granted', epoch: 3, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 };
 const revoked: Permit = {
   state: 'revoked',
   epoch: 4,

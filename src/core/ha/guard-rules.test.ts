@@ -24,7 +24,13 @@ const calm: GuardFacts = {
 const running: GroupFact[] = [{ epoch: 4, frozen: false, populated: true }];
 const frozen: GroupFact[] = [{ epoch: 4, frozen: true, populated: true }];
 
-const granted = (epoch: number, bootId = 'boot1'): Permit => ({ state: 'granted', epoch, bootId, grantedAtMs: 0 });
+const granted = (epoch: number, bootId = 'boot1'): Permit => ({
+  state: 'granted',
+  epoch,
+  bootId,
+  claimMs: 15_000,
+  grantedAtMs: 0,
+});
 const revoked = (epoch: number): Permit => ({
   state: 'revoked',
   epoch,

@@ -159,7 +159,8 @@ function makeHeartbeat(sight: RecordSight, epoch: number, phase: GuardPhase, fac
 }
 
 function makePermit(wish: StoreWish, epoch: number, facts: GuardFacts): Permit {
-  if (wish.kind !== 'release') return { state: 'granted', epoch, bootId: facts.self.bootId, grantedAtMs: facts.wallMs };
+  if (wish.kind !== 'release')
+    return { state: 'granted', epoch, bootId: facts.self.bootId, claimMs: facts.self.timing.claimMs, grantedAtMs: facts.wallMs };
   const proof = { kind: 'released', reason: wish.reason } as const;
   return { state: 'revoked', epoch, revokedEpoch: epoch - 1, proof, managerEpoch: 0, revokedAtMs: facts.wallMs };
 }

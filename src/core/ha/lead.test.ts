@@ -11,7 +11,7 @@ const facts = (change: Partial<LeadFacts> = {}): LeadFacts => ({
   ownEpoch: null,
   record: { node: 'n1', epoch: 3, sinceAtMs: 0 },
   leader: {
-    permit: { state: 'granted', epoch: 1, bootId: 'b', grantedAtMs: 0 },
+    permit: { state: 'granted', epoch: 1, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 },
     heartbeat,
     silence: { kind: 'counted', silentMs: 500 },
   },

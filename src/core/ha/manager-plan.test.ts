@@ -4,7 +4,7 @@ import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { type GuestFacts, type ManagerFacts, type NodeFacts, planManagerRound } from '#core/ha/manager-plan.ts';
 import type { Permit } from '#core/ha/records.ts';
 
-const granted = (epoch: number): Permit => ({ state: 'granted', epoch, bootId: 'b', grantedAtMs: 0 });
+const granted = (epoch: number): Permit => ({ state: 'granted', epoch, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 });
 const revoked = (epoch: number): Permit => ({
   state: 'revoked',
   epoch,

@@ -20,7 +20,8 @@ export type ClaimProof =
  * Epochs only grow: an epoch that was revoked is never granted again.
  */
 export type Permit =
-  | { state: 'granted'; epoch: number; bootId: string; grantedAtMs: number }
+  /** `claimMs`: silence that the node's own timing profile needs before a claim; a manager with a quicker profile waits it out. */
+  | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number }
   | { state: 'revoked'; epoch: number; revokedEpoch: number; proof: ClaimProof; managerEpoch: number; revokedAtMs: number };
 
 /**
