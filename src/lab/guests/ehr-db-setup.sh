@@ -4,6 +4,8 @@
 set -eu
 root=$1
 data=/var/lib/postgresql/15/main
+# Of shared memory, a root that is being built may have none that the user postgres can write to.
+single_user() { as_postgres /usr/lib/postgresql/15/bin/postgres --single -c dynamic_shared_memory_type=mmap -D "$data" "$1" >&2; }
 as_postgres() { chroot "$root" setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 
 install -m 755 "$EHR_GUESTS/ehr-db-init.sh" "$root/sbin/holdfast-init"
@@ -41,11 +43,11 @@ cat >"$root$data/pg_hba.conf" <<'HBA'
 local all postgres           peer
 host  ehr ehr      samenet   trust
 HBA
-as_postgres /usr/lib/postgresql/15/bin/postgres --single -D "$data" postgres >&2 <<'SQL'
+single_user postgres <<'SQL'
 CREATE ROLE ehr LOGIN
 CREATE DATABASE ehr OWNER ehr
 SQL
-as_postgres /usr/lib/postgresql/15/bin/postgres --single -D "$data" ehr >&2 <<'SQL'
+single_user ehr <<'SQL'
 CREATE TABLE visit (id bigint PRIMARY KEY, committed_at timestamptz NOT NULL DEFAULT now(), payload text NOT NULL)
 ALTER TABLE visit OWNER TO ehr
 SQL

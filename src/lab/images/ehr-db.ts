@@ -1,6 +1,6 @@
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { AppError } from '#base/error.ts';
+import { writeDebianSources } from './apt-sources.ts';
 import { type CacheOptions, type Progress, ensureCached, sourceText } from './cache.ts';
 import { runCommand } from './command.ts';
 import { compileStatic, packInitramfs } from './initramfs.ts';
@@ -72,29 +72,15 @@ async function buildEhrDb(directory: string, kernel: LabKernel, progress: Progre
   await packInitramfs(join(directory, 'initrd'), { kernel, init: sources.initrd, programs: {} });
   progress('ehr-db: installing Debian and PostgreSQL into a folder');
   const root = join(work, 'root');
-  await buildRoot(root, button);
+  await buildRoot(root, work, button);
   progress('ehr-db: making the disk image');
   await buildFileSystem(root, join(directory, 'root.raw'));
   rmSync(work, { recursive: true });
   progress('ehr-db: ready');
 }
 
-/** The machine's own Debian sources, so that the guest comes from wherever the machine's packages come from. */
-function readAptSources(): { suite: string; files: string[] } {
-  const suite = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
-  const known = ['/etc/apt/sources.list.d/debian.sources', '/etc/apt/sources.list'];
-  const files = known.filter((path) => existsSync(path) && /^(deb |Types:)/m.test(readFileSync(path, 'utf8')));
-  if (suite === undefined || files.length === 0) {
-    throw new AppError(
-      'missing',
-      `building the database guest: no Debian sources in ${known.join(' or ')}; the guest is made of Debian packages`,
-    );
-  }
-  return { suite, files };
-}
-
-async function buildRoot(root: string, button: string): Promise<void> {
-  const { suite, files } = readAptSources();
+async function buildRoot(root: string, work: string, button: string): Promise<void> {
+  const { suite, files } = writeDebianSources(work);
   const options = [
     '--mode=root',
     '--format=directory',

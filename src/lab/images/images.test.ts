@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { isAppError } from '#base/error.ts';
+import { chooseSourceLines, chooseSourceParagraphs } from '#lab/images/apt-sources.ts';
 import { cutKernelPayload } from '#lab/images/bzimage.ts';
 import { contentKey, ensureCached } from '#lab/images/cache.ts';
 import { orderModules, readModuleDepends } from '#lab/images/kernel-module.ts';
@@ -119,4 +120,20 @@ test('disks on which nothing was written are consistent; a block that no number 
   blocks.set(makeProbeBlock(2), probeSlot(2, 16) * 4_096);
   writeFileSync(data, blocks);
   assert.match(checkProbeDisks(data, counter).detail, /1 wrong: slot \d+ should hold nothing but holds block 2/);
+});
+
+test('only Debian itself is taken from the package sources of a machine', () => {
+  const lines = [
+    'deb http://mirror.test/debian bookworm main contrib',
+    'deb [signed-by=/k.gpg arch=amd64] http://mirror.test/security bookworm-security main',
+    '# deb http://mirror.test/debian bookworm main',
+    'deb-src http://mirror.test/debian bookworm main',
+    'deb http://docker.test/debian bookworm stable',
+    'deb http://pgdg.test/apt bookworm-pgdg main',
+  ];
+  assert.deepEqual(chooseSourceLines(lines.join('\n'), 'bookworm'), lines.slice(0, 2));
+  const debian = 'Types: deb\nURIs: http://mirror.test/debian\nSuites: bookworm bookworm-updates\nComponents: main';
+  const other = debian.replace('Suites: bookworm bookworm-updates', 'Suites: nodistro');
+  const paragraphs = [`# note\n${debian}`, other, `${debian}\nEnabled: no`];
+  assert.deepEqual(chooseSourceParagraphs(paragraphs.join('\n\n'), 'bookworm'), [debian]);
 });
