@@ -127,7 +127,9 @@ async function prepare(options: MainJobInside, store: DrillStore, collector: Lin
   for (const vmid of [probeGuest.vmid, databaseGuest.vmid]) {
     const copies = await waitReplicated(store, vmid, 1, others, 300_000);
     for (const copy of copies) {
-      say(`  guest ${vmid}: first copy on ${copy.node}: ${copy.lastCycle.bytes} bytes moved in ${copy.lastCycle.tookMs} ms`);
+      say(
+        `  guest ${vmid}: verified copy on ${copy.node}, newest cycle ${copy.lastCycle.kind}: ${copy.lastCycle.bytes} bytes in ${copy.lastCycle.tookMs} ms`,
+      );
     }
   }
   await waitHeard(collector, probeGuest.vmid, 1);
@@ -197,7 +199,7 @@ async function noteRecords(store: DrillStore, timeline: Timeline, seen: Set<stri
   }
 }
 
-type Back = { leftBehind: LeftBehind | null; reversedAtMs: number };
+type Back = { leftBehind: LeftBehind; reversedAtMs: number };
 
 async function bringBack(options: MainJobInside, store: DrillStore, timeline: Timeline): Promise<Back> {
   const { vmid } = databaseGuest;
@@ -219,15 +221,9 @@ async function bringBack(options: MainJobInside, store: DrillStore, timeline: Ti
   const generation = record?.generation ?? 2;
   const [copy] = await waitReplicated(store, vmid, generation, [home], 180_000);
   await waitReplicated(store, probeGuest.vmid, generation, [home], 180_000);
-  const leftBehind = copy?.leftBehind.at(-1) ?? null;
-  if (leftBehind !== null) {
-    timeline.note(
-      'tail',
-      copy?.appliedAtMs ?? 0,
-      `kept on ${home}: ${leftBehind.name}, ${leftBehind.sizeBytes ?? '?'} bytes`,
-      'record',
-    );
-  }
+  const leftBehind = await waitTail(store, vmid);
+  const size = `${leftBehind.sizeBytes ?? '?'} bytes that differ from the promoted point`;
+  timeline.note('tail', copy?.appliedAtMs ?? 0, `kept on ${home}: ${leftBehind.name}, ${size}`, 'record');
   const reversedAtMs = copy?.appliedAtMs ?? 0;
   timeline.note(
     'reversed',
@@ -236,6 +232,15 @@ async function bringBack(options: MainJobInside, store: DrillStore, timeline: Ti
     'record',
   );
   return { leftBehind, reversedAtMs };
+}
+
+/** The tail that the returned node kept, once its size is measured. */
+async function waitTail(store: DrillStore, vmid: number): Promise<LeftBehind> {
+  return waitUntil(`${home} to name and measure the tail of guest ${vmid}`, 120_000, async () => {
+    const copy = await readValue<ReplicaRecord>(store, keys.replica(vmid, home));
+    const tail = copy?.leftBehind.at(-1);
+    return tail !== undefined && tail.sizeBytes !== null ? tail : null;
+  });
 }
 
 function finish(options: MainJobInside, result: MainJobResult): void {
