@@ -1,7 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { type HaEvent, type HaStatus, type Heartbeat, type Permit } from '#core/ha/records.ts';
@@ -9,7 +7,6 @@ import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
 import type { WitnessReport } from '#lab/collector-analysis.ts';
 import type { DbLoadReport, DbLoadState } from '#lab/db-load.ts';
 import {
-  collectorPort,
   createDrillGuest,
   databaseConfig,
   databaseGuest,
@@ -21,14 +18,14 @@ import {
 } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { type DrillStore, listValues, openDrillStore, readValue, waitUntil } from '#lab/drills/drill-store.ts';
-import { type LineProcess, startLineProcess } from '#lab/drills/line-process.ts';
+import type { LineProcess } from '#lab/drills/line-process.ts';
+import { startCollectorProcess, startLoadProcess } from '#lab/drills/measuring.ts';
 import { type MainJobResult, judgeMainJob, printMainJob } from '#lab/drills/main-job-report.ts';
 import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
 import { tailSerial } from '#lab/drills/serial-tail.ts';
 import { startTimeline, type Timeline } from '#lab/drills/timeline.ts';
 import { labContext, plug } from '#lab/lab.ts';
 import { readLabEvents } from '#lab/lab-event.ts';
-import { labPaths } from '#lab/lab-paths.ts';
 
 export type MainJobInside = { lab: string; jsonFile: string | null; once: boolean; images: DrillImages };
 
@@ -42,15 +39,8 @@ const say = (text: string) => void process.stdout.write(`${text}\n`);
 /** Runs inside the client namespace; see main-job.ts. Returns the exit code. */
 export async function measureMainJob(options: MainJobInside): Promise<number> {
   await using store = openDrillStore(options.lab);
-  const state = labPaths(options.lab).state;
-  const collector = await startLineProcess('the collector', [
-    programPath('collector-main.ts'),
-    '--bind',
-    `0.0.0.0:${collectorPort}`,
-    '--file',
-    join(state, 'witness.jsonl'),
-  ]);
-  const load = await prepare(options, store, collector, state);
+  const collector = await startCollectorProcess(options.lab);
+  const load = await prepare(options, store, collector);
   const sampler = startRunSampler(options.lab);
   try {
     const pulled = await pullPlug(options, store, load);
@@ -80,12 +70,8 @@ export async function measureMainJob(options: MainJobInside): Promise<number> {
   }
 }
 
-function programPath(file: string): string {
-  return fileURLToPath(new URL(`../${file}`, import.meta.url));
-}
-
 /** Guests created, copied to both other nodes, the database under load. */
-async function prepare(options: MainJobInside, store: DrillStore, collector: LineProcess, state: string): Promise<LineProcess> {
+async function prepare(options: MainJobInside, store: DrillStore, collector: LineProcess): Promise<LineProcess> {
   const { images, lab } = options;
   const others = labContext(lab)
     .nodes.map((node) => node.name)
@@ -111,15 +97,7 @@ async function prepare(options: MainJobInside, store: DrillStore, collector: Lin
   await waitRunning(store, databaseGuest.vmid, 1, 120_000);
   await waitRunning(store, probeGuest.vmid, 1, 120_000);
   say('  both run; waiting for the database to answer and for first copies on every other node');
-  const load = await startLineProcess('the database client', [
-    programPath('db-load-main.ts'),
-    '--host',
-    databaseGuest.address,
-    '--file',
-    join(state, 'rows.jsonl'),
-    '--rate',
-    String(rowsPerSecond),
-  ]);
+  const load = await startLoadProcess(lab, rowsPerSecond);
   await waitUntil('the database to commit rows', 120_000, async () => {
     const { state: now } = await load.ask<{ state: DbLoadState }>('state', 10_000);
     return now.rowsCommitted > 0;

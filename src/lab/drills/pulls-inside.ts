@@ -1,29 +1,20 @@
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaEvent, Heartbeat, Permit } from '#core/ha/records.ts';
+import type { HaEvent } from '#core/ha/records.ts';
 import type { WitnessReport } from '#lab/collector-analysis.ts';
-import {
-  collectorPort,
-  createDrillGuest,
-  probeConfig,
-  probeGuest,
-  waitHeard,
-  waitReplicated,
-  waitRunning,
-} from '#lab/drills/drill-guests.ts';
+import { createDrillGuest, probeConfig, probeGuest, waitHeard, waitReplicated, waitRunning } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
-import { type DrillStore, listValues, openDrillStore, readValue, waitUntil } from '#lab/drills/drill-store.ts';
-import { type LineProcess, startLineProcess } from '#lab/drills/line-process.ts';
+import { type DrillStore, listValues, openDrillStore, readValue } from '#lab/drills/drill-store.ts';
+import type { LineProcess } from '#lab/drills/line-process.ts';
+import { startCollectorProcess } from '#lab/drills/measuring.ts';
+import { waitServing } from '#lab/drills/node-waits.ts';
 import { arrangeRole, type PullRole, readLeaders, roleOf } from '#lab/drills/roles.ts';
 import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
 import { type Spread, spreadOf } from '#lab/drills/statistics.ts';
 import { labContext, plug } from '#lab/lab.ts';
 import { readLabEvents } from '#lab/lab-event.ts';
-import { labPaths } from '#lab/lab-paths.ts';
 
 export type PullsInside = {
   lab: string;
@@ -68,13 +59,7 @@ const say = (text: string) => void process.stdout.write(`${text}\n`);
 /** Runs inside the client namespace; see pulls.ts. Returns the exit code. */
 export async function measurePulls(options: PullsInside): Promise<number> {
   await using store = openDrillStore(options.lab);
-  const collector = await startLineProcess('the collector', [
-    fileURLToPath(new URL('../collector-main.ts', import.meta.url)),
-    '--bind',
-    `0.0.0.0:${collectorPort}`,
-    '--file',
-    join(labPaths(options.lab).state, 'witness.jsonl'),
-  ]);
+  const collector = await startCollectorProcess(options.lab);
   const sampler = startRunSampler(options.lab);
   try {
     await createDrillGuest(store, {
@@ -122,7 +107,7 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
   await waitHeard(collector, vmid, before.generation);
   await arrangeRole(options.lab, store, node, role);
   await waitReplicated(store, vmid, before.generation, others, 120_000, Date.now());
-  await waitFresh(store, [node, ...others]);
+  await waitServing(store, [node, ...others]);
   // Anywhere within an interval, as real losses are.
   await delay(Math.random() * intervalMs);
   const seenRole = roleOf(node, await readLeaders(store));
@@ -137,7 +122,7 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
     .slice(seenLab)
     .flatMap((event) => (event.event === 'power-off' && event.node !== node ? [event.node] : []));
   await plug(options.lab, node, 'on');
-  await waitFresh(store, [node]);
+  await waitServing(store, [node]);
   await waitReplicated(store, vmid, before.generation + 1, [node], 120_000);
   return {
     role: seenRole,
@@ -149,18 +134,6 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
     dataAgeMs: Math.round(cut.atMs - (status.promoted?.pointAtMs ?? Number.NaN)),
     falseFencings: [...claims.filter((event) => event.node !== node).map((event) => event.node), ...lost],
   };
-}
-
-/** Waits until the nodes hold permits and renew. */
-async function waitFresh(store: DrillStore, nodes: string[]): Promise<void> {
-  for (const node of nodes) {
-    await waitUntil(`${node} to serve`, 90_000, async () => {
-      const permit = await readValue<Permit>(store, keys.nodePermit(node));
-      const heartbeat = await readValue<Heartbeat>(store, keys.nodeHeartbeat(node));
-      if (permit?.state !== 'granted' || heartbeat?.epoch !== permit.epoch) return false;
-      return heartbeat.phase === 'serving' && heartbeat.agentSilentMs !== null;
-    });
-  }
 }
 
 function judgePulls(
