@@ -1,6 +1,7 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
 import type { PullRole } from '#lab/drills/roles.ts';
+import type { FaultName } from '#lab/drills/faults.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<
@@ -33,11 +34,13 @@ type DrillContext = {
 export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
+  runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
 };
 
 /** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */
 export const drillTools: DrillTools = {
   runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
+  runFaults: async (options) => (await load(() => import('#lab/drills/faults.ts'))).runFaults(options),
   runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),
 };
 

@@ -6,6 +6,7 @@ import type { CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 import type { PullRole } from '#lab/drills/roles.ts';
 
+const faultNames = ['agent', 'store', 'relay', 'disk-full', 'switch', 'links', 'guard-stop', 'guard-kill'] as const;
 const pullRoles = ['plain', 'manager', 'store', 'both'] as const satisfies PullRole[];
 
 type MainOptions = { once?: boolean; json?: string };
@@ -50,6 +51,24 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
           count,
           roles,
           controller: options.controller === true,
+          jsonFile: resolveFile(options.json),
+          out: world.out,
+          err: world.err,
+          signal: world.signal,
+        }),
+      );
+    });
+  group
+    .command('faults')
+    .description('try one fault after the other, each with what is promised then')
+    .option('--only <list>', `which: ${faultNames.join(',')}`, faultNames.join(','))
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: { only: string; json?: string }, command: Command) => {
+      const faults = options.only.split(',').map((fault) => parseChoice(fault.trim(), 'only', faultNames));
+      run(
+        await world.drills.runFaults({
+          lab: chosenLab(command),
+          faults: [...new Set(faults)],
           jsonFile: resolveFile(options.json),
           out: world.out,
           err: world.err,

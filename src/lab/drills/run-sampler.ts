@@ -20,6 +20,7 @@ export function startRunSampler(lab: string, everyMs = 20): RunSampler {
   const spec = requireLabSpec(lab);
   const spans: RunSpan[] = [];
   const open = new Map<string, RunSpan>();
+  const held = new Set<string>();
   let lastLookMs = Date.now();
   let longestGapMs = 0;
   const look = () => {
@@ -28,8 +29,13 @@ export function startRunSampler(lab: string, everyMs = 20): RunSampler {
     lastLookMs = nowMs;
     const seen = new Set<string>();
     for (const node of spec.nodes) {
-      for (const { epoch, vmid } of listExecuting(join(spec.cgroup, node.name, 'ha'))) {
+      for (const { epoch, vmid, isFrozen, isToBeFrozen } of listPopulated(join(spec.cgroup, node.name, 'ha'))) {
         const key = `${node.name} ${epoch} ${vmid}`;
+        if (isFrozen && isToBeFrozen) held.add(key);
+        if (!isToBeFrozen) held.delete(key);
+        // A frozen process that is killed leaves the freezer straight into its exit: the group says "not frozen" while it dies, but
+        // without a thaw no instruction of it is executed.
+        if (isFrozen || held.has(key)) continue;
         seen.add(key);
         const span = open.get(key) ?? { vmid, node: node.name, epoch, fromMs: nowMs, untilMs: nowMs };
         span.untilMs = nowMs;
@@ -48,16 +54,20 @@ export function startRunSampler(lab: string, everyMs = 20): RunSampler {
   };
 }
 
-/** Guests with a process that the kernel lets run at this moment, under one node's guests' group. */
-function listExecuting(root: string): { epoch: number; vmid: number }[] {
-  const found: { epoch: number; vmid: number }[] = [];
+type GuestGroup = { epoch: number; vmid: number; isFrozen: boolean; isToBeFrozen: boolean };
+
+/** Guests that have a process now, under one node's guests' group, and whether the kernel holds it frozen or was told to. */
+function listPopulated(root: string): GuestGroup[] {
+  const found: GuestGroup[] = [];
   for (const epochName of listFolders(root)) {
     const epoch = /^e(\d+)$/.exec(epochName)?.[1];
     if (epoch === undefined) continue;
+    const isToBeFrozen = readText(join(root, epochName, 'cgroup.freeze')).trim() === '1';
     for (const vmid of listFolders(join(root, epochName))) {
       if (!/^\d+$/.test(vmid)) continue;
-      const state = readEvents(join(root, epochName, vmid));
-      if (state.populated && !state.frozen) found.push({ epoch: Number(epoch), vmid: Number(vmid) });
+      const events = readText(join(root, epochName, vmid, 'cgroup.events'));
+      if (!/^populated 1$/m.test(events)) continue;
+      found.push({ epoch: Number(epoch), vmid: Number(vmid), isFrozen: /^frozen 1$/m.test(events), isToBeFrozen });
     }
   }
   return found;
@@ -73,12 +83,12 @@ function listFolders(path: string): string[] {
   }
 }
 
-function readEvents(path: string): { populated: boolean; frozen: boolean } {
+/** Empty when the group has gone between two looks: nothing runs in it. */
+function readText(path: string): string {
   try {
-    const text = readFileSync(join(path, 'cgroup.events'), 'utf8');
-    return { populated: /^populated 1$/m.test(text), frozen: /^frozen 1$/m.test(text) };
+    return readFileSync(path, 'utf8');
   } catch {
-    return { populated: false, frozen: true };
+    return '';
   }
 }
 
