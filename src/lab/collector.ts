@@ -1,5 +1,5 @@
 import { createSocket } from 'node:dgram';
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { once } from 'node:events';
 import { AppError } from '#base/error.ts';
 import { addToWitness, reportWitness, startWitness, type WitnessReport, type WitnessState } from '#lab/collector-analysis.ts';
@@ -64,12 +64,6 @@ export async function startCollector(options: { bind: string; file: string }): P
       closeSync(file);
     },
   };
-}
-
-/** All whole records of a collector's file, in order of arrival; a line being written at this moment is left out. */
-export function readWitnessFile(file: string): WitnessRecord[] {
-  const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
-  return lines.map((line) => JSON.parse(line) as WitnessRecord);
 }
 
 /** CLOCK_MONOTONIC of this machine: the same for every process on it. */

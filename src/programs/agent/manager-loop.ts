@@ -1,6 +1,5 @@
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { suspectAfterMs } from '#core/ha/claim.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { type ManagerFacts, type ManagerStep, type NodeFacts, planManagerRound } from '#core/ha/manager-plan.ts';
 import { type Observer, silenceOf } from '#core/ha/observer.ts';
@@ -113,7 +112,7 @@ function readNode(options: ManagerOptions, name: string, nowBootMs: number): Nod
 }
 
 /** Every node that has written anything. */
-export function listNodeNames(world: World): string[] {
+function listNodeNames(world: World): string[] {
   const names = world.list(prefixes.nodes).map((entry) => entry.key.slice(prefixes.nodes.length).split('/')[0] ?? '');
   return [...new Set(names)].sort();
 }
@@ -203,16 +202,10 @@ async function commitOrder(options: ManagerOptions, lead: Lead, step: Extract<Ma
 let eventCounter = 0;
 
 /** An event with an id that sorts by time, and the write that records it. */
-export function newEvent(event: Omit<HaEvent, 'id' | 'atMs'>): { event: HaEvent; write: Write } {
+function newEvent(event: Omit<HaEvent, 'id' | 'atMs'>): { event: HaEvent; write: Write } {
   const atMs = Date.now();
   eventCounter = (eventCounter + 1) % 1000;
   const id = `${String(atMs).padStart(14, '0')}-${String(eventCounter).padStart(3, '0')}-${event.node}`;
   const full: HaEvent = { id, atMs, ...event };
   return { event: full, write: { key: keys.haEvent(id), value: JSON.stringify(full) } };
-}
-
-/** True when a node's heartbeats arrive; for callers outside the round. */
-export function isNodeFresh(observer: Observer, node: string, timing: ManagerOptions['timing'], nowBootMs: number): boolean {
-  const silence = silenceOf(observer, node, nowBootMs);
-  return silence.kind === 'counted' && silence.silentMs < suspectAfterMs(timing);
 }
