@@ -1,0 +1,40 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+/**
+ * `make bench`: measurements beside a named peer in the same run, with method and raw numbers printed by each of them.
+ *
+ *   replication   one cycle of a changed disk beside `rsync --inplace` of the same image and the same change
+ *   pulls         plug to QEMU start by role, and data age; ARGS="pulls --count 10" pulls more often
+ */
+const benches: Record<string, { title: string; argv: string[] }> = {
+  replication: { title: 'replication cycle beside rsync', argv: [process.execPath, path('bench-replication.ts')] },
+  pulls: { title: 'plug pulls', argv: [path('../bin/holdfast'), 'drill', 'pulls'] },
+};
+/** Pulls a role when nothing else is said: about four minutes in all. */
+const defaultPullArgs = ['--count', '1'];
+
+function path(relative: string): string {
+  return fileURLToPath(new URL(relative, import.meta.url));
+}
+
+async function runBench(name: string, args: string[]): Promise<number> {
+  const bench = benches[name];
+  if (bench === undefined) throw new Error(`no bench ${name}; there are ${Object.keys(benches).join(', ')}`);
+  process.stdout.write(`\n== ${bench.title}\n`);
+  const [program, ...fixed] = bench.argv as [string, ...string[]];
+  const child = spawn(program, [...fixed, ...args], { stdio: 'inherit' });
+  return new Promise((resolve) => child.on('close', (code) => resolve(code ?? 1)));
+}
+
+const [chosen, ...args] = process.argv.slice(2);
+const runs: [string, string[]][] =
+  chosen === undefined
+    ? [
+        ['replication', []],
+        ['pulls', defaultPullArgs],
+      ]
+    : [[chosen, args]];
+let worst = 0;
+for (const [name, own] of runs) worst = Math.max(worst, await runBench(name, own));
+process.exitCode = worst;
