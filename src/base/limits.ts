@@ -55,6 +55,8 @@ export const limits = {
   guestRetryMaxMs: 60_000,
   /** The agent looks at what the guard says this often; it delays starts by at most this. */
   guardLookMs: 100,
+  /** Declined copies remembered in a guest's record. */
+  declinedKept: 8,
   /** A request that needs a guest to itself waits this long for the action under way. */
   guestBusyMs: 20_000,
   /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */
@@ -64,6 +66,10 @@ export const limits = {
   relaySilenceMs: 1_500,
   /** A relay's connection to another relay, or its local client's arrival on the path it was given. */
   relayConnectMs: 2_000,
+  /** QEMU must answer a plain question within this while it writes to another node, or the way there is cut. */
+  qemuPulseMs: 750,
+  /** How long the agent waits for the relay's word that a tunnel is cut. */
+  tunnelCutMs: 500,
   /** A storage daemon's start until it answers, on a busy machine; and its orderly end before it is killed. */
   storageDaemonStartMs: 5_000,
   storageDaemonQuitMs: 3_000,

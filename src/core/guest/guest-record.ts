@@ -33,6 +33,8 @@ export type GuestOrder = {
   nodeEpoch: number;
   managerEpoch: number;
   promote: ReplicaPoint | null;
+  /** A recovery: wall clock that the lost home wrote in its last heartbeat, from which the age of copies counts; else null. */
+  lostAtMs: number | null;
   issuedAtMs: number;
 };
 
@@ -47,9 +49,17 @@ export type GuestRecord = {
   home: string;
   /** Grows by one each time another node becomes home by recovery; streams from older generations are refused. */
   generation: number;
-  /** null until the manager has adopted the guest. */
+  /** null until the manager has adopted the guest, and after the home's agent declined a recovery. */
   order: GuestOrder | null;
+  /** Copies that their node's agent found unfit to recover from, newest last. Only a newer point there is tried again. */
+  declined?: DeclinedCopy[];
 };
+
+/**
+ * Written by the agent of the ordered home itself, in place of the order, when the copy does not verify. It never started the guest
+ * and from then on cannot: so the manager may order it elsewhere although that node is alive.
+ */
+export type DeclinedCopy = { node: string; point: ReplicaPoint; lostAtMs: number | null; because: string };
 
 /** Negative when `a` is older than `b`, positive when newer, 0 when they are the same point. */
 export function comparePoints(a: ReplicaPoint, b: ReplicaPoint): number {

@@ -42,7 +42,7 @@ function node(name: string, permit: Permit, silentMs = 100): NodeFacts {
 }
 
 function guest(change: Partial<GuestRecord> = {}, want: 'started' | 'stopped' | 'disabled' | 'ignored' = 'started'): GuestFacts {
-  const order = { kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, issuedAtMs: 0 } as const;
+  const order = { kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 } as const;
   return {
     record: {
       vmid: 100,
@@ -110,6 +110,7 @@ test('a guest of a claimed node is ordered onto the copy’s node with the next 
     nodeEpoch: 1,
     managerEpoch: 1,
     promote: { generation: 1, seq: 8 },
+    lostAtMs: 50_000,
     issuedAtMs: 77,
   });
   assert.equal(order.permitRevision, 11n);
@@ -172,4 +173,27 @@ test('an agent silent past its deadline: its guard is asked to release the node'
     plan.steps.map((step) => step.kind),
     ['ask-release'],
   );
+});
+
+test('a recovery that its home declined goes to the next copy, although that home is alive', () => {
+  const declined = [{ node: 'n1', point: { generation: 1, seq: 9 }, lostAtMs: 46_000, because: 'disk0 is damaged' }];
+  const plan = planManagerRound(
+    facts([node('n1', granted(3)), node('n2', granted(1))], [guest({ order: null, declined })]),
+    0,
+    0,
+  );
+  const order = plan.steps[0];
+  assert.ok(order?.kind === 'order');
+  assert.equal(order.next.home, 'n2');
+  assert.equal(order.next.generation, 2);
+  assert.equal(order.next.order?.lostAtMs, 46_000);
+});
+
+test('a declined copy is not tried again until it has a newer point', () => {
+  const nodes = () => [node('n1', revoked(4)), node('n2', granted(1))];
+  const seq = (n: number) => [{ node: 'n2', point: { generation: 1, seq: n }, lostAtMs: null, because: 'disk0 is damaged' }];
+  const again = planManagerRound(facts(nodes(), [guest({ declined: seq(8) })]), 0, 0).steps[0];
+  assert.ok(again?.kind === 'defer');
+  assert.match(again.because, /n2: disk0 is damaged/);
+  assert.equal(planManagerRound(facts(nodes(), [guest({ declined: seq(7) })]), 0, 0).steps[0]?.kind, 'order');
 });

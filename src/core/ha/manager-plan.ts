@@ -193,6 +193,12 @@ function planGuest(facts: ManagerFacts, guest: GuestFacts, nodes: RecoveryNode[]
   const homePermit = home?.permit ?? null;
   const wantKind: GuestOrder['kind'] = resource.want === 'started' ? 'run' : 'stop';
   const standing = record.order;
+  const declined = record.declined?.findLast((copy) => copy.node === record.home);
+  if (standing === null && declined !== undefined) {
+    if (resource.want !== 'disabled')
+      planElsewhere(facts, guest, resource, nodes, wantKind, declined.lostAtMs ?? nowWallMs, nowWallMs, steps);
+    return;
+  }
   const epochIsCurrent =
     homePermit !== null && homePermit.value.state === 'granted' && standing?.nodeEpoch === homePermit.value.epoch;
   if (epochIsCurrent && standing.kind === wantKind) return;
@@ -233,6 +239,7 @@ function planOnHome(
         managerEpoch: facts.managerEpoch,
         // An unfinished promotion stays part of the order; the agent repeats it or finds it done.
         promote: record.order?.promote ?? null,
+        lostAtMs: record.order?.lostAtMs ?? null,
         issuedAtMs: nowWallMs,
       },
     },
@@ -282,6 +289,7 @@ function planElsewhere(
         nodeEpoch: choice.nodeEpoch,
         managerEpoch: facts.managerEpoch,
         promote: choice.promote,
+        lostAtMs: lastAliveAtMs,
         issuedAtMs: nowWallMs,
       },
     },

@@ -108,7 +108,7 @@ export type HaStatus = {
 export type HaEvent = {
   id: string;
   atMs: number;
-  kind: 'suspected' | 'controller-asked' | 'claimed' | 'ordered' | 'deferred' | 'rejoined' | 'took-lead';
+  kind: 'claimed' | 'ordered' | 'declined' | 'deferred' | 'took-lead';
   node: string;
   vmid: number | null;
   managerEpoch: number;

@@ -74,6 +74,8 @@ function whyNot(
   dataAgeMs: number,
 ): string | null {
   if (node === undefined) return `${replica.node}: not a node of the cluster`;
+  const declined = guest.declined?.findLast((copy) => copy.node === replica.node);
+  if (declined !== undefined && comparePoints(replica.point, declined.point) <= 0) return `${node.name}: ${declined.because}`;
   if (!node.usable) return `${node.name}: ${node.because}`;
   if (node.freeMemoryMb < guest.config.memoryMb) {
     return `${node.name}: ${node.freeMemoryMb} MiB free, ${guest.config.memoryMb} MiB needed`;

@@ -1,7 +1,7 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { type GuestAction, planGuestAction } from '#core/guest/guest-plan.ts';
-import type { GuestRecord } from '#core/guest/guest-record.ts';
+import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
@@ -9,6 +9,7 @@ import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import type { Hypervisor, RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
+import { newEvent } from '#programs/agent/ha-event.ts';
 import { readRecord, type World, writeOwnedRecord } from '#programs/agent/world.ts';
 
 /**
@@ -93,7 +94,11 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
         return;
       case 'promote':
         if (record?.order?.promote) {
-          const done = await options.storage.promote(vmid, record.generation, record.order.promote);
+          const done = await promoteOrDecline(options, record, record.order.promote);
+          if (done === null) {
+            await report(statusOf(options.self, record, vmid, 'waiting', `the copy on ${options.self} does not verify`));
+            return;
+          }
           options.log.info({ event: 'guest.promoted', guest: vmid, point: done.point }, action.because);
           await performStart(record, done);
         }
@@ -230,6 +235,46 @@ async function confirmOrder(options: GuestLoopOptions, seen: GuestRecord): Promi
     permit.value.epoch === order.nodeEpoch &&
     options.readEpoch() === order.nodeEpoch;
   return holds ? { nodeEpoch: order.nodeEpoch } : null;
+}
+
+/**
+ * Promotes this node's copy for a recovery. Returns null when the copy is unfit and this node has declined the order in the record: by
+ * compare-and-set, so that from then on nothing here can start the guest under it, and the manager looks for the next copy.
+ */
+async function promoteOrDecline(
+  options: GuestLoopOptions,
+  seen: GuestRecord,
+  point: ReplicaPoint,
+): Promise<{ point: ReplicaPoint; pointAtMs: number } | null> {
+  try {
+    return await options.storage.promote(seen.vmid, seen.generation, point);
+  } catch (error) {
+    if (!isAppError(error, 'invalid', 'missing')) throw error;
+    const because = formatErrorChain(error);
+    const current = await readRecord<GuestRecord>(options.store, keys.guest(seen.vmid));
+    const isStill = current?.value.home === options.self && current.value.generation === seen.generation;
+    if (current === null || !isStill) return null;
+    const declined = { node: options.self, point, lostAtMs: current.value.order?.lostAtMs ?? null, because };
+    const next: GuestRecord = {
+      ...current.value,
+      order: null,
+      declined: [...(current.value.declined ?? []), declined].slice(-limits.declinedKept),
+    };
+    const { write } = newEvent({
+      kind: 'declined',
+      node: options.self,
+      vmid: seen.vmid,
+      managerEpoch: 0,
+      text: because,
+      proof: null,
+    });
+    const outcome = await options.store.commit(
+      [{ key: keys.guest(seen.vmid), modRevision: current.modRevision }],
+      [{ key: keys.guest(seen.vmid), value: JSON.stringify(next) }, write],
+    );
+    options.log.warn({ event: 'guest.declined', guest: seen.vmid, outcome: outcome.kind }, because);
+    return null;
+  }
 }
 
 function statusOf(

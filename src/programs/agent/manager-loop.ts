@@ -6,9 +6,10 @@ import { type Observer, silenceOf } from '#core/ha/observer.ts';
 import type { BmcRecord, HaEvent, HaResource, Heartbeat, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
-import type { Compare, Store, Write } from '#ports/store.ts';
+import type { Compare, Store } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { Controllers } from '#programs/agent/controllers.ts';
+import { newEvent } from '#programs/agent/ha-event.ts';
 import { holdLead, type Lead } from '#programs/agent/lead.ts';
 import type { World } from '#programs/agent/world.ts';
 
@@ -197,15 +198,4 @@ async function commitOrder(options: ManagerOptions, lead: Lead, step: Extract<Ma
   const outcome = await options.store.commit(compares, [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }, write]);
   options.bell.ring();
   return outcome.kind;
-}
-
-let eventCounter = 0;
-
-/** An event with an id that sorts by time, and the write that records it. */
-function newEvent(event: Omit<HaEvent, 'id' | 'atMs'>): { event: HaEvent; write: Write } {
-  const atMs = Date.now();
-  eventCounter = (eventCounter + 1) % 1000;
-  const id = `${String(atMs).padStart(14, '0')}-${String(eventCounter).padStart(3, '0')}-${event.node}`;
-  const full: HaEvent = { id, atMs, ...event };
-  return { event: full, write: { key: keys.haEvent(id), value: JSON.stringify(full) } };
 }
