@@ -13,9 +13,11 @@ export function createControl(options: { open: (order: TunnelOrder) => Promise<T
   async function serve(socket: Socket): Promise<void> {
     const order = parseOrder(await readFirstLine(socket, 'an order for a tunnel', limits.relayConnectMs));
     const tunnel = await options.open(order);
+    // 'end' comes first when the agent waits for the cut: it sees our end only after it.
+    socket.on('end', () => tunnel.close());
     socket.on('close', () => tunnel.close());
     if (socket.destroyed) return tunnel.close();
-    socket.write(`${JSON.stringify({ path: tunnel.path })}\n`);
+    socket.write(`${JSON.stringify({ path: tunnel.path, pid: process.pid })}\n`);
     socket.resume();
     await tunnel.closed;
     socket.end();

@@ -31,7 +31,7 @@ export async function pushDifferences(
       try {
         bytes += await copyRuns(from, { socketPath: tunnel.path, exportName: name }, runs, signal);
       } finally {
-        tunnel.close();
+        await tunnel.close();
       }
     }
     return bytes;

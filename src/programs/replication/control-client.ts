@@ -63,7 +63,7 @@ function connectControl(tunnel: Tunnel, target: string): ControlClient {
       (await call(name, ask, options?.deadlineMs ?? limits.replicaCallMs)) as Calls[typeof name]['answer'],
     [Symbol.dispose]() {
       socket.destroy();
-      tunnel.close();
+      void tunnel.close();
     },
   };
 }

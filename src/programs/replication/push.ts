@@ -4,50 +4,85 @@ import type { Qmp, QmpEvent } from '#ports/qmp.ts';
 import { bitmaps, nodes, type FleeceDisk } from '#programs/replication/fleece.ts';
 
 /** Opens a tunnel to the target's export of a disk; the path is for one connection. */
-export type OpenDisk = (disk: string) => Promise<{ path: string; close(): void }>;
+export type OpenDisk = (disk: string) => Promise<{ path: string; close(): Promise<void> }>;
 
 /**
- * Lets QEMU copy what changed on each disk from the point to the target. Returns the bytes that were marked as changed. Raises AppError
- * unavailable when a job failed, moved nothing for `replicaStallMs`, or `signal` aborted; then the tunnels are closed and no job runs on.
+ * Lets QEMU copy what changed on each disk from the point to the target, one disk after the other: the start and the end of a job wait for all
+ * requests of any other job, in QEMU's main loop, and the guest with them. Returns the bytes that were marked as changed. Raises
+ * AppError unavailable when a job failed, moved nothing for `replicaStallMs`, or `signal` aborted; its tunnel is closed then.
  */
 export async function pushChanges(
   qmp: Qmp,
-  order: { disks: FleeceDisk[]; target: string; openDisk: OpenDisk },
+  order: { disks: FleeceDisk[]; target: string; openDisk: OpenDisk; rateBytesPerSecond: number | null },
   signal: AbortSignal,
 ): Promise<number> {
-  const tunnels: { close(): void }[] = [];
-  const finished = watchJobs(qmp, order.disks);
+  for (const { name } of order.disks) {
+    signal.throwIfAborted();
+    await pushDisk(qmp, name, order, signal);
+  }
+  return await countPushed(qmp, order.disks);
+}
+
+async function pushDisk(
+  qmp: Qmp,
+  disk: string,
+  order: { target: string; openDisk: OpenDisk; rateBytesPerSecond: number | null },
+  signal: AbortSignal,
+): Promise<void> {
+  const job = watchJob(qmp, bitmaps.push + disk);
+  const tunnel = await order.openDisk(disk);
+  const stopPulse = watchMainLoop(qmp, () => void tunnel.close());
   try {
-    for (const { name } of order.disks) {
-      signal.throwIfAborted();
-      const tunnel = await order.openDisk(name);
-      tunnels.push(tunnel);
-      await startPush(qmp, name, order.target, tunnel.path);
-    }
-    await finished.wait(signal);
-    return await countPushed(qmp, order.disks);
+    await openTarget(qmp, disk, tunnel.path);
+    await startPush(qmp, disk, order);
+    await job.wait(signal);
   } finally {
-    finished.stop();
-    for (const tunnel of tunnels) tunnel.close();
+    job.stop();
+    stopPulse();
+    // Before the node is let go of: closing it would flush the far disk, and the guest would wait for that too. The receiver flushes.
+    await tunnel.close();
   }
 }
 
-async function startPush(qmp: Qmp, disk: string, target: string, path: string): Promise<void> {
-  const [point, far] = [nodes.point(disk), nodes.target(disk)];
+/**
+ * A request to a far disk that hangs can hold up QEMU's main loop, and with it the guest, in the middle of any command. Nothing but the end of
+ * the connection frees it, so the tunnels are cut when QEMU does not answer a plain question in time.
+ */
+function watchMainLoop(qmp: Qmp, cut: () => void): () => void {
+  let askedMs: number | null = null;
+  const timer = setInterval(() => {
+    if (askedMs !== null) {
+      if (performance.now() - askedMs > limits.qemuPulseMs) cut();
+      return;
+    }
+    askedMs = performance.now();
+    qmp.execute('query-status').then(
+      () => (askedMs = null),
+      () => cut(),
+    );
+  }, limits.qemuPulseMs / 3);
+  return () => clearInterval(timer);
+}
+
+async function openTarget(qmp: Qmp, disk: string, path: string): Promise<void> {
   // The relay has reached the peer already; QEMU's main loop waits for the server's greeting at most this long.
   await qmp.execute('blockdev-add', {
     driver: 'nbd',
-    'node-name': far,
+    'node-name': nodes.target(disk),
     server: { type: 'unix', path },
     export: disk,
     'reconnect-delay': 0,
     'open-timeout': limits.nbdOpenMs / 1000,
   });
+}
+
+async function startPush(qmp: Qmp, disk: string, order: { target: string; rateBytesPerSecond: number | null }): Promise<void> {
+  const [point, far] = [nodes.point(disk), nodes.target(disk)];
   await qmp.execute('block-dirty-bitmap-add', { node: point, name: bitmaps.push, disabled: true, granularity: 65_536 });
   await qmp.execute('block-dirty-bitmap-merge', {
     node: point,
     target: bitmaps.push,
-    bitmaps: [{ node: nodes.active(disk), name: bitmaps.cycle(target) }],
+    bitmaps: [{ node: nodes.active(disk), name: bitmaps.cycle(order.target) }],
   });
   await qmp.execute('blockdev-backup', {
     'job-id': bitmaps.push + disk,
@@ -56,6 +91,7 @@ async function startPush(qmp: Qmp, disk: string, target: string, path: string): 
     sync: 'bitmap',
     bitmap: bitmaps.push,
     'bitmap-mode': 'never',
+    ...(order.rateBytesPerSecond === null ? {} : { speed: order.rateBytesPerSecond }),
   });
 }
 
@@ -69,15 +105,14 @@ async function countPushed(qmp: Qmp, disks: FleeceDisk[]): Promise<number> {
     .reduce((sum, bitmap) => sum + bitmap.count, 0);
 }
 
-/** Waits for the end of every disk's job, and sees to it that they move. */
-function watchJobs(qmp: Qmp, disks: FleeceDisk[]) {
-  const left = new Set(disks.map((disk) => bitmaps.push + disk.name));
+/** Waits for the end of a job, and sees to it that it moves. */
+function watchJob(qmp: Qmp, id: string) {
   const done = Promise.withResolvers<void>();
   done.promise.catch(() => {}); // a failure may come before anybody waits
   const stopListening = qmp.onEvent((event) => {
-    const failure = takeEvent(event, left);
-    if (failure !== null) done.reject(failure);
-    else if (left.size === 0) done.resolve();
+    const outcome = takeEvent(event, id);
+    if (outcome === 'completed') done.resolve();
+    else if (outcome !== null) done.reject(outcome);
   });
   void qmp.closed.then(() => done.reject(new AppError('unavailable', 'push changes: the connection to QEMU is gone')));
   let timer: NodeJS.Timeout | null = null;
@@ -114,14 +149,11 @@ function watchJobs(qmp: Qmp, disks: FleeceDisk[]) {
   };
 }
 
-function takeEvent(event: QmpEvent, left: Set<string>): AppError | null {
-  const device = event.data['device'];
-  if (typeof device !== 'string' || !left.has(device)) return null;
-  if (event.event === 'BLOCK_JOB_CANCELLED') return new AppError('unavailable', `push changes: job ${device} was cancelled`);
+function takeEvent(event: QmpEvent, id: string): AppError | 'completed' | null {
+  if (event.data['device'] !== id) return null;
+  if (event.event === 'BLOCK_JOB_CANCELLED') return new AppError('unavailable', `push changes: job ${id} was cancelled`);
   if (event.event !== 'BLOCK_JOB_COMPLETED') return null;
   // QEMU tells a failed job by an `error` member of the same event.
-  if (event.data['error'] !== undefined)
-    return new AppError('unavailable', `push changes: job ${device}: ${JSON.stringify(event.data['error'])}`);
-  left.delete(device);
-  return null;
+  const { error } = event.data;
+  return error === undefined ? 'completed' : new AppError('unavailable', `push changes: job ${id}: ${JSON.stringify(error)}`);
 }

@@ -1,4 +1,4 @@
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { AppError, type ErrorKind } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { readJsonLines } from './json-line-socket.ts';
@@ -13,8 +13,11 @@ export type TunnelRequest = {
   rateGroup: string;
 };
 
-/** A way to a service of another node: whoever connects to `path` (once) talks to it. */
-export type Tunnel = { path: string; close(): void };
+/**
+ * A way to a service of another node: whoever connects to `path` (once) talks to it. `close` returns when the relay has cut it, or at once when the
+ * relay is gone; a relay that hangs is killed after `tunnelCutMs` (its supervisor starts it again): QEMU must find its connection dead before it is asked to let go of it.
+ */
+export type Tunnel = { path: string; close(): Promise<void> };
 
 /** Orders a tunnel from this node's relay. Raises AppError unavailable (no relay here, or no way to the peer), timeout or denied. */
 export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel> {
@@ -31,12 +34,35 @@ export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel>
     socket.on('error', (cause) => fail(new AppError('unavailable', `${what}: this node's relay does not answer`, { cause })));
     socket.on('close', () => fail(new AppError('unavailable', `${what}: this node's relay hung up`)));
     readJsonLines(socket, (line) => {
-      const answer = line as { path?: string; error?: { kind: ErrorKind; message: string } };
+      const answer = line as { path?: string; pid?: number; error?: { kind: ErrorKind; message: string } };
       if (answer.error !== undefined) return fail(new AppError(answer.error.kind, answer.error.message));
-      if (answer.path === undefined) return fail(new AppError('unsupported', `${what}: the relay's answer makes no sense`));
+      if (answer.path === undefined || answer.pid === undefined)
+        return fail(new AppError('unsupported', `${what}: the relay's answer makes no sense`));
       clearTimeout(timer);
-      return resolve({ path: answer.path, close: () => socket.destroy() });
+      const { path, pid } = answer;
+      return resolve({ path, close: () => closeAndWait(socket, pid) });
     });
     socket.write(`${JSON.stringify(request)}\n`);
   });
+}
+
+function closeAndWait(socket: Socket, relayPid: number): Promise<void> {
+  return new Promise((resolve) => {
+    if (socket.destroyed) return resolve();
+    // The connection is still open, so this process still is the relay; its death is the only thing that closes QEMU's socket.
+    const timer = setTimeout(() => killRelay(relayPid), limits.tunnelCutMs);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    socket.end();
+  });
+}
+
+function killRelay(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // it has gone by itself
+  }
 }

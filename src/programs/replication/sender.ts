@@ -111,7 +111,12 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
       });
     const signal = AbortSignal.any([stop, fleece.broken]);
     try {
-      if (digests === null) return await pushChanges(guest.qmp, { disks, target: peer.node, openDisk }, signal);
+      if (digests === null)
+        return await pushChanges(
+          guest.qmp,
+          { disks, target: peer.node, openDisk, rateBytesPerSecond: job.rateBytesPerSecond },
+          signal,
+        );
       const compare = { disks, socketPath: exportSocket, openDisk, targetDigests: digests };
       return await pushDifferences(guest.qmp, compare, signal);
     } finally {

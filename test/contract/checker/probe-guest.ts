@@ -22,6 +22,8 @@ export type ProbeReport = {
 export type ProbeGuest = RunningGuest & {
   /** The newest report; null before the first. */
   report(): ProbeReport | null;
+  /** The longest time without progress since the last call, as seen from outside. */
+  takeLongestStall(): number;
   /** Returns when the guest has written up to `counter`. */
   reach(counter: number, deadlineMs?: number): Promise<ProbeReport>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -45,7 +47,14 @@ export async function startProbeGuest(options: {
   chownSync(folder, imageUser.uid, imageUser.gid);
   const collector = createSocket('udp4');
   let last: ProbeReport | null = null;
-  collector.on('message', (message) => (last = JSON.parse(message.toString()) as ProbeReport));
+  let [progressMs, longestMs] = [performance.now(), 0];
+  collector.on('message', (message) => {
+    const report = JSON.parse(message.toString()) as ProbeReport;
+    const now = performance.now();
+    longestMs = Math.max(longestMs, now - progressMs);
+    if (last === null || report.counter > last.counter) progressMs = now;
+    last = report;
+  });
   await new Promise<void>((resolve) => collector.bind(0, '127.0.0.1', () => resolve()));
   const { port } = collector.address();
   const append = `${probeAppend({ address: '10.0.2.15/24', collector: `10.0.2.2:${port}`, intervalMs: options.intervalMs, blocksPerInterval: options.blocks ?? 1 })} holdfast.vmid=${options.vmid} holdfast.generation=${options.generation}`;
@@ -89,8 +98,15 @@ export async function startProbeGuest(options: {
     shutdown: kill,
     resume: async () => void (await qmp.execute('cont')),
     report: () => last,
+    takeLongestStall() {
+      const taken = Math.max(longestMs, performance.now() - progressMs);
+      longestMs = 0;
+      return Math.round(taken);
+    },
     reach: (counter, deadlineMs = 60_000) =>
-      until(`the guest writes number ${counter}`, deadlineMs, () => (last !== null && last.consistent !== null && last.counter >= counter ? last : null)),
+      until(`the guest writes number ${counter}`, deadlineMs, () =>
+        last !== null && last.consistent !== null && last.counter >= counter ? last : null,
+      ),
     async [Symbol.asyncDispose]() {
       qmp.close();
       await kill();
