@@ -6,7 +6,17 @@ import type { CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 import type { PullRole } from '#lab/drills/roles.ts';
 
-const faultNames = ['agent', 'store', 'relay', 'disk-full', 'switch', 'links', 'guard-stop', 'guard-kill'] as const;
+const faultNames = [
+  'agent',
+  'store',
+  'relay',
+  'disk-full',
+  'switch',
+  'links',
+  'guard-stop',
+  'guard-kill',
+  'damaged-copy',
+] as const;
 const pullRoles = ['plain', 'manager', 'store', 'both'] as const satisfies PullRole[];
 
 type MainOptions = { once?: boolean; json?: string };

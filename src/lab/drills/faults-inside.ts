@@ -3,6 +3,7 @@ import { createDrillGuest, probeConfig, probeGuest, waitRunning } from '#lab/dri
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { openDrillStore } from '#lab/drills/drill-store.ts';
 import { cutLinks, rebootSwitch } from '#lab/drills/faults/cables.ts';
+import { damageCopy } from '#lab/drills/faults/damaged-copy.ts';
 import { fillReplicaDisk } from '#lab/drills/faults/disk-full.ts';
 import { killAgent, killGuard, killRelays, pauseGuard, stopStoreLeader } from '#lab/drills/faults/processes.ts';
 import { type FaultResult, nodeNames, type Scene } from '#lab/drills/faults/scene.ts';
@@ -22,6 +23,7 @@ const faults: Record<string, (scene: Scene) => Promise<FaultResult>> = {
   links: cutLinks,
   'guard-stop': pauseGuard,
   'guard-kill': killGuard,
+  'damaged-copy': damageCopy,
 };
 
 const intervalMs = 2_000;

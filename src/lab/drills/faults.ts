@@ -2,7 +2,17 @@ import { setupDrillLab } from '#lab/drills/drill-lab.ts';
 import { runInside } from '#lab/drills/inside.ts';
 import { labDown } from '#lab/lab.ts';
 
-export const faultNames = ['agent', 'store', 'relay', 'disk-full', 'switch', 'links', 'guard-stop', 'guard-kill'] as const;
+export const faultNames = [
+  'agent',
+  'store',
+  'relay',
+  'disk-full',
+  'switch',
+  'links',
+  'guard-stop',
+  'guard-kill',
+  'damaged-copy',
+] as const;
 export type FaultName = (typeof faultNames)[number];
 
 export type FaultsOptions = {

@@ -104,7 +104,10 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
         }
         return;
       case 'start':
-        if (record !== null) await performStart(record);
+        // Of a promotion that an earlier agent ended, this only reads back where the disks came from.
+        if (record?.order?.promote) {
+          await performStart(record, await options.storage.promote(vmid, record.generation, record.order.promote));
+        } else if (record !== null) await performStart(record);
         return;
     }
   };
