@@ -16,6 +16,7 @@ const faultNames = [
   'guard-stop',
   'guard-kill',
   'damaged-copy',
+  'missing-disk',
 ] as const;
 const pullRoles = ['plain', 'manager', 'store', 'both'] as const satisfies PullRole[];
 

@@ -5,6 +5,7 @@ import { openDrillStore } from '#lab/drills/drill-store.ts';
 import { cutLinks, rebootSwitch } from '#lab/drills/faults/cables.ts';
 import { damageCopy } from '#lab/drills/faults/damaged-copy.ts';
 import { fillReplicaDisk } from '#lab/drills/faults/disk-full.ts';
+import { hideDisk } from '#lab/drills/faults/missing-disk.ts';
 import { killAgent, killGuard, killRelays, pauseGuard, stopStoreLeader } from '#lab/drills/faults/processes.ts';
 import { type FaultResult, nodeNames, type Scene } from '#lab/drills/faults/scene.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
@@ -24,6 +25,7 @@ const faults: Record<string, (scene: Scene) => Promise<FaultResult>> = {
   'guard-stop': pauseGuard,
   'guard-kill': killGuard,
   'damaged-copy': damageCopy,
+  'missing-disk': hideDisk,
 };
 
 const intervalMs = 2_000;

@@ -12,6 +12,7 @@ export const faultNames = [
   'guard-stop',
   'guard-kill',
   'damaged-copy',
+  'missing-disk',
 ] as const;
 export type FaultName = (typeof faultNames)[number];
 

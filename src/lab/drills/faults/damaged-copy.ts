@@ -1,4 +1,4 @@
-import { openSync, closeSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { comparePoints } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
@@ -6,6 +6,7 @@ import type { HaEvent } from '#core/ha/records.ts';
 import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
 import { probeGuest, waitHeard, waitReplicated, waitRunning } from '#lab/drills/drill-guests.ts';
 import { changeValue, listValues } from '#lab/drills/drill-store.ts';
+import { copyFolder, listLayers } from '#lab/drills/faults/copy-folder.ts';
 import {
   createJudge,
   delay,
@@ -16,7 +17,7 @@ import {
   settle,
 } from '#lab/drills/faults/scene.ts';
 import { waitServing } from '#lab/drills/node-waits.ts';
-import { labContext, plug, startService, stopService } from '#lab/lab.ts';
+import { plug, startService, stopService } from '#lab/lab.ts';
 
 /** The freshest copy is damaged on its disk, then the home loses power: the damaged one is declined, the other one is used. */
 export async function damageCopy(scene: Scene): Promise<FaultResult> {
@@ -63,11 +64,8 @@ async function setEnabled(scene: Scene, enabled: boolean): Promise<void> {
 
 /** Overwrites the first bytes of the newest layer of disk0; returns the file's name. */
 function damageNewestLayer(lab: string, node: string, vmid: number): string {
-  const folder = copyFolder(lab, node, vmid);
-  const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8')) as {
-    disks: { name: string; layers: { file: string }[] }[];
-  };
-  const file = manifest.disks.find((disk) => disk.name === 'disk0')?.layers.at(-1)?.file;
+  const { folder, layers } = listLayers(lab, node, vmid, 'disk0');
+  const file = layers.at(-1);
   if (file === undefined) throw new Error(`${node} holds no layer of disk0`);
   const fd = openSync(join(folder, file), 'r+');
   writeSync(fd, Buffer.from('damaged!'), 0, 8, 0);
@@ -83,10 +81,4 @@ async function heal(scene: Scene, damagedNode: string, lostNode: string): Promis
   await startService(scene.lab, damagedNode, 'agent');
   await setEnabled(scene, true);
   await waitServing(scene.store, scene.nodes);
-}
-
-function copyFolder(lab: string, node: string, vmid: number): string {
-  const folders = labContext(lab).nodes.find((entry) => entry.name === node)?.folders;
-  if (folders === undefined) throw new Error(`lab ${lab} has no node ${node}`);
-  return join(folders.data, 'dir', String(vmid));
 }
