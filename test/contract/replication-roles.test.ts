@@ -43,7 +43,7 @@ test('another node takes over; the former home keeps its tail, measured, and is 
   assert.match(line ?? '', /compare of \d+ bytes .*no whole point/);
   const record = await until('the tail is measured', 10_000, () => {
     const found = rig.record.replicas.get(`${vmid}/n1`);
-    return found?.leftBehind[0]?.sizeBytes == null ? null : found;
+    return typeof found?.leftBehind[0]?.sizeBytes === 'number' ? found : null;
   });
   const [tail] = record.leftBehind;
   const tailChunks = (tail?.sizeBytes ?? 0) / chunk;

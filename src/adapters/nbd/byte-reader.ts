@@ -31,7 +31,7 @@ export function createByteReader(socket: Socket, name: string) {
   }
 
   function end(cause?: unknown): void {
-    ended ??= new AppError('unavailable', `NBD ${name}: the connection is gone`, { cause });
+    ended ??= cause instanceof AppError ? cause : new AppError('unavailable', `NBD ${name}: the connection is gone`, { cause });
     serve();
   }
 

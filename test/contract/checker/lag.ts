@@ -7,6 +7,7 @@ export function watchLag(): { stop(): number } {
     worstMs = Math.max(worstMs, now - lastMs - 20);
     lastMs = now;
   }, 20);
+  timer.unref();
   return {
     stop() {
       clearInterval(timer);

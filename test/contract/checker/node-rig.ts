@@ -30,6 +30,8 @@ export type RigNode = {
   logged: string[];
   relay: ChildProcess;
   startRelay(): Promise<void>;
+  /** Ends the receiving half, for a test that runs it as a process of its own. */
+  stopServing(): Promise<void>;
   stop(): Promise<void>;
 };
 
@@ -137,7 +139,12 @@ async function buildNode(
       await endProcess(node.relay);
       node.relay = await spawnRelay(config, run);
     },
+    async stopServing() {
+      stopServing.abort();
+      await serving;
+    },
     async stop() {
+      for (const { vmid } of replication.status()) await replication.stopGuest(vmid);
       stopServing.abort();
       await serving;
       await endProcess(node.relay);
