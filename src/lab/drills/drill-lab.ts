@@ -14,6 +14,8 @@ export type DrillLabOptions = {
   replaceExisting: boolean;
   /** The lab ends with this process. */
   ownerPid?: number;
+  /** The lab ends by itself after this. */
+  ttlMs?: number;
 };
 
 /** Builds the images that are missing and brings a lab of three nodes up. Progress goes to standard error. */
@@ -21,7 +23,7 @@ export async function setupDrillLab(options: DrillLabOptions): Promise<DrillImag
   const progress = (text: string) => void process.stderr.write(`  … ${text}\n`);
   const probe = await ensureProbe({ progress });
   const ehrDb = options.database ? await ensureEhrDb({ progress }) : null;
-  if (options.replaceExisting) await labDown(options.lab);
+  if (options.replaceExisting && (await labDown(options.lab))) progress(`the lab ${options.lab} that was up is replaced`);
   await labUp({
     name: options.lab,
     nodes: 3,
@@ -29,6 +31,7 @@ export async function setupDrillLab(options: DrillLabOptions): Promise<DrillImag
     timingProfile: options.timing,
     assets: guestAssets({ probe, ehrDb: ehrDb ?? undefined }),
     ownerPid: options.ownerPid,
+    ttlMs: options.ttlMs,
     progress,
   });
   return { probe, ehrDb };

@@ -228,7 +228,7 @@ function finish(options: MainJobInside, result: MainJobResult): void {
   say(
     [
       '',
-      'The lab stays up. Look around:',
+      'The lab stays up (it ends by itself after 12 hours). Look around:',
       '  bin/holdfast status',
       '  bin/holdfast ha events',
       '  bin/holdfast replication tails',

@@ -5,6 +5,9 @@ import { labDown } from '#lab/lab.ts';
 /** The lab that `make run` builds and leaves up. */
 export const mainLab = 'lab';
 
+/** A lab that is left up for looking around ends by itself after this. */
+const keptMs = 12 * 3_600_000;
+
 export type MainJobOptions = {
   /** null: the lab named `lab`. */
   lab: string | null;
@@ -19,7 +22,14 @@ export type MainJobOptions = {
  */
 export async function runMainJob(options: MainJobOptions): Promise<number> {
   const lab = options.lab ?? mainLab;
-  const images = await setupDrillLab({ lab, database: true, bmc: true, timing: 'standard', replaceExisting: true });
+  const images = await setupDrillLab({
+    lab,
+    database: true,
+    bmc: true,
+    timing: 'standard',
+    replaceExisting: true,
+    ...(options.once ? { ownerPid: process.pid } : { ttlMs: keptMs }),
+  });
   try {
     return await runInside(lab, 'main-job', { lab, jsonFile: options.jsonFile, once: options.once, images });
   } finally {
