@@ -46,13 +46,20 @@ export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel>
   });
 }
 
+/** Counts short waits instead of one long one: when this process itself stood still, the relay's answer is read before the next. */
+const looks = 10;
+
 function closeAndWait(socket: Socket, relayPid: number): Promise<void> {
   return new Promise((resolve) => {
     if (socket.destroyed) return resolve();
-    // The connection is still open, so this process still is the relay; its death is the only thing that closes QEMU's socket.
-    const timer = setTimeout(() => killRelay(relayPid), limits.tunnelCutMs);
+    let left = looks;
+    const timer = setInterval(() => {
+      left -= 1;
+      // The connection is still open, so this process still is the relay; its death is the only thing that closes QEMU's socket.
+      if (left === 0) killRelay(relayPid);
+    }, limits.tunnelCutMs / looks);
     socket.once('close', () => {
-      clearTimeout(timer);
+      clearInterval(timer);
       resolve();
     });
     socket.end();

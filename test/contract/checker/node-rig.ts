@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import type { DirStorage } from '#adapters/dir/dir-storage.ts';
 import { createClock } from '#adapters/clock/boot-clock.ts';
@@ -161,7 +161,7 @@ async function spawnRelay(config: string, run: string): Promise<ChildProcess> {
   const child = spawn(process.execPath, [main, '--config', config], { stdio: ['ignore', output, output] });
   await until('the relay listens', 10_000, () => {
     if (child.exitCode !== null) throw new Error(`the relay ended: see ${join(run, 'relay.log')}`);
-    return existsSync(join(run, 'relay.sock'));
+    return canConnect(join(run, 'relay.sock')); // a socket's file is there a moment before anybody listens
   });
   return child;
 }
@@ -206,6 +206,17 @@ accelerator = "tcg"
 [relay]
 port = ${about.port}
 `;
+}
+
+function canConnect(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const tell = (yes: boolean) => {
+      socket.destroy();
+      resolve(yes);
+    };
+    socket.once('connect', () => tell(true)).once('error', () => tell(false));
+  });
 }
 
 function findFreePort(): Promise<number> {
