@@ -1,0 +1,210 @@
+import { limits } from '#base/limits.ts';
+import { suspectAfterMs } from '#core/ha/claim.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import { createObserver, observeHeartbeat, type Observer } from '#core/ha/observer.ts';
+import type { Heartbeat, NodeInfo } from '#core/ha/records.ts';
+import type { Cluster } from '#sim/cluster.ts';
+import { SimControllers } from '#sim/controllers.ts';
+import { GuestLoop } from '#sim/guest-loop.ts';
+import type { Host } from '#sim/host.ts';
+import { runManagerLoop } from '#sim/manager-loop.ts';
+import { Process, SimBell, type Task } from '#sim/process.ts';
+import { Replication } from '#sim/replication.ts';
+import type { SimChange, SimCommit, SimEntry, SimWrite, SimCompare } from '#sim/store.ts';
+
+/** The agent program of a node: its view of the record, its warm timers, and its loops as in programs/agent. */
+export class AgentProcess extends Process {
+  readonly cluster: Cluster;
+  readonly host: Host;
+  readonly bells = { guests: new SimBell(), manager: new SimBell(), info: new SimBell() };
+  readonly guests: GuestLoop;
+  readonly replication: Replication;
+  readonly controllers: SimControllers;
+  readonly peers: string[];
+  observer: Observer;
+  ready = false;
+  viewRevision = 0n;
+  private readonly view = new Map<string, SimEntry>();
+  private readonly feed: { close: () => void; stall: (untilMs: number) => void };
+  private epoch: number | null = null;
+  private looking = false;
+
+  constructor(cluster: Cluster, host: Host) {
+    super(cluster.processWorld(host, cluster.swarm.agentCrashChance, () => this.crash('between two steps')));
+    this.cluster = cluster;
+    this.host = host;
+    this.peers = cluster.hosts.map((other) => other.name).filter((name) => name !== host.name);
+    this.observer = createObserver(host.name, cluster.timing.softMs);
+    this.controllers = new SimControllers(cluster, this);
+    this.replication = new Replication(this);
+    this.guests = new GuestLoop(this);
+    this.feed = cluster.store.watch({
+      node: host.name,
+      take: (changes, snapshot, revision) => this.deliver(() => this.take(changes, snapshot, revision)),
+    });
+    this.lookAtGuard();
+    this.run(this.sayAlive());
+    this.run(this.publishInfo());
+    this.run(this.replication.announceOften());
+    this.run(this.guests.run());
+    this.run(runManagerLoop(this));
+  }
+
+  /** A task that has to go on for the life of the process. */
+  run(task: Task<void>): void {
+    this.start(task, (error) => {
+      if (error !== null) throw error;
+    });
+  }
+
+  read<T>(key: string): { value: T; modRevision: bigint } | null {
+    const entry = this.view.get(key);
+    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+  }
+
+  list<T>(prefix: string): { key: string; value: T; modRevision: bigint }[] {
+    const found = [];
+    for (const [key, entry] of this.view) {
+      if (key.startsWith(prefix)) found.push({ key, value: entry.value as T, modRevision: entry.modRevision });
+    }
+    return found.sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  *commit(compares: SimCompare[], writes: SimWrite[], leadEpoch?: number): Task<SimCommit> {
+    const tag = leadEpoch === undefined ? { node: this.host.name } : { node: this.host.name, leadEpoch };
+    return yield* this.cluster.store.commitTask(this.host.name, compares, writes, limits.etcdCallMs, tag);
+  }
+
+  /** A linearizable read. Raises AppError timeout. */
+  *readNow<T>(key: string): Task<{ value: T; modRevision: bigint } | null> {
+    return yield* this.cluster.store.readTask<T>(this.host.name, key, limits.etcdCallMs);
+  }
+
+  readEpoch(): number | null {
+    return this.epoch;
+  }
+
+  stallView(untilMs: number): void {
+    this.feed.stall(untilMs);
+  }
+
+  ringAll(): void {
+    this.bells.guests.ring();
+    this.bells.manager.ring();
+    this.bells.info.ring();
+  }
+
+  /** guard.json changed: the agent sees it at its next look. */
+  guardChangedSoon(): void {
+    if (this.looking) return;
+    this.looking = true;
+    this.after(this.cluster.dice.between(1, limits.guardLookMs), () => {
+      this.looking = false;
+      this.lookAtGuard();
+      this.ringAll();
+    });
+  }
+
+  end(): void {
+    this.alive = false;
+    this.feed.close();
+    this.host.disk.forgetSessions();
+  }
+
+  crash(why: string): void {
+    if (!this.alive) return;
+    this.cluster.say(`${this.host.name} agent: dies ${why}`);
+    this.end();
+    this.host.agent = null;
+    this.cluster.startAgentLater(this.host, this.cluster.dice.between(500, 4_000));
+  }
+
+  private lookAtGuard(): void {
+    const file = this.host.guardFile;
+    this.epoch = file?.phase === 'serving' ? file.epoch : null;
+  }
+
+  private take(changes: SimChange[], snapshot: boolean, revision: bigint): void {
+    if (snapshot) this.view.clear();
+    let rings = snapshot;
+    for (const { key, entry } of changes) {
+      if (entry === null) this.view.delete(key);
+      else this.view.set(key, entry);
+      if (key.endsWith('/heartbeat')) this.see(key);
+      else rings = true;
+    }
+    this.viewRevision = revision;
+    this.ready = true;
+    if (rings) this.ringAll();
+  }
+
+  private see(key: string): void {
+    const heartbeat = this.read<Heartbeat>(key);
+    if (heartbeat === null) return;
+    const node = key.slice(prefixes.nodes.length, -'/heartbeat'.length);
+    const atBootMs = this.host.bootMs();
+    const before = this.observer.nodes[node];
+    if (before !== undefined && atBootMs - before.lastSightBootMs > suspectAfterMs(this.cluster.timing)) {
+      this.replication.notePeerBack(node);
+    }
+    this.observer = observeHeartbeat(this.observer, node, heartbeat.value, heartbeat.modRevision, atBootMs);
+    this.controllers.forget(node);
+  }
+
+  private *sayAlive(): Task<void> {
+    for (;;) {
+      const running = this.guests.running().length;
+      this.host.agentAlive = { atBootMs: this.host.bootMs(), load: { guestsRunning: running, memoryUsedMb: 0 } };
+      yield* this.sleep(limits.agentAliveMs);
+    }
+  }
+
+  private *publishInfo(): Task<void> {
+    for (;;) {
+      const info = this.describe();
+      const key = keys.nodeInfo(this.host.name);
+      // The real one asks the store each time; what its own view shows is as good and cheaper here.
+      if (JSON.stringify(this.read(key)?.value ?? null) !== JSON.stringify(info)) yield* tryOnce(writeOwned(this, key, info));
+      if (this.ready) yield* tryOnce(this.guests.dropDeletedCopies());
+      yield* this.bells.info.next(this, limits.agentRoundMs);
+    }
+  }
+
+  private describe(): NodeInfo {
+    const { host } = this;
+    return {
+      name: host.name,
+      address: host.name,
+      relayPort: 7711,
+      bootId: host.bootId,
+      accelerator: 'tcg',
+      qemuVersion: 'simulated',
+      cores: 2,
+      memoryMb: this.cluster.swarm.nodeMemoryMb,
+      watchdog: null,
+      primaryCopies: [],
+      problems: host.guardFile === null ? ['its guard has not reported'] : host.guardFile.problems,
+    };
+  }
+}
+
+/** Runs a part whose expected trouble only means that the next round tries again. */
+export function* tryOnce(task: Task<unknown>): Task<void> {
+  try {
+    yield* task;
+  } catch (error) {
+    if (!(error instanceof Error) || error.name !== 'AppError') throw error;
+  }
+}
+
+/** As writeOwnedRecord of programs/agent/world.ts. Raises AppError when four attempts were not enough. */
+export function* writeOwned(agent: AgentProcess, key: string, value: unknown): Task<void> {
+  const text = JSON.stringify(value);
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    const current = yield* agent.readNow(key);
+    if (JSON.stringify(current?.value) === text) return;
+    const outcome = yield* agent.commit([{ key, modRevision: current?.modRevision ?? 0n }], [{ key, value: text }]);
+    if (outcome.kind === 'committed') return;
+  }
+  throw agent.cluster.trouble('conflict', `writing ${key}: four attempts failed`);
+}

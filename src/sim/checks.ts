@@ -1,0 +1,230 @@
+import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
+import { comparePoints } from '#core/guest/guest-record.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import type { HaResource, ManagerRecord, Permit } from '#core/ha/records.ts';
+import { newestPoint } from '#core/storage/manifest.ts';
+import type { Cluster } from '#sim/cluster.ts';
+import { DiskChecks } from '#sim/disk-checks.ts';
+import type { Image, Session } from '#sim/disk.ts';
+import { shortestClaimMs } from '#sim/guard.ts';
+import type { Host, Qemu } from '#sim/host.ts';
+import type { SimChange, SimEntry, WriteTag } from '#sim/store.ts';
+
+export type Violation = { invariant: string; text: string; atMs: number };
+
+/** Clocks are read in steps, and a network is between: what the checkers forgive. */
+const graceMs = 25;
+
+/** The invariants of the fault model that hold at every instant, by name. The first that does not hold ends the run. */
+export class Checks {
+  violation: Violation | null = null;
+  readonly counts = { claims: 0, recoveries: 0, starts: 0, seals: 0, declines: 0, releases: 0, thaws: 0, demotions: 0 };
+  readonly reasons = new Map<number, string>();
+  private readonly cluster: Cluster;
+  private readonly disks: DiskChecks;
+  private readonly heartbeatAtMs = new Map<string, number>();
+  private readonly renewalSentAtMs = new Map<string, number>();
+  /** Config that the last acknowledged edit of a person left. */
+  private readonly configs = new Map<number, string>();
+  private readonly wants = new Map<number, { want: HaResource['want']; sinceMs: number }>();
+
+  constructor(cluster: Cluster) {
+    this.cluster = cluster;
+    this.disks = new DiskChecks(cluster, (invariant, text) => this.fail(invariant, text));
+  }
+
+  fail(invariant: string, text: string): void {
+    this.violation ??= { invariant, text, atMs: this.cluster.engine.nowMs };
+  }
+
+  /** After every event that changed who executes or who may. */
+  checkAll(): void {
+    const executing = new Map<number, string>();
+    for (const host of this.cluster.hosts) {
+      for (const qemu of host.qemus.values()) {
+        if (!host.isExecuting(qemu)) continue;
+        const other = executing.get(qemu.vmid);
+        if (other !== undefined)
+          this.fail('S1', `guest ${qemu.vmid} executes on ${other} and on ${host.name} at the same instant`);
+        executing.set(qemu.vmid, host.name);
+        this.checkGrant(host, qemu);
+        if (host.watchdog === null) this.fail('S14', `guest ${qemu.vmid} executes on ${host.name} and no watchdog is open there`);
+      }
+    }
+  }
+
+  private checkGrant(host: Host, qemu: Qemu): void {
+    const permit = this.cluster.store.read<Permit>(keys.nodePermit(host.name))?.value;
+    if (permit?.state !== 'granted' || permit.epoch !== qemu.nodeEpoch) {
+      const says = permit === undefined ? 'nothing' : `${permit.state} ${permit.epoch}`;
+      this.fail('S2', `guest ${qemu.vmid} executes on ${host.name} under epoch ${qemu.nodeEpoch}, the store says ${says}`);
+    }
+    const record = this.cluster.store.read<GuestRecord>(keys.guest(qemu.vmid))?.value;
+    if (record === undefined) return this.fail('S2', `guest ${qemu.vmid} executes on ${host.name} and is deleted`);
+    if (record.home !== host.name || record.generation !== qemu.generation) {
+      const is = `${record.home} at generation ${record.generation}`;
+      this.fail('S2', `guest ${qemu.vmid} executes on ${host.name} as generation ${qemu.generation}, its home is ${is}`);
+    }
+  }
+
+  /** A commit that took effect. */
+  noteApply(changes: SimChange[], before: Map<string, SimEntry | null>, tag: WriteTag): void {
+    const { leadEpoch } = tag;
+    const manager = this.cluster.store.read<ManagerRecord>(keys.manager)?.value;
+    if (leadEpoch !== undefined && (manager?.epoch !== leadEpoch || manager.node !== tag.node)) {
+      this.fail(
+        'S5',
+        `a write of ${tag.node}'s lead ${leadEpoch} took effect while ${manager?.node} leads under ${manager?.epoch}`,
+      );
+    }
+    for (const { key, entry } of changes) {
+      const old = before.get(key) ?? null;
+      if (key.endsWith('/heartbeat')) this.noteHeartbeat(key, tag);
+      else if (key.endsWith('/permit'))
+        this.notePermit(key, old?.value as Permit | undefined, entry?.value as Permit | undefined);
+      else if (key.startsWith(prefixes.guests)) this.noteGuest(old, entry, tag);
+      else if (key.startsWith(prefixes.haResources)) this.noteWant(entry?.value as HaResource | undefined);
+    }
+  }
+
+  private noteHeartbeat(key: string, tag: WriteTag): void {
+    this.heartbeatAtMs.set(nodeOf(key), this.cluster.engine.nowMs);
+    this.renewalSentAtMs.set(nodeOf(key), tag.sentAtMs ?? 0);
+  }
+
+  private notePermit(key: string, old: Permit | undefined, next: Permit | undefined): void {
+    const node = nodeOf(key);
+    const host = this.cluster.host(node);
+    if (old !== undefined && next !== undefined && next.epoch <= old.epoch)
+      this.fail('S2', `${node} gets epoch ${next.epoch} after ${old.epoch}`);
+    if (next === undefined) return this.fail('S3', `the permit of ${node} is deleted`);
+    if (old?.state === 'granted' && next.state === 'granted' && old.bootId === host.bootId) {
+      this.fail('S3', `${node} takes a new epoch while its boot ${old.bootId} still holds the old one`);
+    }
+    if (next.state !== 'revoked') return;
+    this.checkProof(host, next);
+  }
+
+  private checkProof(host: Host, permit: Extract<Permit, { state: 'revoked' }>): void {
+    const { proof } = permit;
+    const { nowMs } = this.cluster.engine;
+    const seenAtMs = this.heartbeatAtMs.get(host.name) ?? 0;
+    if (proof.kind === 'silence') {
+      this.counts.claims += 1;
+      const silentMs = nowMs - seenAtMs;
+      const neededMs = shortestClaimMs(this.cluster.timing);
+      if (silentMs < neededMs - graceMs) {
+        this.fail(
+          'S3',
+          `${host.name} is claimed ${Math.round(silentMs)} ms after its last renewal, ${Math.round(neededMs)} ms are needed`,
+        );
+      }
+    } else if (proof.kind === 'power-off') {
+      this.counts.claims += 1;
+      if (host.powered && host.bootedAtMs < seenAtMs) this.fail('S3', `${host.name} is claimed as powered off and has power`);
+    } else if (proof.kind === 'released') {
+      this.counts.releases += 1;
+      if (host.groups.size > 0) this.fail('S3', `${host.name} gave its permit back with ${host.groups.size} groups left`);
+    }
+  }
+
+  private noteGuest(old: SimEntry | null, entry: SimEntry | null, tag: WriteTag): void {
+    const before = old?.value as GuestRecord | undefined;
+    const next = entry?.value as GuestRecord | undefined;
+    this.disks.noteHome(before, next);
+    if (next === undefined) return;
+    const { vmid } = next;
+    const config = JSON.stringify(next.config);
+    if (tag.node === 'person') this.configs.set(vmid, config);
+    else if (this.configs.get(vmid) !== config) this.fail('S4', `${tag.node} undoes an acknowledged edit of guest ${vmid}`);
+    if (before === undefined) return;
+    if (next.declined !== undefined && next.order === null && before.order !== null) this.counts.declines += 1;
+    if (next.generation < before.generation) this.fail('S5', `guest ${vmid} goes back to generation ${next.generation}`);
+    if (next.home !== before.home || next.generation !== before.generation) this.checkTakeover(before, next);
+    const isOrder = next.order !== null && JSON.stringify(next.order) !== JSON.stringify(before.order);
+    if (isOrder && next.order?.kind === 'run' && tag.leadEpoch !== undefined) this.checkWant(vmid, 'is ordered to run', 0);
+  }
+
+  private checkTakeover(before: GuestRecord, next: GuestRecord): void {
+    this.counts.recoveries += 1;
+    const permit = this.cluster.store.read<Permit>(keys.nodePermit(before.home))?.value;
+    const declined = before.order === null && before.declined?.at(-1)?.node === before.home;
+    if (permit?.state !== 'revoked' && !declined) {
+      this.fail('S3', `guest ${next.vmid} goes from ${before.home} to ${next.home} and ${before.home} holds its permit`);
+    }
+    const promote = next.order?.promote ?? null;
+    const refused = before.declined?.findLast((copy) => copy.node === next.home);
+    if (promote !== null && refused !== undefined && comparePoints(promote, refused.point) <= 0) {
+      this.fail('S6', `guest ${next.vmid} is placed on the copy that ${next.home} has declined`);
+    }
+  }
+
+  private noteWant(resource: HaResource | undefined): void {
+    if (resource === undefined) return;
+    const known = this.wants.get(resource.vmid);
+    if (known?.want === resource.want) return;
+    this.wants.set(resource.vmid, { want: resource.want, sinceMs: this.cluster.engine.nowMs });
+  }
+
+  private checkWant(vmid: number, what: string, forgivenMs: number): void {
+    const known = this.wants.get(vmid);
+    if (known === undefined || known.want === 'started') return;
+    const sinceMs = this.cluster.engine.nowMs - known.sinceMs;
+    if (sinceMs > forgivenMs)
+      this.fail('S11', `guest ${vmid} ${what}, ${Math.round(sinceMs)} ms after it was wanted ${known.want}`);
+  }
+
+  noteStart(host: Host, qemu: Qemu): void {
+    this.counts.starts += 1;
+    // From the last look at the store until the first instruction QEMU is loaded; what is wanted meanwhile stops it right after.
+    this.checkWant(qemu.vmid, `starts on ${host.name}`, startForgivenMs);
+  }
+
+  /** The guard pets. While guests execute, only a renewal that is in the store and was sent within soft may carry that. */
+  notePet(host: Host): void {
+    const executes = [...host.qemus.values()].some((qemu) => host.isExecuting(qemu));
+    if (!executes) return;
+    const { softMs, clockRatePercent } = this.cluster.timing;
+    const ageMs = this.cluster.engine.nowMs - (this.renewalSentAtMs.get(host.name) ?? 0);
+    if (ageMs <= softMs / (1 - clockRatePercent / 100) + graceMs) return;
+    this.fail('S14', `${host.name} is petted while guests execute, ${Math.round(ageMs)} ms after its newest renewal was sent`);
+  }
+
+  noteDefer(vmid: number, because: string): void {
+    this.reasons.set(vmid, because);
+  }
+
+  notePoint(vmid: number, point: ReplicaPoint, image: Image): void {
+    this.disks.notePoint(vmid, point, image);
+  }
+
+  noteSeal(host: Host, session: Session, askedAtMs: number): void {
+    this.counts.seals += 1;
+    this.disks.checkSeal(host, session, askedAtMs);
+  }
+
+  noteWrite(host: Host, qemu: Qemu): void {
+    this.disks.noteWrite(host, qemu);
+  }
+
+  noteDisk(host: Host, vmid: number, what: string): void {
+    if (what === 'demoted') this.counts.demotions += 1;
+    this.disks.checkDisk(host, vmid, what);
+  }
+
+  /** True when `host` holds a whole, undeclined copy that a recovery could use. */
+  hasUsableCopy(host: Host, record: GuestRecord): boolean {
+    const manifest = host.disk.manifest(record.vmid);
+    const newest = manifest === null || manifest.role !== 'replica' ? null : newestPoint(manifest);
+    if (newest === null || host.disk.isDamaged(record.vmid)) return false;
+    const declined = record.declined?.findLast((copy) => copy.node === host.name);
+    return declined === undefined || comparePoints(newest, declined.point) > 0;
+  }
+}
+
+/** Longest simulated way from the last look before a start to the guest's first instruction. */
+const startForgivenMs = 16_000;
+
+function nodeOf(key: string): string {
+  return key.slice(prefixes.nodes.length).split('/')[0] ?? '';
+}

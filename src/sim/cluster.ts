@@ -1,0 +1,191 @@
+import { AppError, type ErrorKind } from '#base/error.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { HaResource } from '#core/ha/records.ts';
+import type { Timing } from '#core/ha/timing.ts';
+import { AgentProcess } from '#sim/agent.ts';
+import { Checks } from '#sim/checks.ts';
+import { blockCount, SimDisk } from '#sim/disk.ts';
+import { Dice, Engine } from '#sim/engine.ts';
+import { GuardProcess } from '#sim/guard.ts';
+import { Host, type Qemu } from '#sim/host.ts';
+import { Network } from '#sim/network.ts';
+import type { ProcessWorld } from '#sim/process.ts';
+import type { Rules } from '#sim/rules.ts';
+import { SimStore } from '#sim/store.ts';
+import type { Swarm } from '#sim/swarm.ts';
+
+export type StoryLine = { atMs: number; text: string };
+
+/** A told story is cut at its beginning. */
+const storyLines = 600;
+
+/** Everything of one simulated cluster. */
+export class Cluster {
+  readonly engine = new Engine();
+  readonly dice: Dice;
+  readonly network: Network;
+  readonly store: SimStore;
+  readonly hosts: Host[];
+  readonly checks: Checks;
+  readonly swarm: Swarm;
+  readonly rules: Rules;
+  readonly timing: Timing;
+  story: StoryLine[] = [];
+  vmids: number[] = [];
+  private writes = 0;
+  private nextVmid = 100;
+  private readonly startingGuards = new Set<Host>();
+  private dirty = true;
+
+  constructor(seed: number, swarm: Swarm, rules: Rules) {
+    this.swarm = swarm;
+    this.rules = rules;
+    this.timing = swarm.timing;
+    this.dice = new Dice(seed);
+    this.network = new Network(this.engine, this.dice, swarm.jitterMs);
+    const r = swarm.timing.clockRatePercent / 100;
+    this.hosts = Array.from({ length: swarm.nodes }, (_, index) => this.makeHost(`n${index + 1}`, r));
+    this.store = new SimStore(this.engine, this.dice, this.network, this.hosts);
+    this.checks = new Checks(this);
+    this.store.onApply = (changes, before, tag) => {
+      this.checks.noteApply(changes, before, tag);
+      this.touch();
+    };
+  }
+
+  host(name: string): Host {
+    const found = this.hosts.find((host) => host.name === name);
+    if (found === undefined) throw new RangeError(`no node ${name}`);
+    return found;
+  }
+
+  say(text: string): void {
+    this.story.push({ atMs: this.engine.nowMs, text });
+    if (this.story.length > 2 * storyLines) this.story = this.story.slice(-storyLines);
+  }
+
+  trouble(kind: ErrorKind, text: string): AppError {
+    return new AppError(kind, text);
+  }
+
+  /** Who executes, or who may, has changed: the checkers look after this event. */
+  touch(): void {
+    this.dirty = true;
+  }
+
+  /** Runs until `untilMs` of true time, or the first violation. */
+  runUntil(untilMs: number): void {
+    while (this.checks.violation === null && this.engine.step(untilMs)) {
+      if (!this.dirty) continue;
+      this.dirty = false;
+      this.checks.checkAll();
+    }
+  }
+
+  processWorld(host: Host, crashChance: number, onCrash: () => void): ProcessWorld {
+    return {
+      engine: this.engine,
+      stillUntilMs: () => host.stillUntilMs,
+      rate: host.rate,
+      crashNow: () => crashChance > 0 && this.dice.yes(crashChance),
+      onCrash,
+    };
+  }
+
+  startGuardLater(host: Host, afterMs: number): void {
+    if (this.startingGuards.has(host)) return;
+    this.startingGuards.add(host);
+    const { boots } = host;
+    this.engine.after(afterMs, () => {
+      this.startingGuards.delete(host);
+      if (host.powered && host.boots === boots && host.guard === null) host.guard = new GuardProcess(this, host);
+    });
+  }
+
+  isGuardComing(host: Host): boolean {
+    return this.startingGuards.has(host);
+  }
+
+  startAgentLater(host: Host, afterMs: number): void {
+    const { boots } = host;
+    this.engine.after(afterMs, () => {
+      if (host.powered && host.boots === boots && host.agent === null) host.agent = new AgentProcess(this, host);
+    });
+  }
+
+  /** A person makes a guest: its disks, then its record, as the agent's request does. */
+  createGuest(host: Host): void {
+    const vmid = this.nextVmid;
+    this.nextVmid += 1;
+    this.vmids.push(vmid);
+    host.disk.create(vmid);
+    const record: GuestRecord = {
+      vmid,
+      name: `guest${vmid}`,
+      config: { cores: 1, memoryMb: 1_024, disks: [], nics: [], boot: null },
+      home: host.name,
+      generation: 1,
+      order: null,
+    };
+    const resource: HaResource = { vmid, want: 'started', maxDataAgeMs: null };
+    this.say(`a person creates guest ${vmid} on ${host.name}`);
+    this.store.write(
+      [
+        { key: keys.guest(vmid), value: JSON.stringify(record) },
+        { key: keys.haResource(vmid), value: JSON.stringify(resource) },
+      ],
+      { node: 'person' },
+    );
+  }
+
+  /** The guest writes to its disk as long as it executes. */
+  writeSoon(host: Host, qemu: Qemu): void {
+    this.engine.after(this.dice.between(1, 2 * this.swarm.writesMs), () => {
+      if (!qemu.alive) return;
+      if (host.isExecuting(qemu)) {
+        this.writes += 1;
+        const block = this.dice.whole(0, blockCount - 1);
+        host.disk.write(qemu.vmid, block, this.writes);
+        for (const bitmap of qemu.bitmaps.values()) bitmap.add(block);
+        this.checks.noteWrite(host, qemu);
+      }
+      this.writeSoon(host, qemu);
+    });
+  }
+
+  /** `tell` gets the power that the controller reports; null: it took an order, or nobody answered. */
+  askController(node: string, action: 'read' | 'off' | 'on', tell: (power: 'on' | 'off' | null) => void): void {
+    const host = this.host(node);
+    const late = this.dice.yes(0.1) ? this.dice.between(800, 3_500) : 0;
+    this.engine.after(this.dice.between(30, 400) + late, () => {
+      if (!host.plugged) return this.engine.after(4_000, () => tell(null));
+      if (action === 'off') host.powerOff('cut by its controller');
+      if (action === 'on') host.powerOn(this.dice.between(4_000, 20_000));
+      const lies = this.swarm.unsafe.lyingControllers;
+      const power = host.powered && !lies ? 'on' : 'off';
+      this.engine.after(this.dice.between(10, 100), () => tell(action === 'read' ? power : null));
+    });
+  }
+
+  private makeHost(name: string, r: number): Host {
+    const rate = this.dice.pick([1 - r, 1 + r, this.dice.between(1 - r, 1 + r)]);
+    const disk = new SimDisk(name);
+    disk.demoteRule = this.rules.demote;
+    const host = new Host(name, rate, disk, {
+      engine: this.engine,
+      dice: this.dice,
+      timing: this.timing,
+      say: (text) => this.say(text),
+      touch: () => this.touch(),
+      boot: (booted) => {
+        this.startGuardLater(booted, this.dice.between(50, 500));
+        this.startAgentLater(booted, this.dice.between(200, 2_000));
+      },
+      quick: { freezeMs: 60, killMs: 60 },
+    });
+    host.watchdogKind = this.swarm.unsafe.watchdog;
+    disk.onChange = (vmid, what) => this.checks.noteDisk(host, vmid, what);
+    return host;
+  }
+}

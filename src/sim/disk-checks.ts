@@ -1,0 +1,126 @@
+import { comparePoints, type GuestRecord, type ReplicaPoint } from '#core/guest/guest-record.ts';
+import { keys } from '#core/ha/keys.ts';
+import { formatPoint } from '#core/replica/send-plan.ts';
+import { newestPoint, tailName } from '#core/storage/manifest.ts';
+import type { Cluster } from '#sim/cluster.ts';
+import type { Image, Session } from '#sim/disk.ts';
+import type { Host, Qemu } from '#sim/host.ts';
+
+type Home = { node: string; generation: number; untilMs: number };
+type Seen = { role: 'primary' | 'replica'; newest: ReplicaPoint | null };
+
+/** Points whose true image is remembered, for each guest. */
+const keptImages = 500;
+
+/** What must hold of disks: S6 (prefix of the one history), S7 (nothing written is lost), S8 (stale senders), S9 (the common base). */
+export class DiskChecks {
+  private readonly cluster: Cluster;
+  private readonly fail: (invariant: string, text: string) => void;
+  private readonly homes = new Map<number, Home[]>();
+  private readonly images = new Map<number, Map<string, Image>>();
+  /** What each node's own guest had written when it last wrote, for each generation that was written there. */
+  private readonly owned = new Map<string, Map<number, Image>>();
+  private readonly seen = new Map<string, Seen>();
+
+  constructor(cluster: Cluster, fail: (invariant: string, text: string) => void) {
+    this.cluster = cluster;
+    this.fail = fail;
+  }
+
+  noteHome(before: GuestRecord | undefined, next: GuestRecord | undefined): void {
+    const vmid = next?.vmid ?? before?.vmid;
+    if (vmid === undefined) return;
+    const homes = this.homes.get(vmid) ?? [];
+    const last = homes.at(-1);
+    if (next !== undefined && last?.node === next.home && last.generation === next.generation) return;
+    if (last !== undefined) last.untilMs = this.cluster.engine.nowMs;
+    if (next !== undefined) homes.push({ node: next.home, generation: next.generation, untilMs: Number.POSITIVE_INFINITY });
+    this.homes.set(vmid, homes.slice(-20));
+  }
+
+  notePoint(vmid: number, point: ReplicaPoint, image: Image): void {
+    const images = this.images.get(vmid) ?? new Map<string, Image>();
+    images.set(formatPoint(point), image);
+    if (images.size > keptImages) images.delete(images.keys().next().value ?? '');
+    this.images.set(vmid, images);
+  }
+
+  noteWrite(host: Host, qemu: Qemu): void {
+    const key = `${host.name} ${qemu.vmid}`;
+    const generations = this.owned.get(key) ?? new Map<number, Image>();
+    generations.set(qemu.generation, host.disk.top(qemu.vmid));
+    this.owned.set(key, generations);
+  }
+
+  checkSeal(host: Host, session: Session, askedAtMs: number): void {
+    const { vmid, sender, point } = session;
+    const name = `point ${formatPoint(point)} of guest ${vmid}`;
+    const home = this.homes.get(vmid)?.findLast((entry) => entry.node === sender && entry.generation === point.generation);
+    if (home === undefined || home.untilMs < askedAtMs) {
+      this.fail('S8', `${host.name} takes in ${name} from ${sender}, which is no longer its home`);
+    }
+    const truth = this.images.get(vmid)?.get(formatPoint(point));
+    if (truth !== undefined && !sameImage(truth, host.disk.top(vmid))) {
+      this.fail(
+        'S6',
+        `${name} on ${host.name} is not what the guest's disk was: ${host.disk.top(vmid).join()} for ${truth.join()}`,
+      );
+    }
+  }
+
+  /** After each commit of a manifest. */
+  checkDisk(host: Host, vmid: number, what: string): void {
+    const key = `${host.name} ${vmid}`;
+    const manifest = host.disk.manifest(vmid);
+    const before = this.seen.get(key);
+    if (manifest === null) {
+      if (this.cluster.store.read(keys.guestTombstone(vmid)) === null) {
+        if (this.owned.has(key))
+          this.fail('S7', `the copy of guest ${vmid} on ${host.name} is removed and the guest was not deleted`);
+      }
+      this.owned.delete(key);
+      this.seen.delete(key);
+      return;
+    }
+    const newest = newestPoint(manifest);
+    const now: Seen = { role: manifest.role, newest: newest && { generation: newest.generation, seq: newest.seq } };
+    if (before?.role === 'replica' && before.newest !== null && now.role === 'replica') {
+      const gone = now.newest === null || comparePoints(now.newest, before.newest) < 0;
+      if (gone)
+        this.fail('S6', `the copy of guest ${vmid} on ${host.name} goes back from ${formatPoint(before.newest)} (${what})`);
+      if (what === 'thinned' && (now.newest === null || comparePoints(now.newest, before.newest) !== 0)) {
+        this.fail('S9', `thinning the copy of guest ${vmid} on ${host.name} took its newest point`);
+      }
+    }
+    this.seen.set(key, now);
+    if (what === 'thinned' || what.startsWith('promoted')) this.checkTop(host, vmid, what);
+    this.checkOwned(host, vmid, what);
+  }
+
+  private checkTop(host: Host, vmid: number, what: string): void {
+    const manifest = host.disk.manifest(vmid);
+    const point = manifest?.role === 'primary' ? manifest.promotedFrom : manifest && newestPoint(manifest);
+    if (point === null || point === undefined) return;
+    const truth = this.images.get(vmid)?.get(formatPoint(point));
+    if (truth === undefined || sameImage(truth, host.disk.imageAt(vmid, point.depths))) return;
+    this.fail('S6', `point ${formatPoint(point)} of guest ${vmid} on ${host.name} has changed (${what})`);
+  }
+
+  private checkOwned(host: Host, vmid: number, what: string): void {
+    const { disk } = host;
+    const manifest = disk.manifest(vmid);
+    if (manifest === null) return;
+    for (const [generation, image] of this.owned.get(`${host.name} ${vmid}`) ?? []) {
+      const tail = manifest.leftBehind.find((entry) => entry.name === tailName(generation));
+      const own = manifest.role === 'primary' && manifest.generation === generation;
+      const held = own ? disk.top(vmid) : tail === undefined ? null : disk.imageAt(vmid, tail.depths);
+      if (held !== null && sameImage(held, image)) continue;
+      const how = held === null ? 'are in no kept copy or tail' : `read as ${held.join()} for ${image.join()}`;
+      this.fail('S7', `writes of guest ${vmid}, generation ${generation}, on ${host.name} ${how} (${what})`);
+    }
+  }
+}
+
+function sameImage(a: Image, b: Image): boolean {
+  return a.length === b.length && a.every((write, block) => write === b[block]);
+}

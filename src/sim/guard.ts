@@ -1,0 +1,185 @@
+import { limits } from '#base/limits.ts';
+import { describeGuard } from '#core/ha/guard-report.ts';
+import type { GuardEffect, GuardFacts, GuardState, StoreAnswer, WatchdogFact } from '#core/ha/guard-state.ts';
+import { limitOf } from '#core/ha/guard-steps.ts';
+import { readSight } from '#core/ha/guard-store.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { Timing } from '#core/ha/timing.ts';
+import type { Cluster } from '#sim/cluster.ts';
+import type { Host } from '#sim/host.ts';
+import { Process } from '#sim/process.ts';
+
+/** As in the guard's own loop: between two looks while something is to be confirmed in milliseconds. */
+const shortTickMs = 20;
+
+/** The guard program of one boot: the loop of programs/guard around the real rules. */
+export class GuardProcess extends Process {
+  state: GuardState;
+  stop = false;
+  handOver = false;
+  /** The next step is paused for this long between its plan and its orders. */
+  pauseInsideMs = 0;
+  private answer: StoreAnswer | null = null;
+  private fact: WatchdogFact = { kind: 'closed' };
+  private turn = 0;
+  private written = '';
+  private readonly cluster: Cluster;
+  private readonly host: Host;
+
+  constructor(cluster: Cluster, host: Host) {
+    super(cluster.processWorld(host, 0, () => {}));
+    this.cluster = cluster;
+    this.host = host;
+    this.state = cluster.rules.startGuard(cluster.timing, host.bootMs());
+    this.step();
+  }
+
+  private ring(): void {
+    this.deliver(() => this.step());
+  }
+
+  private step(): void {
+    this.turn += 1;
+    const turn = this.turn;
+    const facts = this.facts();
+    const nowBootMs = this.host.bootMs();
+    const plan = this.cluster.rules.planGuard(this.state, facts, nowBootMs);
+    this.answer = null;
+    this.state = plan.next;
+    for (const because of plan.because) this.cluster.say(`${this.host.name} guard: ${because}`);
+    const act = () => {
+      if (!this.perform(plan.effects)) return;
+      this.report(facts);
+      this.after(this.nextWaitMs(), () => {
+        if (this.turn === turn) this.step();
+      });
+    };
+    if (this.pauseInsideMs > 0) {
+      // The orders will be older than the clock.
+      this.pausedUntilMs = this.cluster.engine.nowMs + this.pauseInsideMs;
+      this.pauseInsideMs = 0;
+    }
+    this.deliver(act);
+  }
+
+  private facts(): GuardFacts {
+    const { host } = this;
+    if (host.watchdogBroken && this.fact.kind === 'open') this.fact = { kind: 'failed', problem: 'the device does not answer' };
+    return {
+      self: { node: host.name, bootId: host.bootId, timing: this.cluster.timing },
+      wallMs: host.wallMs(),
+      answer: this.answer,
+      groups: [...host.groups].map(([epoch, { frozen }]) => ({ epoch, frozen, populated: host.isPopulated(epoch) })),
+      watchdog: this.fact,
+      agent: host.agentAlive,
+      releaseAsked: host.releaseAsked,
+      stop: this.stop,
+      handOver: this.handOver,
+    };
+  }
+
+  /** False: the guard has ended. */
+  private perform(effects: GuardEffect[]): boolean {
+    for (const effect of effects) {
+      if ('notAfterBootMs' in effect && effect.notAfterBootMs !== null && this.host.bootMs() >= effect.notAfterBootMs) continue;
+      if (effect.kind === 'exit') {
+        this.end();
+        return false;
+      }
+      this.performOne(effect);
+    }
+    return true;
+  }
+
+  private performOne(effect: Exclude<GuardEffect, { kind: 'exit' }>): void {
+    const { host } = this;
+    switch (effect.kind) {
+      case 'open-watchdog':
+        this.fact = { kind: 'open', timeoutMs: this.cluster.timing.watchdogMs, stuckArmed: false };
+        host.pet();
+        this.cluster.checks.notePet(host);
+        return;
+      case 'pet':
+        if (!host.watchdogBroken) host.pet();
+        this.cluster.checks.notePet(host);
+        return;
+      case 'disarm':
+        this.fact = { kind: 'closed' };
+        host.watchdog = null;
+        return this.cluster.touch();
+      case 'create-group':
+        if (!host.groups.has(effect.epoch)) host.groups.set(effect.epoch, { frozen: false, freezing: false });
+        return;
+      case 'freeze':
+        return host.freeze(effect.epoch);
+      case 'thaw':
+        return host.thaw(effect.epoch);
+      case 'kill':
+        return host.killGroup(effect.epoch);
+      case 'remove-group':
+        if (!host.isPopulated(effect.epoch)) host.groups.delete(effect.epoch);
+        return;
+      case 'look':
+      case 'commit':
+        return this.send(effect);
+    }
+  }
+
+  private send(effect: Extract<GuardEffect, { kind: 'look' | 'commit' }>): void {
+    const { store } = this.cluster;
+    const { name } = this.host;
+    const deadlineMs = effect.deadlineMs / this.host.rate;
+    const give = (answer: StoreAnswer) =>
+      this.deliver(() => {
+        this.answer = answer;
+        this.ring();
+      });
+    const failed: StoreAnswer = { kind: 'failed', problem: 'no answer' };
+    if (effect.kind === 'look') {
+      const wanted = [keys.nodePermit(name), keys.nodeHeartbeat(name), keys.nodeRelease(name)];
+      store.fetch(name, wanted, deadlineMs, (outcome) => {
+        if (!outcome.ok) return give(failed);
+        const entries = outcome.value.map(({ key, text, modRevision }) => ({ key, value: text, modRevision }));
+        give({ kind: 'sight', sight: readSight(name, entries) });
+      });
+      return;
+    }
+    const tag = { node: name, sentAtMs: this.cluster.engine.nowMs };
+    store.commit(name, effect.compares, effect.writes, deadlineMs, tag, (outcome) => {
+      give(outcome.kind === 'maybe' ? failed : outcome);
+    });
+  }
+
+  /** guard.json. */
+  private report(facts: GuardFacts): void {
+    const report = describeGuard(this.state, facts, null, this.host.bootMs());
+    const text = JSON.stringify(report);
+    if (text === this.written) return;
+    this.written = text;
+    this.host.guardFile = report;
+    this.host.agent?.guardChangedSoon();
+  }
+
+  private nextWaitMs(): number {
+    const { mode } = this.state;
+    const { timing, swarm } = this.cluster;
+    const nowBootMs = this.host.bootMs();
+    if (mode.kind === 'serving') return Math.min(swarm.guardTickMs, Math.max(0, limitOf(mode.renewedBootMs, timing) - nowBootMs));
+    if (mode.kind === 'freezing' || mode.kind === 'clearing' || mode.kind === 'releasing') return shortTickMs;
+    return limits.guardTickMs;
+  }
+
+  private end(): void {
+    this.alive = false;
+    if (this.host.guard === this) this.host.guard = null;
+    const clean = this.stop;
+    this.cluster.say(`${this.host.name} guard: ended (${clean ? 'clean stop' : 'hand-over'})`);
+    // A service that was stopped is started again by hand; a successor comes with the upgrade.
+    this.cluster.startGuardLater(this.host, clean ? 20_000 : this.cluster.dice.between(100, 1_500));
+  }
+}
+
+/** The claim time of a profile in true time on the fastest clock. */
+export function shortestClaimMs(timing: Timing): number {
+  return timing.claimMs * (1 - timing.clockRatePercent / 100);
+}

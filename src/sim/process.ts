@@ -1,0 +1,111 @@
+import type { Engine } from '#sim/engine.ts';
+
+/**
+ * The programs of a node are written as generators that yield at each point where the real ones await: between any two of those the
+ * process may be paused, or die and never go on.
+ */
+export type Outcome<T = unknown> = { ok: true; value: T } | { ok: false; error: unknown };
+export type Wait = (resume: (outcome: Outcome) => void) => void;
+export type Task<T> = Generator<Wait, T, Outcome>;
+
+/** Yields until `start` calls back, and gives its value or raises its error. */
+export function* wait<T>(start: (resume: (outcome: Outcome<T>) => void) => void): Task<T> {
+  const outcome = yield start as Wait;
+  if (!outcome.ok) throw outcome.error;
+  return outcome.value as T;
+}
+
+export type ProcessWorld = {
+  engine: Engine;
+  /** True time until which the whole machine stands still. */
+  stillUntilMs: () => number;
+  /** Rate of the machine's clock against true time. */
+  rate: number;
+  /** Asked at each step of a task: true kills the process right there. */
+  crashNow: () => boolean;
+  onCrash: () => void;
+};
+
+/** One process of a node: it may be paused and die; what is delivered to it meanwhile waits or is lost. */
+export class Process {
+  alive = true;
+  pausedUntilMs = 0;
+  readonly world: ProcessWorld;
+
+  constructor(world: ProcessWorld) {
+    this.world = world;
+  }
+
+  /** Hands something to the process: at once, after its pause, or never. */
+  deliver(run: () => void): void {
+    if (!this.alive) return;
+    const untilMs = Math.max(this.pausedUntilMs, this.world.stillUntilMs());
+    if (this.world.engine.nowMs < untilMs) this.world.engine.at(untilMs, () => this.deliver(run));
+    else run();
+  }
+
+  /** Calls back after `waitMs` of the machine's own clock. */
+  after(waitMs: number, run: () => void): void {
+    this.world.engine.after(waitMs / this.world.rate, () => this.deliver(run));
+  }
+
+  *sleep(waitMs: number): Task<void> {
+    yield* wait<void>((resume) => this.after(waitMs, () => resume({ ok: true, value: undefined })));
+  }
+
+  /** Starts a task. `onEnd` gets its error, null when it ended well. */
+  start(task: Task<void>, onEnd: (error: unknown) => void): void {
+    const advance = (outcome: Outcome): void => {
+      this.deliver(() => {
+        if (this.world.crashNow()) return this.world.onCrash();
+        let step;
+        try {
+          step = task.next(outcome);
+        } catch (error) {
+          onEnd(error ?? 'failed');
+          return;
+        }
+        if (step.done === true) onEnd(null);
+        else step.value(once(advance));
+      });
+    };
+    advance({ ok: true, value: undefined });
+  }
+}
+
+function once(resume: (outcome: Outcome) => void): (outcome: Outcome) => void {
+  let used = false;
+  return (outcome) => {
+    if (used) return;
+    used = true;
+    resume(outcome);
+  };
+}
+
+/** The bell of the agent's loops: keeps one ring for a waiter that comes late. */
+export class SimBell {
+  private rung = false;
+  private wake: (() => void) | null = null;
+
+  ring(): void {
+    this.rung = true;
+    this.wake?.();
+  }
+
+  *next(process: Process, waitMs: number): Task<void> {
+    if (!this.rung) {
+      yield* wait<void>((resume) => {
+        const done = () => {
+          this.wake = null;
+          resume({ ok: true, value: undefined });
+        };
+        this.wake = done;
+        process.after(waitMs, () => {
+          if (this.wake === done) done();
+        });
+      });
+    }
+    this.wake = null;
+    this.rung = false;
+  }
+}

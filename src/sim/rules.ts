@@ -1,0 +1,48 @@
+import { type GuestPlanFacts, planGuestAction, type GuestAction } from '#core/guest/guest-plan.ts';
+import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
+import { type LeadDecision, type LeadFacts, type LeadTiming, planLead } from '#core/ha/lead.ts';
+import { type ManagerFacts, type ManagerPlan, planManagerRound } from '#core/ha/manager-plan.ts';
+import { demoteToReplica, type Manifest } from '#core/storage/manifest.ts';
+
+/**
+ * What decides in the simulated cluster: the very functions that ship. The switches stand for steps of the programs around them.
+ * Whoever checks the checkers puts a broken one in its place.
+ */
+export type Rules = {
+  planGuard: typeof planGuard;
+  startGuard: typeof startGuard;
+  planManagerRound: (facts: ManagerFacts, nowBootMs: number, nowWallMs: number) => ManagerPlan;
+  planLead: (facts: LeadFacts, timing: LeadTiming) => LeadDecision;
+  planGuestAction: (facts: GuestPlanFacts) => GuestAction;
+  demote: (manifest: Manifest, untilAtMs: number | null) => Manifest;
+  /** The agent reads the record and its permit once more right before a start. */
+  confirmOrder: boolean;
+  /** Writes of a manager compare the lead. */
+  compareLead: boolean;
+  /** A claim compares the heartbeat that it took for silent, and the permit. */
+  compareClaim: boolean;
+  /** Orders compare the guest's record. */
+  compareGuest: boolean;
+  /** A receiver asks the store whether the sender is the guest's home, before a point and before it counts. */
+  authorize: boolean;
+  /** A start waits for the cgroup of its epoch instead of running outside of it. */
+  epochGroups: boolean;
+  /** A cycle that failed gives its blocks back to the bitmap. */
+  settleBitmaps: boolean;
+};
+
+export const shippedRules: Rules = {
+  planGuard,
+  startGuard,
+  planManagerRound,
+  planLead,
+  planGuestAction,
+  demote: demoteToReplica,
+  confirmOrder: true,
+  compareLead: true,
+  compareClaim: true,
+  compareGuest: true,
+  authorize: true,
+  epochGroups: true,
+  settleBitmaps: true,
+};

@@ -1,0 +1,246 @@
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { keys } from '#core/ha/keys.ts';
+import { Cluster, type StoryLine } from '#sim/cluster.ts';
+import type { Violation } from '#sim/checks.ts';
+import { Dice } from '#sim/engine.ts';
+import { beginFault, healNodes, setWant } from '#sim/faults.ts';
+import type { Host } from '#sim/host.ts';
+import { canRun, isExecutingOn, listStaleCopies, listTroubles } from '#sim/liveness.ts';
+import { type Rules, shippedRules } from '#sim/rules.ts';
+import { chooseFaults, chooseSwarm, type Fault, type Swarm } from '#sim/swarm.ts';
+
+export type RunOptions = {
+  seed: number;
+  hours: number;
+  swarm?: Swarm;
+  rules?: Rules;
+  /** Which faults of the run to leave out, by their number; for finding out which ones matter. */
+  without?: ReadonlySet<number>;
+};
+
+export type RunResult = {
+  seed: number;
+  hours: number;
+  rounds: number;
+  events: number;
+  violation: Violation | null;
+  story: StoryLine[];
+  faults: number;
+  counts: Cluster['checks']['counts'] & { elections: number; boots: number };
+  /** Longest seen times of the directed rounds, in milliseconds. */
+  longest: { plugMs: number; releaseMs: number; allOffMs: number; healMs: number };
+};
+
+/** How long the healed part of a round may take: a boot, a claim, the longest back-off of a start, some calls. */
+const healedBoundMs = 140_000;
+const lookMs = 500;
+
+/** Runs one seed. The same seed, options and rules give the same run, event for event. */
+export function runSeed(options: RunOptions): RunResult {
+  const swarm = options.swarm ?? chooseSwarm(options.seed);
+  return new Simulation(options, swarm).run();
+}
+
+class Simulation {
+  private readonly cluster: Cluster;
+  private readonly options: RunOptions;
+  /** What happens to the cluster is thrown apart from how the cluster goes on, so that leaving out a fault changes nothing else. */
+  private readonly fate: Dice;
+  private rounds = 0;
+  private faults = 0;
+  private readonly longest = { plugMs: 0, releaseMs: 0, allOffMs: 0, healMs: 0 };
+
+  constructor(options: RunOptions, swarm: Swarm) {
+    this.options = options;
+    this.cluster = new Cluster(options.seed, swarm, options.rules ?? shippedRules);
+    this.fate = new Dice(options.seed ^ 0xfa7e);
+  }
+
+  run(): RunResult {
+    const { cluster, options } = this;
+    const endMs = options.hours * 3_600_000;
+    for (const host of cluster.hosts) host.powerOn(cluster.dice.between(500, 2_000));
+    this.settle('the start', cluster.hosts, true);
+    while (cluster.checks.violation === null && cluster.engine.nowMs < endMs) this.round(endMs);
+    return this.result();
+  }
+
+  private round(endMs: number): void {
+    this.rounds += 1;
+    this.addGuests();
+    const dice = this.fate;
+    if (this.cluster.swarm.faults.length === 0)
+      return this.cluster.runUntil(Math.min(endMs, this.cluster.engine.nowMs + 3_600_000));
+    const kind = dice.pick(['chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'plug', 'plug', 'release', 'all-off'] as const);
+    this.cluster.say(`ROUND ${this.rounds}: ${kind}`);
+    switch (kind) {
+      case 'plug':
+        return this.pullPlug();
+      case 'release':
+        return this.releaseNode();
+      case 'all-off':
+        return this.allOff();
+      case 'chaos':
+        return this.chaos();
+    }
+  }
+
+  private chaos(): void {
+    const { cluster, fate } = this;
+    const faults = chooseFaults(cluster.swarm, fate, fate.between(20_000, 180_000));
+    const startMs = cluster.engine.nowMs;
+    for (const fault of faults) this.scheduleFault(startMs, fault);
+    cluster.runUntil(startMs + (faults.at(-1)?.atMs ?? 0) + fate.between(0, 30_000));
+    const leavesOne = fate.yes(0.3);
+    const left = fate.pick(cluster.hosts);
+    const rest = fate.pick(['off', 'alone'] as const);
+    if (cluster.checks.violation !== null) return;
+    if (leavesOne) {
+      const well = cluster.hosts.filter((host) => host !== left);
+      cluster.say(`${left.name} is left ${rest}, everything else heals`);
+      this.heal(well, rest);
+    }
+    cluster.say('everything heals');
+    this.heal(cluster.hosts, 'alone');
+  }
+
+  private heal(well: Host[], rest: 'off' | 'alone'): void {
+    const { cluster } = this;
+    const fromMs = healNodes(cluster, well, rest);
+    cluster.runUntil(fromMs);
+    // What ended meanwhile (a guard that stopped, a watchdog that fired) is put right as well.
+    healNodes(cluster, well, rest);
+    this.settle('the healing', well, rest === 'alone' && well.length === cluster.hosts.length);
+    this.longest.healMs = Math.max(this.longest.healMs, cluster.engine.nowMs - fromMs);
+  }
+
+  private scheduleFault(startMs: number, fault: Fault): void {
+    this.faults += 1;
+    if (this.options.without?.has(this.faults) === true) return;
+    this.cluster.engine.at(startMs + fault.atMs, () => beginFault(this.cluster, fault));
+  }
+
+  /** Waits until all is well. What is not well in time is a violation of liveness. */
+  private settle(after: string, well: Host[], withCopies: boolean): void {
+    const { cluster } = this;
+    const { swarm } = cluster;
+    const untilMs = cluster.engine.nowMs + healedBoundMs;
+    this.wait(untilMs, () => listTroubles(cluster, well), after);
+    if (!withCopies) return;
+    const copyMs = 2 * swarm.intervalMs + 6 * swarm.transferMs * (swarm.nodes - 1) * swarm.guests + 90_000;
+    this.wait(cluster.engine.nowMs + copyMs, () => listStaleCopies(cluster, well), after);
+  }
+
+  private wait(untilMs: number, list: () => string[], after: string): void {
+    const { cluster } = this;
+    const startMs = cluster.engine.nowMs;
+    for (;;) {
+      if (cluster.checks.violation !== null) return;
+      const trouble = list()[0];
+      if (trouble === undefined) return;
+      if (cluster.engine.nowMs >= untilMs) {
+        const [name = 'L1'] = trouble.split(' ');
+        const tookMs = Math.round(untilMs - startMs);
+        return cluster.checks.fail(name, `${trouble.slice(name.length + 1)}, ${tookMs} ms after ${after}`);
+      }
+      cluster.runUntil(Math.min(untilMs, cluster.engine.nowMs + lookMs));
+    }
+  }
+
+  /** L1: everything was well, one node loses its plug: its guests run elsewhere within D + 10 s. */
+  private pullPlug(): void {
+    const { cluster, fate } = this;
+    const lost = fate.pick(cluster.hosts);
+    const well = cluster.hosts.filter((host) => host !== lost);
+    const mine = this.guestsOf(lost);
+    cluster.say(`the plug of ${lost.name} is pulled`);
+    lost.powerOff('the plug is pulled');
+    lost.plugged = false;
+    const startMs = cluster.engine.nowMs;
+    this.waitForGuests(mine, well, startMs + cluster.timing.claimMs * 1.02 + 10_000, 'its plug was pulled');
+    this.longest.plugMs = Math.max(this.longest.plugMs, cluster.engine.nowMs - startMs);
+    this.heal(cluster.hosts, 'alone');
+  }
+
+  /** L2: a node gives its permit back: its guests run elsewhere within 5 s. */
+  private releaseNode(): void {
+    const { cluster, fate } = this;
+    const lost = fate.pick(cluster.hosts);
+    const mine = this.guestsOf(lost);
+    cluster.say(`${lost.name} is asked to release its guests`);
+    lost.releaseAsked = 'maintenance';
+    const startMs = cluster.engine.nowMs;
+    const well = cluster.hosts.filter((host) => host !== lost);
+    this.waitForGuests(mine, well, startMs + 5_000 + 4 * cluster.swarm.jitterMs + lookMs, 'the release');
+    this.longest.releaseMs = Math.max(this.longest.releaseMs, cluster.engine.nowMs - startMs);
+    this.heal(cluster.hosts, 'alone');
+  }
+
+  /** L8: all nodes lost and back: everything runs within boot + D + 30 s. */
+  private allOff(): void {
+    const { cluster, fate } = this;
+    cluster.say('every node loses power');
+    for (const host of cluster.hosts) host.powerOff('the whole house is dark');
+    cluster.runUntil(cluster.engine.nowMs + fate.between(1_000, 60_000));
+    for (const host of cluster.hosts) host.powerOn(fate.between(3_000, 20_000));
+    const startMs = cluster.engine.nowMs;
+    const boundMs = 20_000 + cluster.timing.claimMs + 30_000;
+    this.wait(
+      startMs + boundMs,
+      () => listTroubles(cluster, cluster.hosts).map((text) => text.replace(/^L\d+/, 'L8')),
+      'power came back',
+    );
+    this.longest.allOffMs = Math.max(this.longest.allOffMs, cluster.engine.nowMs - startMs);
+    this.settle('power came back', cluster.hosts, true);
+  }
+
+  private waitForGuests(vmids: number[], well: Host[], untilMs: number, after: string): void {
+    const { cluster } = this;
+    const name = after === 'the release' ? 'L2' : 'L1';
+    this.wait(
+      untilMs,
+      () =>
+        vmids
+          .filter((vmid) => !well.some((host) => isExecutingOn(host, vmid)))
+          .filter((vmid) => {
+            const record = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value;
+            return record !== undefined && canRun(cluster, well, record);
+          })
+          .map((vmid) => `${name} guest ${vmid} does not run`),
+      after,
+    );
+  }
+
+  private guestsOf(host: Host): number[] {
+    return this.cluster.vmids.filter((vmid) => isExecutingOn(host, vmid));
+  }
+
+  private addGuests(): void {
+    const { cluster, fate } = this;
+    cluster.vmids = cluster.vmids.filter((vmid) => cluster.store.read(keys.guest(vmid)) !== null);
+    for (const vmid of cluster.vmids) setWant(cluster, vmid, 'started');
+    const missing = cluster.vmids.length < cluster.swarm.guests;
+    while (cluster.vmids.length < cluster.swarm.guests) cluster.createGuest(fate.pick(cluster.hosts));
+    if (missing) this.settle('guests were made', cluster.hosts, true);
+    else this.settle('people wanted them started', cluster.hosts, false);
+  }
+
+  private result(): RunResult {
+    const { cluster } = this;
+    return {
+      seed: this.options.seed,
+      hours: cluster.engine.nowMs / 3_600_000,
+      rounds: this.rounds,
+      events: cluster.engine.events,
+      violation: cluster.checks.violation,
+      story: cluster.story,
+      faults: this.faults,
+      counts: {
+        ...cluster.checks.counts,
+        elections: cluster.store.elections,
+        boots: cluster.hosts.reduce((sum, host) => sum + host.boots, 0),
+      },
+      longest: this.longest,
+    };
+  }
+}

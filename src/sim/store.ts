@@ -1,0 +1,254 @@
+import { AppError } from '#base/error.ts';
+import type { Dice, Engine } from '#sim/engine.ts';
+import type { Network } from '#sim/network.ts';
+import { type Outcome, type Task, wait } from '#sim/process.ts';
+
+/** One key. `value` is read by everybody and changed by nobody. */
+export type SimEntry = { key: string; text: string; value: unknown; modRevision: bigint };
+export type SimChange = { key: string; entry: SimEntry | null };
+export type SimCompare = { key: string; modRevision: bigint };
+export type SimWrite = { key: string; value: string | null };
+export type SimCommit = { kind: 'committed'; revision: bigint } | { kind: 'conflict' } | { kind: 'maybe' };
+
+/** Who wrote, for the checkers only: the lead under which a manager wrote, and when a guard sent its renewal. */
+export type WriteTag = { node: string; leadEpoch?: number; sentAtMs?: number };
+
+/** A machine with a member of the store. */
+export type Member = { name: string; isMemberUp: () => boolean };
+
+export type StoreWatch = { node: string; take: (changes: SimChange[], snapshot: boolean, revision: bigint) => void };
+type Follower = StoreWatch & { revision: number; open: boolean; stalledUntilMs: number; pumping: boolean };
+
+/** How long a call that reached a member waits inside it for a leader. */
+const hangsInsideMs = 6_000;
+const raftTickMs = 300;
+/** History that a watch may still ask for; older than that it gets a snapshot (compaction). */
+const keptChanges = 2_000;
+
+/**
+ * The store as its clients see it: one history of commits through a leader that needs a majority. An answer may be lost while the
+ * commit is applied, at once or seconds later; a view of the history may lag for any time, but is never out of order.
+ */
+export class SimStore {
+  readonly entries = new Map<string, SimEntry>();
+  leader: string | null = null;
+  answersLostUntilMs = 0;
+  revision = 0;
+  elections = 0;
+  onApply: (changes: SimChange[], before: Map<string, SimEntry | null>, tag: WriteTag) => void = () => {};
+  private history: { revision: number; changes: SimChange[] }[] = [];
+  private readonly followers = new Set<Follower>();
+  private readonly engine: Engine;
+  private readonly dice: Dice;
+  private readonly network: Network;
+  private readonly members: Member[];
+  private electionAtMs = 0;
+
+  constructor(engine: Engine, dice: Dice, network: Network, members: Member[]) {
+    this.engine = engine;
+    this.dice = dice;
+    this.network = network;
+    this.members = members;
+    this.tick();
+  }
+
+  read<T>(key: string): { value: T; modRevision: bigint } | null {
+    const entry = this.entries.get(key);
+    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+  }
+
+  loseLeader(forMs: number): void {
+    this.leader = null;
+    this.electionAtMs = this.engine.nowMs + forMs;
+  }
+
+  /** A commit as a client sees it. `deadlineMs` is true time. */
+  commit(
+    node: string,
+    compares: SimCompare[],
+    writes: SimWrite[],
+    deadlineMs: number,
+    tag: WriteTag,
+    resume: (outcome: SimCommit) => void,
+  ): void {
+    const apply = () => this.apply(compares, writes, tag);
+    this.call<SimCommit>(node, deadlineMs, apply, true, (outcome) => resume(outcome.ok ? outcome.value : { kind: 'maybe' }));
+  }
+
+  *commitTask(node: string, compares: SimCompare[], writes: SimWrite[], deadlineMs: number, tag: WriteTag): Task<SimCommit> {
+    return yield* wait<SimCommit>((resume) =>
+      this.commit(node, compares, writes, deadlineMs, tag, (value) => resume({ ok: true, value })),
+    );
+  }
+
+  /** A linearizable read of some keys at one revision. Raises AppError timeout. */
+  fetch(node: string, keys: string[], deadlineMs: number, resume: (outcome: Outcome<SimEntry[]>) => void): void {
+    const look = () => keys.flatMap((key) => this.entries.get(key) ?? []);
+    this.call(node, deadlineMs, look, false, resume);
+  }
+
+  *readTask<T>(node: string, key: string, deadlineMs: number): Task<{ value: T; modRevision: bigint } | null> {
+    const [entry] = yield* wait<SimEntry[]>((resume) => this.fetch(node, [key], deadlineMs, resume));
+    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+  }
+
+  /** A person's write, at one instant; the checkers see it like any other. */
+  write(writes: SimWrite[], tag: WriteTag): void {
+    this.apply([], writes, tag);
+  }
+
+  watch(watch: StoreWatch): { close: () => void; stall: (untilMs: number) => void } {
+    const follower: Follower = { ...watch, revision: -1, open: true, stalledUntilMs: 0, pumping: false };
+    this.followers.add(follower);
+    this.pumpSoon(follower);
+    return {
+      close: () => {
+        follower.open = false;
+        this.followers.delete(follower);
+      },
+      stall: (untilMs) => (follower.stalledUntilMs = Math.max(follower.stalledUntilMs, untilMs)),
+    };
+  }
+
+  canCommit(): boolean {
+    const leader = this.members.find((member) => member.name === this.leader);
+    return leader !== undefined && leader.isMemberUp() && this.hasMajority(leader);
+  }
+
+  private hasMajority(member: Member): boolean {
+    const near = this.members.filter((other) => other.isMemberUp() && this.network.isOpenBoth('store', member.name, other.name));
+    return near.length * 2 > this.members.length;
+  }
+
+  /** Elections: a leader without a majority is given up after a while, and the next one takes its time. */
+  private tick(): void {
+    const { nowMs } = this.engine;
+    if (this.leader !== null && !this.canCommit() && this.dice.yes(0.3)) {
+      this.leader = null;
+      this.electionAtMs = nowMs + this.dice.between(200, 1_500);
+    }
+    if (this.leader === null && nowMs >= this.electionAtMs) {
+      const able = this.members.filter((member) => member.isMemberUp() && this.hasMajority(member));
+      if (able.length > 0) {
+        this.leader = this.dice.pick(able).name;
+        this.elections += 1;
+      }
+    }
+    this.engine.after(raftTickMs, () => this.tick());
+  }
+
+  private findMember(node: string): Member | null {
+    const near = this.members.filter((member) => member.isMemberUp() && this.network.isOpenBoth('store', node, member.name));
+    const own = near.find((member) => member.name === node);
+    return own ?? (near.length === 0 ? null : this.dice.pick(near));
+  }
+
+  private call<T>(
+    node: string,
+    deadlineMs: number,
+    serve: () => T,
+    writes: boolean,
+    resume: (outcome: Outcome<T>) => void,
+  ): void {
+    const giveUpAtMs = this.engine.nowMs + deadlineMs;
+    let over = false;
+    const give = (outcome: Outcome<T>) => {
+      if (!over) resume(outcome);
+      over = true;
+    };
+    this.engine.at(giveUpAtMs, () => give({ ok: false, error: new AppError('timeout', 'the store does not answer') }));
+    const send = () => {
+      if (over) return;
+      const member = this.findMember(node);
+      if (member === null) this.engine.after(50, send);
+      else this.engine.after(this.network.delayMs(), () => this.serveInside(node, member, giveUpAtMs, serve, writes, give));
+    };
+    send();
+  }
+
+  /** The call lies with a member: it waits there for a leader, whatever its client thinks meanwhile. */
+  private serveInside<T>(
+    node: string,
+    member: Member,
+    giveUpAtMs: number,
+    serve: () => T,
+    writes: boolean,
+    give: (outcome: Outcome<T>) => void,
+  ): void {
+    const { engine, dice, network } = this;
+    const dropAtMs = engine.nowMs + hangsInsideMs;
+    const attempt = () => {
+      if (!member.isMemberUp()) return;
+      if (!writes && engine.nowMs >= giveUpAtMs) return;
+      const ready = this.canCommit() && this.leader !== null && network.isOpenBoth('store', member.name, this.leader);
+      if (!ready) {
+        if (engine.nowMs < dropAtMs) engine.after(100, attempt);
+        return;
+      }
+      engine.after(network.delayMs(), () => {
+        // Proposed, and the majority went away meanwhile: it may come with the next leader, or never.
+        if (!this.canCommit()) {
+          if (writes && dice.yes(0.5)) engine.after(dice.between(100, 10_000), attempt);
+          return;
+        }
+        const value = serve();
+        if (engine.nowMs < this.answersLostUntilMs && dice.yes(0.6)) return;
+        engine.after(network.delayMs(), () => {
+          if (network.isOpenBoth('store', node, member.name)) give({ ok: true, value });
+        });
+      });
+    };
+    attempt();
+  }
+
+  private apply(compares: SimCompare[], writes: SimWrite[], tag: WriteTag): SimCommit {
+    const holds = compares.every(({ key, modRevision }) => (this.entries.get(key)?.modRevision ?? 0n) === modRevision);
+    if (!holds) return { kind: 'conflict' };
+    this.revision += 1;
+    const modRevision = BigInt(this.revision);
+    const before = new Map<string, SimEntry | null>();
+    const changes = writes.map(({ key, value }): SimChange => {
+      before.set(key, this.entries.get(key) ?? null);
+      const entry = value === null ? null : { key, text: value, value: JSON.parse(value) as unknown, modRevision };
+      if (entry === null) this.entries.delete(key);
+      else this.entries.set(key, entry);
+      return { key, entry };
+    });
+    this.history.push({ revision: this.revision, changes });
+    if (this.history.length > 2 * keptChanges) this.history = this.history.slice(-keptChanges);
+    this.onApply(changes, before, tag);
+    for (const follower of this.followers) this.pumpSoon(follower);
+    return { kind: 'committed', revision: modRevision };
+  }
+
+  private pumpSoon(follower: Follower): void {
+    if (follower.pumping) return;
+    follower.pumping = true;
+    this.engine.after(this.network.delayMs() * 2, () => {
+      follower.pumping = false;
+      this.pump(follower);
+    });
+  }
+
+  private pump(follower: Follower): void {
+    if (!follower.open || follower.revision === this.revision) return;
+    const member = this.findMember(follower.node);
+    const fed = member !== null && this.canCommit() && this.network.isOpenBoth('store', member.name, this.leader ?? '');
+    if (!fed || this.engine.nowMs < follower.stalledUntilMs) {
+      follower.pumping = true;
+      this.engine.after(200, () => {
+        follower.pumping = false;
+        this.pump(follower);
+      });
+      return;
+    }
+    const oldest = this.history[0]?.revision ?? 0;
+    const snapshot = follower.revision < 0 || follower.revision < oldest - 1;
+    const from = snapshot ? 0 : follower.revision - oldest + 1;
+    const changes = snapshot
+      ? [...this.entries.values()].map((entry) => ({ key: entry.key, entry }))
+      : this.history.slice(from).flatMap((item) => item.changes);
+    follower.revision = this.revision;
+    follower.take(changes, snapshot, BigInt(this.revision));
+  }
+}
