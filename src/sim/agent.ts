@@ -8,6 +8,7 @@ import { SimControllers } from '#sim/controllers.ts';
 import { GuestLoop } from '#sim/guest-loop.ts';
 import type { Host } from '#sim/host.ts';
 import { runManagerLoop } from '#sim/manager-loop.ts';
+import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { Process, SimBell, type Task } from '#sim/process.ts';
 import { Replication } from '#sim/replication.ts';
 import type { SimChange, SimCommit, SimEntry, SimWrite, SimCompare } from '#sim/store.ts';
@@ -42,6 +43,10 @@ export class AgentProcess extends Process {
       node: host.name,
       take: (changes, snapshot, revision) => this.deliver(() => this.take(changes, snapshot, revision)),
     });
+  }
+
+  /** Starts its loops; the host knows the process by then. */
+  begin(): void {
     this.lookAtGuard();
     this.run(this.sayAlive());
     this.run(this.publishInfo());
@@ -186,25 +191,4 @@ export class AgentProcess extends Process {
       problems: host.guardFile === null ? ['its guard has not reported'] : host.guardFile.problems,
     };
   }
-}
-
-/** Runs a part whose expected trouble only means that the next round tries again. */
-export function* tryOnce(task: Task<unknown>): Task<void> {
-  try {
-    yield* task;
-  } catch (error) {
-    if (!(error instanceof Error) || error.name !== 'AppError') throw error;
-  }
-}
-
-/** As writeOwnedRecord of programs/agent/world.ts. Raises AppError when four attempts were not enough. */
-export function* writeOwned(agent: AgentProcess, key: string, value: unknown): Task<void> {
-  const text = JSON.stringify(value);
-  for (let attempt = 0; attempt < 4; attempt += 1) {
-    const current = yield* agent.readNow(key);
-    if (JSON.stringify(current?.value) === text) return;
-    const outcome = yield* agent.commit([{ key, modRevision: current?.modRevision ?? 0n }], [{ key, value: text }]);
-    if (outcome.kind === 'committed') return;
-  }
-  throw agent.cluster.trouble('conflict', `writing ${key}: four attempts failed`);
 }

@@ -148,9 +148,9 @@ export class Checks {
   private checkTakeover(before: GuestRecord, next: GuestRecord): void {
     this.counts.recoveries += 1;
     const permit = this.cluster.store.read<Permit>(keys.nodePermit(before.home))?.value;
-    const declined = before.order === null && before.declined?.at(-1)?.node === before.home;
-    if (permit?.state !== 'revoked' && !declined) {
-      this.fail('S3', `guest ${next.vmid} goes from ${before.home} to ${next.home} and ${before.home} holds its permit`);
+    const holds = permit?.state === 'granted' && permit.epoch === before.order?.nodeEpoch;
+    if (holds) {
+      this.fail('S3', `guest ${next.vmid} goes from ${before.home} to ${next.home} while the order on ${before.home} is good`);
     }
     const promote = next.order?.promote ?? null;
     const refused = before.declined?.findLast((copy) => copy.node === next.home);

@@ -1,4 +1,3 @@
-import { AppError, type ErrorKind } from '#base/error.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
@@ -33,9 +32,13 @@ export class Cluster {
   readonly timing: Timing;
   story: StoryLine[] = [];
   vmids: number[] = [];
+  /** Agents may die between any two steps now. */
+  isCrashing = false;
+  /** Grows with each healing: what an earlier fault still had in mind does not happen any more. */
+  era = 0;
   private writes = 0;
   private nextVmid = 100;
-  private readonly startingGuards = new Set<Host>();
+  private readonly startingGuards = new Map<Host, number>();
   private dirty = true;
 
   constructor(seed: number, swarm: Swarm, rules: Rules) {
@@ -65,10 +68,6 @@ export class Cluster {
     if (this.story.length > 2 * storyLines) this.story = this.story.slice(-storyLines);
   }
 
-  trouble(kind: ErrorKind, text: string): AppError {
-    return new AppError(kind, text);
-  }
-
   /** Who executes, or who may, has changed: the checkers look after this event. */
   touch(): void {
     this.dirty = true;
@@ -88,29 +87,30 @@ export class Cluster {
       engine: this.engine,
       stillUntilMs: () => host.stillUntilMs,
       rate: host.rate,
-      crashNow: () => crashChance > 0 && this.dice.yes(crashChance),
+      crashNow: () => this.isCrashing && crashChance > 0 && this.dice.yes(crashChance),
       onCrash,
     };
   }
 
   startGuardLater(host: Host, afterMs: number): void {
-    if (this.startingGuards.has(host)) return;
-    this.startingGuards.add(host);
     const { boots } = host;
+    if (this.startingGuards.get(host) === boots) return;
+    this.startingGuards.set(host, boots);
     this.engine.after(afterMs, () => {
+      if (host.boots !== boots) return;
       this.startingGuards.delete(host);
-      if (host.powered && host.boots === boots && host.guard === null) host.guard = new GuardProcess(this, host);
+      if (!host.powered || host.guard !== null) return;
+      host.guard = new GuardProcess(this, host);
+      host.guard.begin();
     });
-  }
-
-  isGuardComing(host: Host): boolean {
-    return this.startingGuards.has(host);
   }
 
   startAgentLater(host: Host, afterMs: number): void {
     const { boots } = host;
     this.engine.after(afterMs, () => {
-      if (host.powered && host.boots === boots && host.agent === null) host.agent = new AgentProcess(this, host);
+      if (!host.powered || host.boots !== boots || host.agent !== null) return;
+      host.agent = new AgentProcess(this, host);
+      host.agent.begin();
     });
   }
 

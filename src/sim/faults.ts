@@ -1,7 +1,7 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import { tryOnce } from '#sim/agent.ts';
+import { tryOnce } from '#sim/owned-record.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
 import type { Layer } from '#sim/network.ts';
@@ -39,7 +39,7 @@ export function beginFault(cluster: Cluster, fault: Fault): void {
     case 'link-cut-one-way':
       return network.cut('link', host.name, other.name, untilMs);
     case 'flapping':
-      return flap(cluster, host, fault, 8);
+      return flap(cluster, host, fault, { times: 8, era: cluster.era });
     case 'lossy':
       network.lossyUntilMs = Math.max(network.lossyUntilMs, untilMs);
       return;
@@ -150,10 +150,10 @@ function cutFromStore(cluster: Cluster, host: Host, untilMs: number): void {
   for (const other of cluster.hosts) if (other !== host) cutBoth(cluster, 'store', host, other, untilMs);
 }
 
-function flap(cluster: Cluster, host: Host, fault: Fault, times: number): void {
-  if (times === 0) return;
+function flap(cluster: Cluster, host: Host, fault: Fault, left: { times: number; era: number }): void {
+  if (left.times === 0 || left.era !== cluster.era) return;
   isolate(cluster, host, cluster.engine.nowMs + fault.forMs / 4);
-  cluster.engine.after(fault.forMs / 2, () => flap(cluster, host, fault, times - 1));
+  cluster.engine.after(fault.forMs / 2, () => flap(cluster, host, fault, { ...left, times: left.times - 1 }));
 }
 
 /** The worst a guard can do: cut off, it pets as long as it may, and is then stopped at the last instant with its guests running. */
@@ -161,6 +161,7 @@ function drawLastBreath(cluster: Cluster, host: Host, fault: Fault): void {
   const { engine, timing } = cluster;
   cutFromStore(cluster, host, engine.nowMs + 60_000);
   const { boots, guard } = host;
+  const { era } = cluster;
   const lastRenewalMs = () => {
     const mode = guard?.state.mode;
     return mode?.kind === 'serving' ? mode.renewedBootMs : null;
@@ -169,7 +170,7 @@ function drawLastBreath(cluster: Cluster, host: Host, fault: Fault): void {
   if (sent === null || guard === null) return;
   const waitMs = (sent + timing.softMs - host.bootMs()) / host.rate - 10 - fault.chance * 400;
   engine.after(waitMs, () => {
-    if (host.boots !== boots || host.guard !== guard) return;
+    if (host.boots !== boots || host.guard !== guard || cluster.era !== era) return;
     cluster.say(`${host.name} guard: is killed at its last breath`);
     guard.alive = false;
     host.guard = null;
@@ -220,6 +221,7 @@ function askDeletion(cluster: Cluster, vmid: number): void {
 /** Ends every fault of these nodes; a node that is not among them stays off, or alone, for good. */
 export function healNodes(cluster: Cluster, well: Host[], rest: 'off' | 'alone'): number {
   const { engine, network, store } = cluster;
+  cluster.era += 1;
   network.heal();
   store.answersLostUntilMs = 0;
   let wellAtMs = engine.nowMs;
@@ -244,6 +246,7 @@ function healHost(cluster: Cluster, host: Host): number {
   host.startsSlowUntilMs = 0;
   host.memberDownUntilMs = Math.min(host.memberDownUntilMs, engine.nowMs + 8_000);
   host.releaseAsked = null;
+  host.agent?.stallView(0);
   host.watchdogBroken = false;
   host.powerOn(dice.between(3_000, 8_000));
   const { guard } = host;

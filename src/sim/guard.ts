@@ -31,6 +31,10 @@ export class GuardProcess extends Process {
     this.cluster = cluster;
     this.host = host;
     this.state = cluster.rules.startGuard(cluster.timing, host.bootMs());
+  }
+
+  /** The first step; the host knows the process by then. */
+  begin(): void {
     this.step();
   }
 

@@ -4,7 +4,8 @@ import type { GuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
-import { type AgentProcess, tryOnce, writeOwned } from '#sim/agent.ts';
+import type { AgentProcess } from '#sim/agent.ts';
+import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import type { Qemu } from '#sim/host.ts';
 import type { Task } from '#sim/process.ts';
 

@@ -53,6 +53,7 @@ export class Host {
   memberDownUntilMs = 0;
   boots = 0;
   bootedAtMs = 0;
+  offSinceMs = 0;
   watchdog: { petAtMs: number; broken: boolean } | null = null;
   watchdogKind: WatchdogKind = 'true';
   watchdogBroken = false;
@@ -115,6 +116,7 @@ export class Host {
     if (!this.powered) return;
     this.world.say(`${this.name} loses power: ${why}`);
     this.powered = false;
+    this.offSinceMs = this.world.engine.nowMs;
     if (this.guard !== null) this.guard.alive = false;
     if (this.agent !== null) this.agent.end();
     this.guard = null;

@@ -12,6 +12,7 @@ export function listTroubles(cluster: Cluster, well: Host[]): string[] {
   for (const host of well) {
     const kind = host.guard?.state.mode.kind ?? 'gone';
     if (kind !== 'serving') troubles.push(`L5 the guard of ${host.name} is ${kind}`);
+    if (!host.isMemberUp()) troubles.push(`L1 the store's member on ${host.name} is away`);
     if (host.agent === null) troubles.push(`L5 ${host.name} has no agent`);
   }
   for (const vmid of cluster.vmids) {

@@ -6,7 +6,8 @@ import type { ManagerFacts, ManagerStep, NodeFacts } from '#core/ha/manager-plan
 import { silenceOf } from '#core/ha/observer.ts';
 import type { HaResource, Heartbeat, ManagerRecord, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
-import { type AgentProcess, tryOnce } from '#sim/agent.ts';
+import type { AgentProcess } from '#sim/agent.ts';
+import { tryOnce } from '#sim/owned-record.ts';
 import type { Task } from '#sim/process.ts';
 import type { SimCompare } from '#sim/store.ts';
 

@@ -1,13 +1,13 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
+import { keys } from '#core/ha/keys.ts';
 import { defaultReplicationJob, type ReplicaRecord } from '#core/replica/records.ts';
 import type { TargetCopy } from '#core/replica/send-plan.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { diskSize, type Image, type Session } from '#sim/disk.ts';
 import { type Outcome, type Task, wait } from '#sim/process.ts';
-import { authorizeSender } from '#sim/replication.ts';
 
 /** A sender's connection to a receiver: what it has open there is bound to it. */
 export type Line = { from: AgentProcess; to: string; vmid: number; session: { open: Session; receiver: AgentProcess } | null };
@@ -117,4 +117,16 @@ function describe(receiver: AgentProcess, vmid: number): Answer {
     disks: newest === null ? [] : diskSize,
     image: receiver.host.disk.top(vmid),
   };
+}
+
+/** As authorizeSender of programs/agent/node-storage.ts. Raises AppError unless `sender` is the guest's home at `generation`. */
+function* authorizeSender(agent: AgentProcess, vmid: number, sender: string, generation: number): Task<void> {
+  const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
+  if (record === null) throw new AppError('missing', `points of guest ${vmid} from ${sender}: there is no such guest`);
+  if (record.value.home !== sender || record.value.generation !== generation) {
+    throw new AppError(
+      'conflict',
+      `points of guest ${vmid} from ${sender}: its home is ${record.value.home}; nothing was changed`,
+    );
+  }
 }

@@ -1,11 +1,12 @@
 import { AppError, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from '#core/replica/schedule.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import { describeReplica } from '#core/storage/manifest.ts';
-import { type AgentProcess, tryOnce, writeOwned } from '#sim/agent.ts';
+import type { AgentProcess } from '#sim/agent.ts';
+import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { blockCount, diskSize, type Image } from '#sim/disk.ts';
 import type { Qemu } from '#sim/host.ts';
 import { SimBell, type Task } from '#sim/process.ts';
@@ -184,16 +185,4 @@ export class Replication {
 function chooseBlocks(kind: 'delta' | 'compare', changed: Set<number>, image: Image, there: Image): number[] {
   const all = Array.from({ length: blockCount }, (_, block) => block);
   return kind === 'delta' ? [...changed] : all.filter((block) => image[block] !== (there[block] ?? 0));
-}
-
-/** As authorizeSender of programs/agent/node-storage.ts. Raises AppError unless `sender` is the guest's home at `generation`. */
-export function* authorizeSender(agent: AgentProcess, vmid: number, sender: string, generation: number): Task<void> {
-  const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
-  if (record === null) throw new AppError('missing', `points of guest ${vmid} from ${sender}: there is no such guest`);
-  if (record.value.home !== sender || record.value.generation !== generation) {
-    throw new AppError(
-      'conflict',
-      `points of guest ${vmid} from ${sender}: its home is ${record.value.home}; nothing was changed`,
-    );
-  }
 }

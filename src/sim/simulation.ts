@@ -26,6 +26,8 @@ export type RunResult = {
   violation: Violation | null;
   story: StoryLine[];
   faults: number;
+  /** Machines that stayed off after everything healed until a person turned them on. */
+  handsNeeded: number;
   counts: Cluster['checks']['counts'] & { elections: number; boots: number };
   /** Longest seen times of the directed rounds, in milliseconds. */
   longest: { plugMs: number; releaseMs: number; allOffMs: number; healMs: number };
@@ -48,6 +50,7 @@ class Simulation {
   private readonly fate: Dice;
   private rounds = 0;
   private faults = 0;
+  private handsNeeded = 0;
   private readonly longest = { plugMs: 0, releaseMs: 0, allOffMs: 0, healMs: 0 };
 
   constructor(options: RunOptions, swarm: Swarm) {
@@ -89,11 +92,13 @@ class Simulation {
     const { cluster, fate } = this;
     const faults = chooseFaults(cluster.swarm, fate, fate.between(20_000, 180_000));
     const startMs = cluster.engine.nowMs;
+    cluster.isCrashing = true;
     for (const fault of faults) this.scheduleFault(startMs, fault);
     cluster.runUntil(startMs + (faults.at(-1)?.atMs ?? 0) + fate.between(0, 30_000));
     const leavesOne = fate.yes(0.3);
     const left = fate.pick(cluster.hosts);
     const rest = fate.pick(['off', 'alone'] as const);
+    cluster.isCrashing = false;
     if (cluster.checks.violation !== null) return;
     if (leavesOne) {
       const well = cluster.hosts.filter((host) => host !== left);
@@ -125,13 +130,13 @@ class Simulation {
     const { cluster } = this;
     const { swarm } = cluster;
     const untilMs = cluster.engine.nowMs + healedBoundMs;
-    this.wait(untilMs, () => listTroubles(cluster, well), after);
+    this.wait(untilMs, well, () => listTroubles(cluster, well), after);
     if (!withCopies) return;
     const copyMs = 2 * swarm.intervalMs + 6 * swarm.transferMs * (swarm.nodes - 1) * swarm.guests + 90_000;
-    this.wait(cluster.engine.nowMs + copyMs, () => listStaleCopies(cluster, well), after);
+    this.wait(cluster.engine.nowMs + copyMs, well, () => listStaleCopies(cluster, well), after);
   }
 
-  private wait(untilMs: number, list: () => string[], after: string): void {
+  private wait(untilMs: number, well: Host[], list: () => string[], after: string): void {
     const { cluster } = this;
     const startMs = cluster.engine.nowMs;
     for (;;) {
@@ -143,13 +148,33 @@ class Simulation {
         const tookMs = Math.round(untilMs - startMs);
         return cluster.checks.fail(name, `${trouble.slice(name.length + 1)}, ${tookMs} ms after ${after}`);
       }
+      this.turnOnByHand(well);
       cluster.runUntil(Math.min(untilMs, cluster.engine.nowMs + lookMs));
+    }
+  }
+
+  /** Lets what is still on its way arrive: late answers of controllers, calls that hang. */
+  private comeToRest(): void {
+    const { cluster } = this;
+    cluster.runUntil(cluster.engine.nowMs + 12_000);
+    this.settle('the rest', cluster.hosts, false);
+  }
+
+  /** Somebody walks to a machine that has been off for a while. */
+  private turnOnByHand(well: Host[]): void {
+    const { cluster } = this;
+    for (const host of well) {
+      if (host.powered || cluster.engine.nowMs - host.offSinceMs < 20_000) continue;
+      this.handsNeeded += 1;
+      cluster.say(`a person turns ${host.name} on`);
+      host.powerOn(cluster.dice.between(3_000, 8_000));
     }
   }
 
   /** L1: everything was well, one node loses its plug: its guests run elsewhere within D + 10 s. */
   private pullPlug(): void {
     const { cluster, fate } = this;
+    this.comeToRest();
     const lost = fate.pick(cluster.hosts);
     const well = cluster.hosts.filter((host) => host !== lost);
     const mine = this.guestsOf(lost);
@@ -165,6 +190,7 @@ class Simulation {
   /** L2: a node gives its permit back: its guests run elsewhere within 5 s. */
   private releaseNode(): void {
     const { cluster, fate } = this;
+    this.comeToRest();
     const lost = fate.pick(cluster.hosts);
     const mine = this.guestsOf(lost);
     cluster.say(`${lost.name} is asked to release its guests`);
@@ -187,6 +213,7 @@ class Simulation {
     const boundMs = 20_000 + cluster.timing.claimMs + 30_000;
     this.wait(
       startMs + boundMs,
+      cluster.hosts,
       () => listTroubles(cluster, cluster.hosts).map((text) => text.replace(/^L\d+/, 'L8')),
       'power came back',
     );
@@ -199,6 +226,7 @@ class Simulation {
     const name = after === 'the release' ? 'L2' : 'L1';
     this.wait(
       untilMs,
+      [],
       () =>
         vmids
           .filter((vmid) => !well.some((host) => isExecutingOn(host, vmid)))
@@ -235,6 +263,7 @@ class Simulation {
       violation: cluster.checks.violation,
       story: cluster.story,
       faults: this.faults,
+      handsNeeded: this.handsNeeded,
       counts: {
         ...cluster.checks.counts,
         elections: cluster.store.elections,

@@ -21,7 +21,7 @@ type Follower = StoreWatch & { revision: number; open: boolean; stalledUntilMs: 
 
 /** How long a call that reached a member waits inside it for a leader. */
 const hangsInsideMs = 6_000;
-const raftTickMs = 300;
+const raftTickMs = 200;
 /** History that a watch may still ask for; older than that it gets a snapshot (compaction). */
 const keptChanges = 2_000;
 
@@ -43,6 +43,8 @@ export class SimStore {
   private readonly network: Network;
   private readonly members: Member[];
   private electionAtMs = 0;
+  /** When a leader that cannot commit any more will be given up. */
+  private helplessAtMs: number | null = null;
 
   constructor(engine: Engine, dice: Dice, network: Network, members: Member[]) {
     this.engine = engine;
@@ -106,7 +108,7 @@ export class SimStore {
         follower.open = false;
         this.followers.delete(follower);
       },
-      stall: (untilMs) => (follower.stalledUntilMs = Math.max(follower.stalledUntilMs, untilMs)),
+      stall: (untilMs) => (follower.stalledUntilMs = untilMs),
     };
   }
 
@@ -123,9 +125,11 @@ export class SimStore {
   /** Elections: a leader without a majority is given up after a while, and the next one takes its time. */
   private tick(): void {
     const { nowMs } = this.engine;
-    if (this.leader !== null && !this.canCommit() && this.dice.yes(0.3)) {
+    if (this.leader === null || this.canCommit()) this.helplessAtMs = null;
+    else this.helplessAtMs ??= nowMs + this.dice.between(700, 1_700);
+    if (this.helplessAtMs !== null && nowMs >= this.helplessAtMs) {
       this.leader = null;
-      this.electionAtMs = nowMs + this.dice.between(200, 1_500);
+      this.electionAtMs = nowMs + this.dice.between(50, 600);
     }
     if (this.leader === null && nowMs >= this.electionAtMs) {
       const able = this.members.filter((member) => member.isMemberUp() && this.hasMajority(member));
