@@ -7,6 +7,7 @@ import { addLabCommands } from '#cli/commands/lab.ts';
 import { addNodeCommands } from '#cli/commands/node.ts';
 import { addReplicationCommands } from '#cli/commands/replication.ts';
 import { addRequestsCommands } from '#cli/commands/requests.ts';
+import { addSimulateCommand } from '#cli/commands/simulate.ts';
 import { addStatusCommand } from '#cli/commands/status.ts';
 import { exitCodes } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
@@ -64,6 +65,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
   addRequestsCommands(program, world, run);
   addLabCommands(program, world, run);
   addDrillCommands(program, world, run);
+  addSimulateCommand(program, world, run);
   prepare(program, world);
   return program;
 }

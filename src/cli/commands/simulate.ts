@@ -1,0 +1,117 @@
+import type { Command } from 'commander';
+import { AppError } from '#base/error.ts';
+import { describeCoverage } from '#sim/invariants.ts';
+import { describeFailure, minimize, parseSeeds } from '#sim/report.ts';
+import { type RunOptions, type RunResult, runSeed } from '#sim/simulation.ts';
+import { quietSwarm } from '#sim/swarm.ts';
+import { type CommonOptions, createPrinter, exitCodes } from '#cli/session.ts';
+import type { CliWorld } from '#cli/world.ts';
+
+type SimulateOptions = { seeds: string; hours: string; quiet?: boolean };
+
+/** Exit code of a run in which an invariant did not hold. */
+const brokenCode = 1;
+/** How often a person sees how far it is. */
+const progressMs = 5_000;
+
+/** Adds the command `simulate`: the real decision code in a simulated cluster, with faults, from seeds. */
+export function addSimulateCommand(program: Command, world: CliWorld, run: (code: number) => void): void {
+  program
+    .command('simulate')
+    .description('run the decision code of a whole cluster against simulated faults and check every invariant')
+    .option('--seeds <first..last>', 'one world for each seed', '1..20')
+    .option('--hours <number>', 'simulated hours in all, shared among the seeds', '10')
+    .option('--quiet', 'nothing fails: jitter, short pauses, wrong clocks and elections must fence nobody')
+    .action(async (options: SimulateOptions, command: Command) => {
+      run(await simulate(world, options, command.optsWithGlobals<CommonOptions>().json === true));
+    });
+}
+
+async function simulate(world: CliWorld, options: SimulateOptions, json: boolean): Promise<number> {
+  const { first, last } = parseSeeds(options.seeds);
+  const hours = Number(options.hours);
+  if (!(hours > 0 && hours <= 1_000_000)) throw new AppError('invalid', `hours: ${options.hours} is not a number above 0`);
+  const hoursPerSeed = hours / (last - first + 1);
+  const results: RunResult[] = [];
+  const failures: string[] = [];
+  const startMs = performance.now();
+  let saidMs = startMs;
+  for (let seed = first; seed <= last && !world.signal.aborted; seed += 1) {
+    const order: RunOptions = { seed, hours: hoursPerSeed, ...(options.quiet === true ? { swarm: quietSwarm(seed) } : {}) };
+    const result = runSeed(order);
+    results.push({ ...result, story: [] });
+    if (result.violation !== null) failures.push(describeFailure(minimize(order, result), hoursPerSeed));
+    if (performance.now() - saidMs > progressMs) {
+      saidMs = performance.now();
+      world.err.write(`seed ${seed}: ${formatHours(results)} simulated, ${failures.length} violations\n`);
+      // Lets an interrupt in.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  const tookSeconds = (performance.now() - startMs) / 1_000;
+  show(world, results, failures, tookSeconds, json);
+  if (world.signal.aborted) return exitCodes.interrupted;
+  return failures.length > 0 ? brokenCode : exitCodes.ok;
+}
+
+function show(world: CliWorld, results: RunResult[], failures: string[], tookSeconds: number, json: boolean): void {
+  const totals = sumUp(results);
+  const hoursPerSecond = totals.hours / tookSeconds;
+  const value = {
+    seeds: results.length,
+    ...totals,
+    hoursPerSecond,
+    violations: results.flatMap(({ seed, violation }) => (violation === null ? [] : [{ seed, ...violation }])),
+    coverage: describeCoverage(),
+  };
+  createPrinter(world.out, json).show(value, () =>
+    [
+      ...failures,
+      `${results.length} seeds, ${formatHours(results)} simulated in ${tookSeconds.toFixed(1)} s: ${hoursPerSecond.toFixed(2)} hours per second`,
+      `${totals.faults} faults, ${totals.claims} claims, ${totals.recoveries} recoveries, ${totals.declines} declined copies, ` +
+        `${totals.releases} releases, ${totals.starts} starts, ${totals.seals} points, ${totals.boots} boots, ${totals.elections} elections`,
+      `longest: ${totals.plugMs} ms from a pulled plug to every guest elsewhere, ${totals.releaseMs} ms after a release, ` +
+        `${totals.allOffMs} ms after power came back, ${totals.healMs} ms after chaos; ${totals.handsNeeded} machines were turned on by hand`,
+      describeCoverage(),
+      failures.length === 0 ? 'no violation' : `${failures.length} violations`,
+      '',
+    ].join('\n'),
+  );
+}
+
+function sumUp(results: RunResult[]) {
+  const sum = (pick: (result: RunResult) => number) => results.reduce((total, result) => total + pick(result), 0);
+  const most = (pick: (result: RunResult) => number) => results.reduce((top, result) => Math.max(top, pick(result)), 0);
+  const { claims, recoveries, starts, seals, declines, releases, boots, elections } = {
+    claims: sum(({ counts }) => counts.claims),
+    recoveries: sum(({ counts }) => counts.recoveries),
+    starts: sum(({ counts }) => counts.starts),
+    seals: sum(({ counts }) => counts.seals),
+    declines: sum(({ counts }) => counts.declines),
+    releases: sum(({ counts }) => counts.releases),
+    boots: sum(({ counts }) => counts.boots),
+    elections: sum(({ counts }) => counts.elections),
+  };
+  return {
+    hours: sum((result) => result.hours),
+    events: sum((result) => result.events),
+    faults: sum((result) => result.faults),
+    handsNeeded: sum((result) => result.handsNeeded),
+    claims,
+    recoveries,
+    starts,
+    seals,
+    declines,
+    releases,
+    boots,
+    elections,
+    plugMs: most(({ longest }) => longest.plugMs),
+    releaseMs: most(({ longest }) => longest.releaseMs),
+    allOffMs: most(({ longest }) => longest.allOffMs),
+    healMs: most(({ longest }) => longest.healMs),
+  };
+}
+
+function formatHours(results: RunResult[]): string {
+  return `${results.reduce((total, result) => total + result.hours, 0).toFixed(1)} hours`;
+}
