@@ -33,6 +33,7 @@ export class GuestLoop {
     for (const qemu of agent.host.qemus.values()) {
       agent.cluster.say(`${agent.host.name} agent: takes over guest ${qemu.vmid}, generation ${qemu.generation}`);
       this.attach(qemu);
+      if (agent.cluster.rules.endHalfStarted && !qemu.resumed) agent.run(this.endHalfStarted(qemu));
       agent.replication.startGuest(qemu);
     }
     for (;;) {
@@ -90,6 +91,14 @@ export class GuestLoop {
     );
     if (outcome.kind !== 'committed') throw new AppError('conflict', `guest ${vmid} was changed meanwhile`);
     agent.host.disk.remove(vmid);
+  }
+
+  /** As half-started.ts: its agent died before it let it run. */
+  private *endHalfStarted(qemu: Qemu): Task<void> {
+    const { host } = this.agent;
+    yield* this.agent.sleep(20);
+    while (host.groups.get(qemu.nodeEpoch)?.frozen === true) yield* this.agent.sleep(limits.agentRoundMs);
+    if (!qemu.resumed) host.killQemu(qemu, 'an earlier agent never let it run');
   }
 
   private launch(vmid: number): void {

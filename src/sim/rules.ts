@@ -29,6 +29,8 @@ export type Rules = {
   epochGroups: boolean;
   /** A cycle that failed gives its blocks back to the bitmap. */
   settleBitmaps: boolean;
+  /** An agent ends the guests that it finds never resumed. */
+  endHalfStarted: boolean;
 };
 
 export const shippedRules: Rules = {
@@ -45,4 +47,5 @@ export const shippedRules: Rules = {
   authorize: true,
   epochGroups: true,
   settleBitmaps: true,
+  endHalfStarted: true,
 };

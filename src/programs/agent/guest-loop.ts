@@ -10,6 +10,7 @@ import type { Hypervisor, RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import { newEvent } from '#programs/agent/ha-event.ts';
+import { endHalfStarted } from '#programs/agent/half-started.ts';
 import { readRecord, type World, writeOwnedRecord } from '#programs/agent/world.ts';
 
 /**
@@ -199,6 +200,9 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       for (const guest of await options.hypervisor.adopt()) {
         options.log.info({ event: 'guest.adopted', guest: guest.vmid, generation: guest.generation }, `pid ${guest.pid}`);
         adoptProcess(guest);
+        void endHalfStarted(guest, options.log).catch((error: unknown) =>
+          options.log.warn({ event: 'guest.not-looked-at', guest: guest.vmid, err: error }, 'it may have been left half started'),
+        );
         options.replication.startGuest(guest);
       }
       while (!signal.aborted) {
