@@ -1,7 +1,6 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
-import type { PullRole } from '#lab/drills/roles.ts';
-import type { FaultName } from '#lab/drills/faults.ts';
+import type { FaultName, PullRole } from '#lab/drills/drill-names.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<

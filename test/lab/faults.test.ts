@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { faultNames } from '#lab/drills/faults.ts';
+import { faultNames } from '#lab/drills/drill-names.ts';
 import type { FaultResult } from '#lab/drills/faults/scene.ts';
 import { runDrill } from './drill-run.ts';
 

@@ -3,22 +3,8 @@ import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
+import { faultNames, pullRoles } from '#lab/drills/drill-names.ts';
 import type { CliWorld } from '#cli/world.ts';
-import type { PullRole } from '#lab/drills/roles.ts';
-
-const faultNames = [
-  'agent',
-  'store',
-  'relay',
-  'disk-full',
-  'switch',
-  'links',
-  'guard-stop',
-  'guard-kill',
-  'damaged-copy',
-  'missing-disk',
-] as const;
-const pullRoles = ['plain', 'manager', 'store', 'both'] as const satisfies PullRole[];
 
 type MainOptions = { once?: boolean; json?: string };
 type PullOptions = { count: string; roles: string; controller?: boolean; json?: string };

@@ -7,6 +7,7 @@ import { type DrillStore, changeValue, listValues, performWork, readValue, waitU
 import type { WitnessReport } from '#lab/collector-analysis.ts';
 import type { LineProcess } from '#lab/drills/line-process.ts';
 import { type EhrDbImage, ehrDbAppend } from '#lab/images/ehr-db.ts';
+import { labContext } from '#lab/lab.ts';
 import { type ProbeImage, probeAppend } from '#lab/images/probe.ts';
 
 /** The guests of a drill: the witness and the database, with fixed numbers and addresses on the lab's switch. */
@@ -31,7 +32,7 @@ function assetName(image: ProbeImage | EhrDbImage, file: string): string {
   return `${'rootImage' in image ? 'ehr-db' : 'probe'}-${basename(file)}`;
 }
 
-export function probeConfig(image: ProbeImage, collectorAddress: string, intervalMs = 100): GuestConfig {
+function probeConfig(image: ProbeImage, collectorAddress: string, intervalMs = 100): GuestConfig {
   return {
     cores: 1,
     memoryMb: image.memoryMb,
@@ -77,12 +78,12 @@ export type NewGuest = {
 
 /** Creates a guest on a node, with its replication interval set before it first runs. */
 export async function createDrillGuest(store: DrillStore, guest: NewGuest): Promise<void> {
-  await setInterval(store, guest.vmid, guest.intervalMs);
+  await setReplicationInterval(store, guest.vmid, guest.intervalMs);
   const { intervalMs: _interval, node, ...rest } = guest;
   await performWork(store, node, { kind: 'guest-create', ...rest, want: 'started' }, 300_000);
 }
 
-export async function setInterval(store: DrillStore, vmid: number, intervalMs: number): Promise<void> {
+async function setReplicationInterval(store: DrillStore, vmid: number, intervalMs: number): Promise<void> {
   await changeValue<ReplicationJob>(store, keys.replicationJob(vmid), (now) => ({
     ...(now ?? { vmid, ...defaultReplicationJob }),
     intervalMs,
@@ -128,4 +129,17 @@ export function waitHeard(
     const run = own?.runs.at(-1);
     return own !== undefined && run?.generation === generation && run.consistent !== null ? own : null;
   });
+}
+
+/** Creates the witness on a node and waits until it runs. */
+export async function startWitness(
+  lab: string,
+  store: DrillStore,
+  image: ProbeImage,
+  node: string,
+  intervalMs: number,
+): Promise<void> {
+  const config = probeConfig(image, labContext(lab).clientAddress);
+  await createDrillGuest(store, { vmid: probeGuest.vmid, name: 'witness', node, config, imports: {}, intervalMs });
+  await waitRunning(store, probeGuest.vmid, 1, 120_000);
 }

@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { createDrillGuest, probeConfig, probeGuest, waitRunning } from '#lab/drills/drill-guests.ts';
+import { startWitness } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { openDrillStore } from '#lab/drills/drill-store.ts';
 import { cutLinks, rebootSwitch } from '#lab/drills/faults/cables.ts';
@@ -10,7 +10,6 @@ import { killAgent, killGuard, killRelays, pauseGuard, stopStoreLeader } from '#
 import { type FaultResult, nodeNames, type Scene } from '#lab/drills/faults/scene.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
 import { startRunSampler } from '#lab/drills/run-sampler.ts';
-import { labContext } from '#lab/lab.ts';
 
 export type FaultsInside = { lab: string; faults: string[]; jsonFile: string | null; images: DrillImages };
 
@@ -38,15 +37,7 @@ export async function measureFaults(options: FaultsInside): Promise<number> {
   const sampler = startRunSampler(options.lab);
   const results: FaultResult[] = [];
   try {
-    await createDrillGuest(store, {
-      vmid: probeGuest.vmid,
-      name: 'witness',
-      node: 'n1',
-      config: probeConfig(options.images.probe, labContext(options.lab).clientAddress),
-      imports: {},
-      intervalMs,
-    });
-    await waitRunning(store, probeGuest.vmid, 1, 120_000);
+    await startWitness(options.lab, store, options.images.probe, 'n1', intervalMs);
     const scene: Scene = { lab: options.lab, store, collector, sampler, nodes: nodeNames(options.lab) };
     for (const [name, run] of Object.entries(faults)) {
       if (!options.faults.includes(name)) continue;

@@ -1,20 +1,7 @@
+import type { FaultName } from '#lab/drills/drill-names.ts';
 import { setupDrillLab } from '#lab/drills/drill-lab.ts';
 import { runInside } from '#lab/drills/inside.ts';
 import { labDown } from '#lab/lab.ts';
-
-export const faultNames = [
-  'agent',
-  'store',
-  'relay',
-  'disk-full',
-  'switch',
-  'links',
-  'guard-stop',
-  'guard-kill',
-  'damaged-copy',
-  'missing-disk',
-] as const;
-export type FaultName = (typeof faultNames)[number];
 
 export type FaultsOptions = {
   /** null: a lab of its own, taken down at the end. */

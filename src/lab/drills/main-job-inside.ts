@@ -10,8 +10,8 @@ import {
   createDrillGuest,
   databaseConfig,
   databaseGuest,
-  probeConfig,
   probeGuest,
+  startWitness,
   waitHeard,
   waitReplicated,
   waitRunning,
@@ -59,7 +59,6 @@ export async function measureMainJob(options: MainJobInside): Promise<number> {
       doubleSpans: findDoubleRuns(sampler.spans()).length,
       samplerGapMs: sampler.longestGapMs(),
       leftBehind: back.leftBehind,
-      reversedAtMs: back.reversedAtMs,
     });
     finish(options, result);
     return result.brokenPromises.length === 0 ? 0 : 1;
@@ -78,14 +77,7 @@ async function prepare(options: MainJobInside, store: DrillStore, collector: Lin
     .filter((name) => name !== home);
   if (images.ehrDb === null) throw new Error('the main job needs the database image');
   say(`\nGuests: database ${databaseGuest.vmid} and witness ${probeGuest.vmid}, home ${home}`);
-  await createDrillGuest(store, {
-    vmid: probeGuest.vmid,
-    name: 'witness',
-    node: home,
-    config: probeConfig(images.probe, labContext(lab).clientAddress),
-    imports: {},
-    intervalMs,
-  });
+  await startWitness(lab, store, images.probe, home, intervalMs);
   await createDrillGuest(store, {
     vmid: databaseGuest.vmid,
     name: 'ehr-db',
@@ -95,7 +87,6 @@ async function prepare(options: MainJobInside, store: DrillStore, collector: Lin
     intervalMs,
   });
   await waitRunning(store, databaseGuest.vmid, 1, 120_000);
-  await waitRunning(store, probeGuest.vmid, 1, 120_000);
   say('  both run; waiting for the database to answer and for first copies on every other node');
   const load = await startLoadProcess(lab, rowsPerSecond);
   await waitUntil('the database to commit rows', 120_000, async () => {
@@ -177,7 +168,7 @@ async function noteRecords(store: DrillStore, timeline: Timeline, seen: Set<stri
   }
 }
 
-type Back = { leftBehind: LeftBehind; reversedAtMs: number };
+type Back = { leftBehind: LeftBehind };
 
 async function bringBack(options: MainJobInside, store: DrillStore, timeline: Timeline): Promise<Back> {
   const { vmid } = databaseGuest;
@@ -202,14 +193,13 @@ async function bringBack(options: MainJobInside, store: DrillStore, timeline: Ti
   const leftBehind = await waitTail(store, vmid);
   const size = `${leftBehind.sizeBytes ?? '?'} bytes that differ from the promoted point`;
   timeline.note('tail', copy?.appliedAtMs ?? 0, `kept on ${home}: ${leftBehind.name}, ${size}`, 'record');
-  const reversedAtMs = copy?.appliedAtMs ?? 0;
   timeline.note(
     'reversed',
     reversedAtMs,
     `replication runs ${record?.home} to ${home}: generation ${generation} applied`,
     'record',
   );
-  return { leftBehind, reversedAtMs };
+  return { leftBehind };
 }
 
 /** The tail that the returned node kept, once its size is measured. */

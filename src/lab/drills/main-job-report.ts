@@ -16,7 +16,6 @@ export type MainJobObservations = {
   doubleSpans: number;
   samplerGapMs: number;
   leftBehind: LeftBehind | null;
-  reversedAtMs: number;
 };
 
 /** What `--json` writes. Every figure is a difference of two observed times or a count; none comes from configuration. */

@@ -4,13 +4,14 @@ import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
 import type { WitnessReport } from '#lab/collector-analysis.ts';
-import { createDrillGuest, probeConfig, probeGuest, waitHeard, waitReplicated, waitRunning } from '#lab/drills/drill-guests.ts';
+import { probeGuest, startWitness, waitHeard, waitReplicated, waitRunning } from '#lab/drills/drill-guests.ts';
+import type { PullRole } from '#lab/drills/drill-names.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { type DrillStore, listValues, openDrillStore, readValue } from '#lab/drills/drill-store.ts';
 import type { LineProcess } from '#lab/drills/line-process.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
 import { waitServing } from '#lab/drills/node-waits.ts';
-import { arrangeRole, type PullRole, readLeaders, roleOf } from '#lab/drills/roles.ts';
+import { arrangeRole, readLeaders, roleOf } from '#lab/drills/roles.ts';
 import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
 import { type Spread, spreadOf } from '#lab/drills/statistics.ts';
 import { labContext, plug } from '#lab/lab.ts';
@@ -62,15 +63,7 @@ export async function measurePulls(options: PullsInside): Promise<number> {
   const collector = await startCollectorProcess(options.lab);
   const sampler = startRunSampler(options.lab);
   try {
-    await createDrillGuest(store, {
-      vmid: probeGuest.vmid,
-      name: 'witness',
-      node: 'n1',
-      config: probeConfig(options.images.probe, labContext(options.lab).clientAddress),
-      imports: {},
-      intervalMs,
-    });
-    await waitRunning(store, probeGuest.vmid, 1, 120_000);
+    await startWitness(options.lab, store, options.images.probe, 'n1', intervalMs);
     const pulls: Pull[] = [];
     for (let turn = 0; turn < options.count; turn += 1) {
       for (const role of options.roles) {

@@ -1,6 +1,6 @@
 import { setupDrillLab } from '#lab/drills/drill-lab.ts';
 import { runInside } from '#lab/drills/inside.ts';
-import type { PullRole } from '#lab/drills/roles.ts';
+import type { PullRole } from '#lab/drills/drill-names.ts';
 import { labDown } from '#lab/lab.ts';
 
 export type PullsOptions = {

@@ -3,12 +3,9 @@ import { promisify } from 'node:util';
 import { AppError } from '#base/error.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { ManagerRecord } from '#core/ha/records.ts';
+import type { PullRole } from '#lab/drills/drill-names.ts';
 import { changeValue, type DrillStore, readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { labContext } from '#lab/lab.ts';
-
-/** Whose plug is pulled: the guest's home leads nothing, the manager, the store, or both. */
-export const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
-export type PullRole = (typeof pullRoles)[number];
 
 export type Leaders = { manager: string; store: string };
 

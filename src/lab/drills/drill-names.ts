@@ -1,0 +1,18 @@
+/** Names that the command line offers; a file of its own because drills themselves bring the whole lab along. */
+export const faultNames = [
+  'agent',
+  'store',
+  'relay',
+  'disk-full',
+  'switch',
+  'links',
+  'guard-stop',
+  'guard-kill',
+  'damaged-copy',
+  'missing-disk',
+] as const;
+export type FaultName = (typeof faultNames)[number];
+
+/** Whose plug is pulled: the guest's home leads nothing, the manager, the store, or both. */
+export const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
+export type PullRole = (typeof pullRoles)[number];
