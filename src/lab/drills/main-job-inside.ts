@@ -44,7 +44,7 @@ export async function measureMainJob(options: MainJobInside): Promise<number> {
   const sampler = startRunSampler(options.lab);
   try {
     const pulled = await pullPlug(options, store, load);
-    const back = await bringBack(options, store, pulled.timeline);
+    const leftBehind = await bringBack(options, store, pulled.timeline);
     await delay(2_000); // some rows more from the survivor, so that what is read back spans both homes
     const { report: rows } = await load.ask<{ report: DbLoadReport }>('stop', 120_000);
     await waitHeard(collector, probeGuest.vmid, 2);
@@ -58,7 +58,7 @@ export async function measureMainJob(options: MainJobInside): Promise<number> {
       witness: witness.guests,
       doubleSpans: findDoubleRuns(sampler.spans()).length,
       samplerGapMs: sampler.longestGapMs(),
-      leftBehind: back.leftBehind,
+      leftBehind,
     });
     finish(options, result);
     return result.brokenPromises.length === 0 ? 0 : 1;
@@ -168,9 +168,7 @@ async function noteRecords(store: DrillStore, timeline: Timeline, seen: Set<stri
   }
 }
 
-type Back = { leftBehind: LeftBehind };
-
-async function bringBack(options: MainJobInside, store: DrillStore, timeline: Timeline): Promise<Back> {
+async function bringBack(options: MainJobInside, store: DrillStore, timeline: Timeline): Promise<LeftBehind> {
   const { vmid } = databaseGuest;
   say(`\nPowering ${home} back on:`);
   await plug(options.lab, home, 'on');
@@ -195,11 +193,11 @@ async function bringBack(options: MainJobInside, store: DrillStore, timeline: Ti
   timeline.note('tail', copy?.appliedAtMs ?? 0, `kept on ${home}: ${leftBehind.name}, ${size}`, 'record');
   timeline.note(
     'reversed',
-    reversedAtMs,
+    copy?.appliedAtMs ?? 0,
     `replication runs ${record?.home} to ${home}: generation ${generation} applied`,
     'record',
   );
-  return { leftBehind };
+  return leftBehind;
 }
 
 /** The tail that the returned node kept, once its size is measured. */
