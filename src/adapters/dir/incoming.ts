@@ -56,7 +56,7 @@ type Session = {
   added: { disk: string; layer: Layer }[];
 };
 
-export type IncomingDesk = ReturnType<typeof createIncomingDesk>;
+type IncomingDesk = ReturnType<typeof createIncomingDesk>;
 
 /** Where a peer's NBD server for a guest listens, under the storage's run folder. The relay forms the same path. */
 export function incomingSocketName(peer: string): string {
