@@ -56,8 +56,6 @@ type Session = {
   added: { disk: string; layer: Layer }[];
 };
 
-type IncomingDesk = ReturnType<typeof createIncomingDesk>;
-
 /** Where a peer's NBD server for a guest listens, under the storage's run folder. The relay forms the same path. */
 export function incomingSocketName(peer: string): string {
   return `${peer}.nbd`;
