@@ -93,11 +93,15 @@ function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number): ManagerF
       .map((host) => host.name)
       .filter((name) => knowsNode(agent, name))
       .map((name) => readNode(agent, name, nowBootMs)),
-    guests: agent.list<GuestRecord>(prefixes.guests).map((entry) => ({
-      record: entry.value,
-      modRevision: entry.modRevision,
-      resource: agent.read<HaResource>(keys.haResource(entry.value.vmid))?.value ?? null,
-    })),
+    guests: agent.list<GuestRecord>(prefixes.guests).map((entry) => {
+      const resource = agent.read<HaResource>(keys.haResource(entry.value.vmid));
+      return {
+        record: entry.value,
+        modRevision: entry.modRevision,
+        resource: resource?.value ?? null,
+        resourceRevision: resource?.modRevision ?? 0n,
+      };
+    }),
     replicas: agent.list<ReplicaRecord>(prefixes.replicas).map((entry) => entry.value),
     timing: agent.cluster.timing,
     readsApartMs: limits.bmcReadsApartMs,
@@ -149,6 +153,7 @@ function* performStep(agent: AgentProcess, lead: Lead, step: ManagerStep, said: 
         [
           ...leadCompare,
           ...(cluster.rules.compareGuest ? [guest] : []),
+          ...(cluster.rules.compareWant ? [{ key: keys.haResource(step.vmid), modRevision: step.resourceRevision }] : []),
           { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
         ],
         [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }],

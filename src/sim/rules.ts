@@ -23,6 +23,8 @@ export type Rules = {
   compareClaim: boolean;
   /** Orders compare the guest's record. */
   compareGuest: boolean;
+  /** Orders compare what is wanted of the guest. */
+  compareWant: boolean;
   /** A receiver asks the store whether the sender is the guest's home, before a point and before it counts. */
   authorize: boolean;
   /** A start waits for the cgroup of its epoch instead of running outside of it. */
@@ -44,6 +46,7 @@ export const shippedRules: Rules = {
   compareLead: true,
   compareClaim: true,
   compareGuest: true,
+  compareWant: true,
   authorize: true,
   epochGroups: true,
   settleBitmaps: true,

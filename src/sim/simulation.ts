@@ -88,6 +88,25 @@ class Simulation {
     }
   }
 
+  /** L3, L4: an hour with what is never right, and nothing may come of it. */
+  private quietHour(endMs: number): void {
+    const { cluster, fate } = this;
+    const { softMs, renewMs } = cluster.timing;
+    const { starts } = cluster.checks.counts;
+    const untilMs = Math.min(endMs, cluster.engine.nowMs + 3_600_000);
+    while (cluster.engine.nowMs < untilMs && cluster.checks.violation === null) {
+      cluster.runUntil(Math.min(untilMs, cluster.engine.nowMs + fate.between(20_000, 1_200_000)));
+      const kind = fate.pick(['guard-paused', 'agent-paused', 'leader-lost', 'view-lags', 'wall-clock-step'] as const);
+      const node = fate.whole(0, cluster.hosts.length - 1);
+      const forMs = Math.round(fate.between(10, kind === 'guard-paused' ? softMs - renewMs - 500 : 2_500));
+      beginFault(cluster, { atMs: 0, kind, node, other: 0, forMs, chance: fate.between(0, 0.5) });
+    }
+    const { counts } = cluster.checks;
+    const broken = counts.claims + counts.releases > 0 || counts.starts !== starts;
+    if (broken) cluster.checks.fail('L3', `nothing failed, and ${JSON.stringify(counts)}`);
+    if (counts.recoveries > 0) cluster.checks.fail('L4', `nothing failed, and ${counts.recoveries} guests were moved`);
+  }
+
   private chaos(): void {
     const { cluster, fate } = this;
     const faults = chooseFaults(cluster.swarm, fate, fate.between(20_000, 180_000));

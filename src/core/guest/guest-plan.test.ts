@@ -59,3 +59,7 @@ test('a stop order shuts a running guest down', () => {
   assert.equal(kind({ record: { ...record, order }, running: { generation: 2, nodeEpoch: 7 } }), 'shutdown');
   assert.equal(kind({ record: { ...record, order } }), 'none');
 });
+
+test('a guest that is no longer wanted started is not started again, even while its old order stands', () => {
+  for (const want of ['stopped', 'disabled'] as const) assert.equal(kind({ want }), 'none', want);
+});

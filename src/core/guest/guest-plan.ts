@@ -48,6 +48,8 @@ export function planGuestAction(facts: GuestPlanFacts): GuestAction {
     return running === null ? { kind: 'none', because: 'stopped' } : { kind: 'shutdown', because: 'ordered to stop' };
   }
   if (running !== null) return { kind: 'none', because: 'running' };
+  // The wish was taken back, and the manager has not said so yet.
+  if (facts.want !== 'started') return { kind: 'none', because: `wanted ${facts.want}` };
   return planStart(facts, record);
 }
 

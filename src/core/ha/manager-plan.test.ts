@@ -55,6 +55,7 @@ function guest(change: Partial<GuestRecord> = {}, want: 'started' | 'stopped' | 
     },
     modRevision: 20n,
     resource: { vmid: 100, want, maxDataAgeMs: null },
+    resourceRevision: 5n,
   };
 }
 
@@ -196,4 +197,20 @@ test('a declined copy is not tried again until it has a newer point', () => {
   assert.ok(again?.kind === 'defer');
   assert.match(again.because, /n2: disk0 is damaged/);
   assert.equal(planManagerRound(facts(nodes(), [guest({ declined: seq(7) })]), 0, 0).steps[0]?.kind, 'order');
+});
+
+test('power that was cut comes back, whichever proof the claim was made by', () => {
+  const silent = node('n1', revoked(4), 16_000);
+  silent.controller = { name: 'c', evidence: { reads: [], offAskedAtBootMs: 5, onAskedAtBootMs: null, busy: false } };
+  const plan = planManagerRound(facts([silent, node('n2', granted(1))], []), 0, 0);
+  assert.deepEqual(
+    plan.steps.map((step) => step.kind === 'ask-controller' && step.action),
+    ['on'],
+  );
+});
+
+test('an order names the revision of the wish that it follows', () => {
+  const plan = planManagerRound(facts([node('n1', granted(5)), node('n2', granted(1))]), 0, 0);
+  assert.ok(plan.steps[0]?.kind === 'order');
+  assert.equal(plan.steps[0].resourceRevision, 5n);
 });

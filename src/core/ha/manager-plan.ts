@@ -26,6 +26,8 @@ export type GuestFacts = {
   record: GuestRecord;
   modRevision: bigint;
   resource: HaResource | null;
+  /** 0n: there is no such record. */
+  resourceRevision: bigint;
 };
 
 export type ManagerFacts = {
@@ -55,6 +57,8 @@ export type ManagerStep =
       vmid: number;
       next: GuestRecord;
       guestRevision: bigint;
+      /** What is wanted of it, compared too: an order never follows a wish that was taken back. */
+      resourceRevision: bigint;
       /** The permit of the node that is to run it, compared in the same transaction. */
       node: string;
       permitRevision: bigint;
@@ -135,7 +139,8 @@ function planNode(
 
 /** Power that this manager cut comes back once the claim stands: the machine was healthy enough to answer its controller. */
 function planPowerBack(node: NodeFacts, permit: Permit, steps: ManagerStep[]): void {
-  if (permit.state !== 'revoked' || permit.proof.kind !== 'power-off' || node.controller === null) return;
+  // Whatever proof came first: a claim by silence may overtake the controller that was asked to cut the power.
+  if (permit.state !== 'revoked' || node.controller === null) return;
   const { evidence } = node.controller;
   if (evidence.offAskedAtBootMs === null || evidence.onAskedAtBootMs !== null || evidence.busy) return;
   steps.push({
@@ -244,6 +249,7 @@ function planOnHome(
       },
     },
     guestRevision: guest.modRevision,
+    resourceRevision: guest.resourceRevision,
     node: record.home,
     permitRevision: on.permit.modRevision,
     event: 'ordered',
@@ -294,6 +300,7 @@ function planElsewhere(
       },
     },
     guestRevision: guest.modRevision,
+    resourceRevision: guest.resourceRevision,
     node: choice.node,
     permitRevision: target.permit.modRevision,
     event: 'ordered',

@@ -85,11 +85,15 @@ function readFacts(options: ManagerOptions, lead: Lead, nowBootMs: number): Mana
     self: options.self,
     managerEpoch: lead.epoch,
     nodes: listNodeNames(world).map((name) => readNode(options, name, nowBootMs)),
-    guests: world.list<GuestRecord>(prefixes.guests).map((entry) => ({
-      record: entry.value,
-      modRevision: entry.modRevision,
-      resource: world.read<HaResource>(keys.haResource(entry.value.vmid))?.value ?? null,
-    })),
+    guests: world.list<GuestRecord>(prefixes.guests).map((entry) => {
+      const resource = world.read<HaResource>(keys.haResource(entry.value.vmid));
+      return {
+        record: entry.value,
+        modRevision: entry.modRevision,
+        resource: resource?.value ?? null,
+        resourceRevision: resource?.modRevision ?? 0n,
+      };
+    }),
     replicas: world.list<ReplicaRecord>(prefixes.replicas).map((entry) => entry.value),
     timing: options.timing,
     readsApartMs: limits.bmcReadsApartMs,
@@ -193,6 +197,7 @@ async function commitOrder(options: ManagerOptions, lead: Lead, step: Extract<Ma
   const compares: Compare[] = [
     lead.compare,
     { key: keys.guest(step.vmid), modRevision: step.guestRevision },
+    { key: keys.haResource(step.vmid), modRevision: step.resourceRevision },
     { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
   ];
   const outcome = await options.store.commit(compares, [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }, write]);
