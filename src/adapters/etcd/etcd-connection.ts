@@ -1,4 +1,6 @@
 import * as http2 from 'node:http2';
+import { connect as connectPlain, isIP, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import type { Transport } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 
@@ -37,12 +39,15 @@ export async function openConnection(
   waitMs: number,
   signal: AbortSignal,
 ): Promise<EtcdConnection> {
-  const session = http2.connect(endpoint, { ...tls, settings: { enablePush: false, initialWindowSize: windowBytes } });
+  const socket = openSocket(endpoint, tls);
+  const session = http2.connect(endpoint, {
+    createConnection: () => socket,
+    settings: { enablePush: false, initialWindowSize: windowBytes },
+  });
   const ready = Promise.withResolvers<void>();
   session.once('remoteSettings', () => ready.resolve());
   session.on('error', (error) => ready.reject(error)); // stays: an error later ends the calls, and must not end the process
   // A TLS alert from the server reaches the socket only: Node 24's session then says neither "error" nor "close".
-  const socket = session.socket;
   socket.on('error', (error) => ready.reject(error));
   socket.once('close', () => ready.reject(new Error('the connection was closed')));
   const timer = setTimeout(() => ready.reject(new Error(`no answer in ${Math.round(waitMs)} ms`)), waitMs);
@@ -52,9 +57,9 @@ export async function openConnection(
   try {
     await ready.promise;
     session.setLocalWindowSize(windowBytes);
-    return wrapSession(endpoint, session);
+    return wrapSession(endpoint, session, socket);
   } catch (cause) {
-    session.destroy();
+    end(session, socket);
     throw new NotSent(`connect to ${endpoint}`, { cause });
   } finally {
     clearTimeout(timer);
@@ -62,12 +67,24 @@ export async function openConnection(
   }
 }
 
-function wrapSession(endpoint: string, session: http2.ClientHttp2Session): EtcdConnection {
+/** A socket of our own: a session that is destroyed while it still connects leaves its socket open (Node 24), for a minute or more. */
+function openSocket(endpoint: string, material: TlsMaterial | null): Socket {
+  const { hostname: host, port } = new URL(endpoint);
+  if (material === null) return connectPlain({ host, port: Number(port || 80) });
+  const servername = isIP(host) === 0 ? host : undefined; // a name for the server's choice of certificate; addresses are not allowed there
+  return connectTls({ ...material, host, port: Number(port || 443), ALPNProtocols: ['h2'], ...(servername && { servername }) });
+}
+
+function end(session: http2.ClientHttp2Session, socket: Socket): void {
+  session.destroy();
+  socket.destroy();
+}
+
+function wrapSession(endpoint: string, session: http2.ClientHttp2Session, socket: Socket): EtcdConnection {
   let leaving = false;
   session.once('goaway', () => {
     leaving = true;
   });
-  const socket = session.socket;
   const isGone = () => leaving || session.closed || session.destroyed || socket.destroyed;
   const sessionManager = {
     authority: new URL(endpoint).origin,
@@ -84,7 +101,7 @@ function wrapSession(endpoint: string, session: http2.ClientHttp2Session): EtcdC
       return isGone();
     },
     close() {
-      session.destroy();
+      end(session, socket);
     },
   };
 }
