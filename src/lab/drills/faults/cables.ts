@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { keys } from '#core/ha/keys.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import { timingProfiles } from '#core/ha/timing.ts';
@@ -22,6 +24,8 @@ import { link, switchPower } from '#lab/lab.ts';
 /** The limit by which guests must be frozen: soft, and what the host's scheduler and our looks may add. */
 const freezeLimitMs = timingProfiles.standard.softMs + 1_000;
 const switchOffMs = 20_000;
+/** `status` looks twice, a second and a half apart; the rest is for a busy machine. */
+const statusLimitMs = 10_000;
 
 /** All links of the guest's home are cut, and come back after the guest runs elsewhere. */
 export async function cutLinks(scene: Scene): Promise<FaultResult> {
@@ -39,6 +43,8 @@ export async function cutLinks(scene: Scene): Promise<FaultResult> {
     `the guest executed for ${frozenAfterMs} ms after the cut; limit ${freezeLimitMs} ms`,
   );
   judge.must(listPowerLosses(scene, atMs).length === 0, 'a healthy host was reset');
+  const statusMs = await timeStatus(scene.lab);
+  judge.must(statusMs <= statusLimitMs, `holdfast status took ${statusMs} ms with one node out of reach`);
   const backAtMs = Date.now();
   await link(scene.lab, before.home, 'up');
   await waitServing(scene.store, [before.home]);
@@ -55,10 +61,20 @@ export async function cutLinks(scene: Scene): Promise<FaultResult> {
     figures: {
       frozenAfterMs,
       startedElsewhereAfterMs: (status.qemuStartedAtMs ?? Number.NaN) - atMs,
+      statusMs,
       leftBehind: copy?.leftBehind.at(-1)?.name ?? 'none',
     },
     broken: judge.broken,
   };
+}
+
+/** How long a person waits for `holdfast status`, from the call to the end of its process. */
+async function timeStatus(lab: string): Promise<number> {
+  const startedAtMs = performance.now();
+  const holdfast = fileURLToPath(new URL('../../../../bin/holdfast', import.meta.url));
+  // Its exit code tells that not all is well, which is so.
+  await new Promise((resolve) => execFile(holdfast, ['--lab', lab, 'status'], { timeout: 60_000 }, resolve));
+  return Math.round(performance.now() - startedAtMs);
 }
 
 /** The switch is off for 20 s: everybody loses quorum, everybody freezes, nobody is reset or claimed, everybody thaws. */
