@@ -174,10 +174,10 @@ export class Checks {
       this.fail('S11', `guest ${vmid} ${what}, ${Math.round(sinceMs)} ms after it was wanted ${known.want}`);
   }
 
-  noteStart(host: Host, qemu: Qemu): void {
+  /** `confirmedAtMs`: when the last look at the store before the start began; what was wanted then has to be this. */
+  noteStart(host: Host, qemu: Qemu, confirmedAtMs: number): void {
     this.counts.starts += 1;
-    // From the last look at the store until the first instruction QEMU is loaded; what is wanted meanwhile stops it right after.
-    this.checkWant(qemu.vmid, `starts on ${host.name}`, startForgivenMs);
+    this.checkWant(qemu.vmid, `starts on ${host.name}`, this.cluster.engine.nowMs - confirmedAtMs);
   }
 
   /** The guard pets. While guests execute, only a renewal that is in the store and was sent within soft may carry that. */
@@ -221,9 +221,6 @@ export class Checks {
     return declined === undefined || comparePoints(newest, declined.point) > 0;
   }
 }
-
-/** Longest simulated way from the last look before a start to the guest's first instruction. */
-const startForgivenMs = 16_000;
 
 function nodeOf(key: string): string {
   return key.slice(prefixes.nodes.length).split('/')[0] ?? '';

@@ -187,6 +187,7 @@ export class GuestLoop {
     yield* this.report(record, record.vmid, 'starting', 'starting');
     host.disk.openPrimary(record.vmid, record.generation);
     yield* agent.sleep(cluster.dice.between(5, 100));
+    const confirmedAtMs = cluster.engine.nowMs;
     const order = cluster.rules.confirmOrder ? yield* this.confirmOrder(record) : record.order;
     if (order === null) return;
     const qemu = yield* this.spawnQemu(record, order.nodeEpoch);
@@ -196,7 +197,7 @@ export class GuestLoop {
     if (!qemu.alive) throw new AppError('unavailable', `guest ${record.vmid}: QEMU is gone`);
     qemu.resumed = true;
     cluster.touch();
-    cluster.checks.noteStart(host, qemu);
+    cluster.checks.noteStart(host, qemu, confirmedAtMs);
     cluster.say(`guest ${qemu.vmid} runs on ${host.name}, generation ${qemu.generation}, epoch ${qemu.nodeEpoch}`);
     cluster.writeSoon(host, qemu);
     this.failures.delete(record.vmid);
@@ -242,8 +243,9 @@ export class GuestLoop {
     const { agent } = this;
     const record = yield* agent.readNow<GuestRecord>(keys.guest(seen.vmid));
     const permit = yield* agent.readNow<Permit>(keys.nodePermit(agent.host.name));
+    const resource = yield* agent.readNow<HaResource>(keys.haResource(seen.vmid));
     const order = record?.value.order ?? null;
-    if (record === null || order === null || permit === null) return null;
+    if (record === null || order === null || permit === null || resource?.value.want !== 'started') return null;
     const holds =
       record.value.home === agent.host.name &&
       record.value.generation === seen.generation &&

@@ -31,6 +31,8 @@ export class Process {
   alive = true;
   pausedUntilMs = 0;
   readonly world: ProcessWorld;
+  /** What came during a pause, in its order. */
+  private readonly inbox: (() => void)[] = [];
 
   constructor(world: ProcessWorld) {
     this.world = world;
@@ -39,9 +41,25 @@ export class Process {
   /** Hands something to the process: at once, after its pause, or never. */
   deliver(run: () => void): void {
     if (!this.alive) return;
-    const untilMs = Math.max(this.pausedUntilMs, this.world.stillUntilMs());
-    if (this.world.engine.nowMs < untilMs) this.world.engine.at(untilMs, () => this.deliver(run));
-    else run();
+    if (this.inbox.length === 0 && !this.isPaused()) return run();
+    this.inbox.push(run);
+    if (this.inbox.length === 1) this.drainLater();
+  }
+
+  private isPaused(): boolean {
+    return this.world.engine.nowMs < Math.max(this.pausedUntilMs, this.world.stillUntilMs());
+  }
+
+  private drainLater(): void {
+    this.world.engine.at(Math.max(this.pausedUntilMs, this.world.stillUntilMs()), () => {
+      while (this.alive && !this.isPaused()) {
+        const run = this.inbox[0];
+        if (run === undefined) return;
+        run();
+        this.inbox.shift();
+      }
+      if (this.alive) this.drainLater();
+    });
   }
 
   /** Calls back after `waitMs` of the machine's own clock. */

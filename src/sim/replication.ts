@@ -143,6 +143,7 @@ export class Replication {
       let arrived = false;
       try {
         yield* this.push(cycles, line, chooseBlocks(plan.kind, changed, image, begun.image), image);
+        yield* agent.sleep(dice.between(5, 50 + agent.cluster.swarm.transferMs / 4));
         yield* callReceiver(line, { kind: 'seal', pointAtMs, lastCycle });
         arrived = true;
         qemu.bases.set(target, { base: point, pending: null });

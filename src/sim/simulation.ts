@@ -72,8 +72,7 @@ class Simulation {
     this.rounds += 1;
     this.addGuests();
     const dice = this.fate;
-    if (this.cluster.swarm.faults.length === 0)
-      return this.cluster.runUntil(Math.min(endMs, this.cluster.engine.nowMs + 3_600_000));
+    if (this.cluster.swarm.faults.length === 0) return this.quietHour(endMs);
     const kind = dice.pick(['chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'plug', 'plug', 'release', 'all-off'] as const);
     this.cluster.say(`ROUND ${this.rounds}: ${kind}`);
     switch (kind) {

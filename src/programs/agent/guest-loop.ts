@@ -226,14 +226,15 @@ async function killHalfStarted(now: RunningGuest | undefined, before: RunningGue
 }
 
 /**
- * The last look before a start, linearizable: the guest's record and this node's permit as they are in the store now. Returns the
+ * The last look before a start, linearizable: the guest's record, this node's permit and what is wanted, as the store has them now. Returns the
  * order when it still holds; null when somebody moved first.
  */
 async function confirmOrder(options: GuestLoopOptions, seen: GuestRecord): Promise<{ nodeEpoch: number } | null> {
   const record = await readRecord<GuestRecord>(options.store, keys.guest(seen.vmid));
   const permit = await readRecord<Permit>(options.store, keys.nodePermit(options.self));
+  const resource = await readRecord<HaResource>(options.store, keys.haResource(seen.vmid));
   const order = record?.value.order ?? null;
-  if (record === null || order === null || permit === null) return null;
+  if (record === null || order === null || permit === null || resource?.value.want !== 'started') return null;
   const holds =
     record.value.home === options.self &&
     record.value.generation === seen.generation &&
