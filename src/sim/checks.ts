@@ -21,6 +21,7 @@ export class Checks {
   readonly counts = { claims: 0, recoveries: 0, starts: 0, seals: 0, declines: 0, releases: 0, thaws: 0, demotions: 0 };
   readonly reasons = new Map<number, string>();
   private readonly cluster: Cluster;
+  private readonly only: ReadonlySet<string> | null;
   private readonly disks: DiskChecks;
   private readonly heartbeatAtMs = new Map<string, number>();
   private readonly renewalSentAtMs = new Map<string, number>();
@@ -28,12 +29,15 @@ export class Checks {
   private readonly configs = new Map<number, string>();
   private readonly wants = new Map<number, { want: HaResource['want']; sinceMs: number }>();
 
-  constructor(cluster: Cluster) {
+  /** `only`: invariants that count; null: all. */
+  constructor(cluster: Cluster, only: ReadonlySet<string> | null) {
     this.cluster = cluster;
+    this.only = only;
     this.disks = new DiskChecks(cluster, (invariant, text) => this.fail(invariant, text));
   }
 
   fail(invariant: string, text: string): void {
+    if (this.only !== null && !this.only.has(invariant)) return;
     this.violation ??= { invariant, text, atMs: this.cluster.engine.nowMs };
   }
 

@@ -1,3 +1,4 @@
+import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
@@ -41,7 +42,7 @@ export class Cluster {
   private readonly startingGuards = new Map<Host, number>();
   private dirty = true;
 
-  constructor(seed: number, swarm: Swarm, rules: Rules) {
+  constructor(seed: number, swarm: Swarm, rules: Rules, only: ReadonlySet<string> | null) {
     this.swarm = swarm;
     this.rules = rules;
     this.timing = swarm.timing;
@@ -50,7 +51,7 @@ export class Cluster {
     const r = swarm.timing.clockRatePercent / 100;
     this.hosts = Array.from({ length: swarm.nodes }, (_, index) => this.makeHost(`n${index + 1}`, r));
     this.store = new SimStore(this.engine, this.dice, this.network, this.hosts);
-    this.checks = new Checks(this);
+    this.checks = new Checks(this, only);
     this.store.onApply = (changes, before, tag) => {
       this.checks.noteApply(changes, before, tag);
       this.touch();
@@ -159,7 +160,7 @@ export class Cluster {
     const host = this.host(node);
     const late = this.dice.yes(0.1) ? this.dice.between(800, 3_500) : 0;
     this.engine.after(this.dice.between(30, 400) + late, () => {
-      if (!host.plugged) return this.engine.after(4_000, () => tell(null));
+      if (!host.plugged) return this.engine.after(limits.bmcCallMs, () => tell(null));
       if (action === 'off') host.powerOff('cut by its controller');
       if (action === 'on') host.powerOn(this.dice.between(4_000, 20_000));
       const lies = this.swarm.unsafe.lyingControllers;
@@ -170,8 +171,7 @@ export class Cluster {
 
   private makeHost(name: string, r: number): Host {
     const rate = this.dice.pick([1 - r, 1 + r, this.dice.between(1 - r, 1 + r)]);
-    const disk = new SimDisk(name);
-    disk.demoteRule = this.rules.demote;
+    const disk = new SimDisk(name, this.rules);
     const host = new Host(name, rate, disk, {
       engine: this.engine,
       dice: this.dice,

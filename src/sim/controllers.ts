@@ -1,4 +1,3 @@
-import { limits } from '#base/limits.ts';
 import { noEvidence, type PowerEvidence } from '#core/ha/claim.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import type { Cluster } from '#sim/cluster.ts';
@@ -44,6 +43,3 @@ export class SimControllers {
     this.known.set(node, { ...this.evidence(node), ...change });
   }
 }
-
-/** Longest time that a question may stay open. */
-export const controllerPatienceMs = limits.bmcCallMs;

@@ -7,7 +7,6 @@ import {
   createPrimary,
   createReplica,
   currentDepths,
-  demoteToReplica,
   layersAt,
   newestPoint,
   promoteTo,
@@ -17,7 +16,8 @@ import {
   type Layer,
   type Manifest,
 } from '#core/storage/manifest.ts';
-import { closeMerge, dropPoints, openForMerge, planMerge } from '#core/storage/merge-plan.ts';
+import { closeMerge, openForMerge, planMerge } from '#core/storage/merge-plan.ts';
+import type { Rules } from '#sim/rules.ts';
 
 /** Blocks of the one disk of a simulated guest. Few, so that they are often overwritten. */
 export const blockCount = 8;
@@ -40,12 +40,13 @@ export class SimDisk {
   readonly node: string;
   /** After every change of what is held of a guest; `what` in words. */
   onChange: (vmid: number, what: string) => void = () => {};
-  demoteRule: (manifest: Manifest, untilAtMs: number | null) => Manifest = demoteToReplica;
+  private readonly rules: Pick<Rules, 'demote' | 'dropPoints'>;
   private readonly held = new Map<number, Held>();
   private readonly sessions = new Map<number, Session>();
 
-  constructor(node: string) {
+  constructor(node: string, rules: Pick<Rules, 'demote' | 'dropPoints'>) {
     this.node = node;
+    this.rules = rules;
   }
 
   guests(): number[] {
@@ -123,7 +124,7 @@ export class SimDisk {
     this.sessions.delete(vmid);
     const held = this.require(vmid, 'demote');
     if (held.manifest.role === 'replica') return;
-    held.manifest = this.demoteRule(held.manifest, null);
+    held.manifest = this.rules.demote(held.manifest, null);
     this.onChange(vmid, 'demoted');
   }
 
@@ -193,7 +194,7 @@ export class SimDisk {
   thin(vmid: number, keep: ReplicationJob['keep']): void {
     const held = this.held.get(vmid);
     if (held === undefined || held.manifest.role !== 'replica' || this.sessions.has(vmid)) return;
-    held.manifest = dropPoints(held.manifest, planRetention(held.manifest.points, keep));
+    held.manifest = this.rules.dropPoints(held.manifest, planRetention(held.manifest.points, keep));
     for (let step = planMerge(held.manifest); step !== null; step = planMerge(held.manifest)) {
       const lower = held.files.get(step.lower.file);
       for (const [block, write] of held.files.get(step.upper.file) ?? []) lower?.set(block, write);

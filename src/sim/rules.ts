@@ -3,6 +3,7 @@ import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
 import { type LeadDecision, type LeadFacts, type LeadTiming, planLead } from '#core/ha/lead.ts';
 import { type ManagerFacts, type ManagerPlan, planManagerRound } from '#core/ha/manager-plan.ts';
 import { demoteToReplica, type Manifest } from '#core/storage/manifest.ts';
+import { dropPoints } from '#core/storage/merge-plan.ts';
 
 /**
  * What decides in the simulated cluster: the very functions that ship. The switches stand for steps of the programs around them.
@@ -15,6 +16,7 @@ export type Rules = {
   planLead: (facts: LeadFacts, timing: LeadTiming) => LeadDecision;
   planGuestAction: (facts: GuestPlanFacts) => GuestAction;
   demote: (manifest: Manifest, untilAtMs: number | null) => Manifest;
+  dropPoints: typeof dropPoints;
   /** The agent reads the record and its permit once more right before a start. */
   confirmOrder: boolean;
   /** Writes of a manager compare the lead. */
@@ -42,6 +44,7 @@ export const shippedRules: Rules = {
   planLead,
   planGuestAction,
   demote: demoteToReplica,
+  dropPoints,
   confirmOrder: true,
   compareLead: true,
   compareClaim: true,

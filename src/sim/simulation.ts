@@ -14,6 +14,8 @@ export type RunOptions = {
   hours: number;
   swarm?: Swarm;
   rules?: Rules;
+  /** Only these invariants count; for finding out whether each one bites by itself. */
+  only?: ReadonlySet<string>;
   /** Which faults of the run to leave out, by their number; for finding out which ones matter. */
   without?: ReadonlySet<number>;
 };
@@ -55,7 +57,7 @@ class Simulation {
 
   constructor(options: RunOptions, swarm: Swarm) {
     this.options = options;
-    this.cluster = new Cluster(options.seed, swarm, options.rules ?? shippedRules);
+    this.cluster = new Cluster(options.seed, swarm, options.rules ?? shippedRules, options.only ?? null);
     this.fate = new Dice(options.seed ^ 0xfa7e);
   }
 
