@@ -30,17 +30,24 @@ export function* callReceiver(line: Line, ask: Ask): Task<Answer> {
 function send(line: Line, ask: Ask, resume: (outcome: Outcome<Answer>) => void): void {
   const { cluster, host } = line.from;
   const { engine, network } = cluster;
+  let isOver = false;
+  const give = (outcome: Outcome<Answer>) => {
+    if (!isOver) resume(outcome);
+    isOver = true;
+  };
   const lose = (waitMs: number) =>
-    engine.after(waitMs, () => resume({ ok: false, error: new AppError('unavailable', `${line.to} does not answer`) }));
+    engine.after(waitMs, () => {
+      if (!isOver) give({ ok: false, error: new AppError('unavailable', `${line.to} does not answer`) });
+    });
   lose(limits.replicaCallMs);
   engine.after(network.delayMs(), () => {
     const receiver = cluster.host(line.to).agent;
     if (receiver === null || !network.isOpenBoth('link', host.name, line.to)) return lose(limits.relaySilenceMs);
     receiver.deliver(() => {
-      receiver.start(answer(receiver, line, ask, resume), (error) => {
+      receiver.start(answer(receiver, line, ask, give), (error) => {
         if (error === null) return;
         if (!isAppError(error)) throw error;
-        reply(line, resume, { ok: false, error: new AppError(error.kind, formatErrorChain(error)) });
+        reply(line, give, { ok: false, error: new AppError(error.kind, formatErrorChain(error)) });
       });
     });
   });

@@ -160,7 +160,9 @@ export class SimStore {
       if (!over) resume(outcome);
       over = true;
     };
-    this.engine.at(giveUpAtMs, () => give({ ok: false, error: new AppError('timeout', 'the store does not answer') }));
+    this.engine.at(giveUpAtMs, () => {
+      if (!over) give({ ok: false, error: new AppError('timeout', 'the store does not answer') });
+    });
     const send = () => {
       if (over) return;
       const member = this.findMember(node);
