@@ -144,7 +144,6 @@ function* performStep(agent: AgentProcess, lead: Lead, step: ManagerStep, said: 
         lead.epoch,
       );
       cluster.say(`${agent.host.name} claims ${step.node} (${outcome.kind}): ${step.because}`);
-      agent.bells.manager.ring();
       return;
     }
     case 'order': {
@@ -159,7 +158,6 @@ function* performStep(agent: AgentProcess, lead: Lead, step: ManagerStep, said: 
         [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }],
         lead.epoch,
       );
-      agent.bells.manager.ring();
       said.delete(`guest ${step.vmid}`);
       cluster.say(
         `${agent.host.name} orders guest ${step.vmid} ${step.next.order?.kind} on ${step.node} ` +
