@@ -154,6 +154,9 @@ function* performStep(agent: AgentProcess, lead: Lead, step: ManagerStep, said: 
           ...(cluster.rules.compareGuest ? [guest] : []),
           ...(cluster.rules.compareWant ? [{ key: keys.haResource(step.vmid), modRevision: step.resourceRevision }] : []),
           { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
+          ...(step.lostPermit === null
+            ? []
+            : [{ key: keys.nodePermit(step.lostPermit.node), modRevision: step.lostPermit.modRevision }]),
         ],
         [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }],
         lead.epoch,

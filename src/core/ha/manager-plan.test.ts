@@ -115,6 +115,7 @@ test('a guest of a claimed node is ordered onto the copy’s node with the next 
     issuedAtMs: 77,
   });
   assert.equal(order.permitRevision, 11n);
+  assert.deepEqual(order.lostPermit, { node: 'n1', modRevision: 11n });
 });
 
 test('a home that came back under a new epoch gets its guest ordered again with its own disks', () => {

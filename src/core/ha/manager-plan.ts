@@ -62,6 +62,8 @@ export type ManagerStep =
       /** The permit of the node that is to run it, compared in the same transaction. */
       node: string;
       permitRevision: bigint;
+      /** A recovery: the lost home's revoked permit, compared too. A home that takes a new permit at that instant keeps its guest. */
+      lostPermit: { node: string; modRevision: bigint } | null;
       event: HaEvent['kind'];
       because: string;
     }
@@ -201,7 +203,16 @@ function planGuest(facts: ManagerFacts, guest: GuestFacts, nodes: RecoveryNode[]
   const declined = record.declined?.findLast((copy) => copy.node === record.home);
   if (standing === null && declined !== undefined) {
     if (resource.want !== 'disabled')
-      planElsewhere(facts, guest, resource, nodes, wantKind, declined.lostAtMs ?? nowWallMs, nowWallMs, steps);
+      planElsewhere(
+        facts,
+        guest,
+        resource,
+        nodes,
+        wantKind,
+        { aliveAtMs: declined.lostAtMs ?? nowWallMs, permit: null },
+        nowWallMs,
+        steps,
+      );
     return;
   }
   const epochIsCurrent =
@@ -213,7 +224,11 @@ function planGuest(facts: ManagerFacts, guest: GuestFacts, nodes: RecoveryNode[]
   }
   if (homePermit === null || homePermit.value.state !== 'revoked') return;
   if (resource.want === 'disabled') return;
-  planElsewhere(facts, guest, resource, nodes, wantKind, home?.heartbeat?.value.sentAtMs ?? nowWallMs, nowWallMs, steps);
+  const lost = {
+    aliveAtMs: home?.heartbeat?.value.sentAtMs ?? nowWallMs,
+    permit: { node: record.home, modRevision: homePermit.modRevision },
+  };
+  planElsewhere(facts, guest, resource, nodes, wantKind, lost, nowWallMs, steps);
 }
 
 /** The home is granted: a new order under its current epoch, if the home still holds the guest's own disks. */
@@ -252,6 +267,7 @@ function planOnHome(
     resourceRevision: guest.resourceRevision,
     node: record.home,
     permitRevision: on.permit.modRevision,
+    lostPermit: null,
     event: 'ordered',
     because:
       record.order === null
@@ -268,11 +284,12 @@ function planElsewhere(
   resource: HaResource,
   nodes: RecoveryNode[],
   wantKind: GuestOrder['kind'],
-  lastAliveAtMs: number,
+  lost: { aliveAtMs: number; permit: { node: string; modRevision: bigint } | null },
   nowWallMs: number,
   steps: ManagerStep[],
 ): void {
   const { record } = guest;
+  const { aliveAtMs: lastAliveAtMs, permit: lostPermit } = lost;
   const choice = planRecovery(record, resource, facts.replicas, nodes, lastAliveAtMs);
   if (choice.kind === 'defer') {
     steps.push({ kind: 'defer', vmid: record.vmid, because: choice.because });
@@ -303,6 +320,7 @@ function planElsewhere(
     resourceRevision: guest.resourceRevision,
     node: choice.node,
     permitRevision: target.permit.modRevision,
+    lostPermit,
     event: 'ordered',
     because: choice.because,
   });

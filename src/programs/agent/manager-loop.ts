@@ -198,6 +198,9 @@ async function commitOrder(options: ManagerOptions, lead: Lead, step: Extract<Ma
     { key: keys.guest(step.vmid), modRevision: step.guestRevision },
     { key: keys.haResource(step.vmid), modRevision: step.resourceRevision },
     { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
+    ...(step.lostPermit === null
+      ? []
+      : [{ key: keys.nodePermit(step.lostPermit.node), modRevision: step.lostPermit.modRevision }]),
   ];
   const outcome = await options.store.commit(compares, [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }, write]);
   // The watch rings when the view has this write. To plan again before that is to meet one's own commit as a conflict.
