@@ -215,3 +215,24 @@ test('an order names the revision of the wish that it follows', () => {
   assert.ok(plan.steps[0]?.kind === 'order');
   assert.equal(plan.steps[0].resourceRevision, 5n);
 });
+
+test('a later leader gives back the power that an earlier one cut', () => {
+  const cut: Permit = { ...(revoked(4) as Extract<Permit, { state: 'revoked' }>), powerCut: true };
+  const silent = node('n1', cut, 16_000);
+  silent.controller = { name: 'c', evidence: { reads: [], offAskedAtBootMs: null, onAskedAtBootMs: null, busy: false } };
+  const plan = planManagerRound(facts([silent, node('n2', granted(1))], []), 0, 0);
+  assert.deepEqual(
+    plan.steps.map((step) => step.kind === 'ask-controller' && step.action),
+    ['on'],
+  );
+  silent.controller = { name: 'c', evidence: { reads: [], offAskedAtBootMs: null, onAskedAtBootMs: 9, busy: false } };
+  assert.deepEqual(planManagerRound(facts([silent, node('n2', granted(1))], []), 0, 0).steps, []);
+});
+
+test('a claim after the controller was asked to cut the power says so', () => {
+  const silent = node('n1', granted(3), 15_000);
+  silent.controller = { name: 'c', evidence: { reads: [], offAskedAtBootMs: 5, onAskedAtBootMs: null, busy: false } };
+  const claim = planManagerRound(facts([silent, node('n2', granted(1))], []), 0, 0).steps[0];
+  assert.ok(claim?.kind === 'claim' && claim.next.state === 'revoked');
+  assert.equal(claim.next.powerCut, true);
+});

@@ -128,6 +128,7 @@ function planNode(
         proof: decision.proof,
         managerEpoch: facts.managerEpoch,
         revokedAtMs: nowWallMs,
+        ...(wasCut(node) ? { powerCut: true } : {}),
       },
       permitRevision: permit.modRevision,
       heartbeatRevision: heartbeat.modRevision,
@@ -139,12 +140,19 @@ function planNode(
   planSilentAgent(facts, node, permit.value.epoch, steps);
 }
 
+/** True when this manager asked for the node's power to be cut since it was last seen. */
+function wasCut(node: NodeFacts): boolean {
+  const askedBootMs = node.controller?.evidence.offAskedAtBootMs ?? null;
+  return askedBootMs !== null && askedBootMs >= node.lastSightBootMs;
+}
+
 /** Power that this manager cut comes back once the claim stands: the machine was healthy enough to answer its controller. */
 function planPowerBack(node: NodeFacts, permit: Permit, steps: ManagerStep[]): void {
   // Whatever proof came first: a claim by silence may overtake the controller that was asked to cut the power.
   if (permit.state !== 'revoked' || node.controller === null) return;
   const { evidence } = node.controller;
-  if (evidence.offAskedAtBootMs === null || evidence.onAskedAtBootMs !== null || evidence.busy) return;
+  if (permit.powerCut !== true && evidence.offAskedAtBootMs === null) return;
+  if (evidence.onAskedAtBootMs !== null || evidence.busy) return;
   steps.push({
     kind: 'ask-controller',
     node: node.name,

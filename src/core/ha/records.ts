@@ -22,7 +22,16 @@ export type ClaimProof =
 export type Permit =
   /** `claimMs`: silence that the node's own timing profile needs before a claim; a manager with a quicker profile waits it out. */
   | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number }
-  | { state: 'revoked'; epoch: number; revokedEpoch: number; proof: ClaimProof; managerEpoch: number; revokedAtMs: number };
+  | {
+      state: 'revoked';
+      epoch: number;
+      revokedEpoch: number;
+      proof: ClaimProof;
+      managerEpoch: number;
+      revokedAtMs: number;
+      /** The manager that claimed the node had asked its controller to cut the power: whoever leads later gives it back. */
+      powerCut?: boolean;
+    };
 
 /**
  * `/holdfast/nodes/NAME/release`: the manager asks the node's guard to give the permit back (its agent is silent for too long). While
