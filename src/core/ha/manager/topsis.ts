@@ -14,8 +14,8 @@ export function topsisScores(rows: readonly (readonly number[])[], weights: read
     let toWorst = 0;
     for (const [index, column] of columns.entries()) {
       const value = (row[index] ?? 0) * column.scale;
-      toBest += column.weight * (value - column.best) ** 2;
-      toWorst += column.weight * (value - column.worst) ** 2;
+      toBest += (column.weight * (value - column.best)) ** 2;
+      toWorst += (column.weight * (value - column.worst)) ** 2;
     }
     const [best, worst] = [Math.sqrt(toBest), Math.sqrt(toWorst)];
     return best + worst === 0 ? 0 : worst / (best + worst);

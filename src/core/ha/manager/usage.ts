@@ -33,7 +33,8 @@ export function compareNames(a: string, b: string): number {
 /** Adds (`sign` 1) or takes away (`sign` -1) what the guest's entry puts on its node and its target. */
 export function countEntry(usage: Usage, guest: GuestFacts, entry: GuestEntry, sign: 1 | -1): void {
   if (!takesRoom(entry.state)) return;
-  addTo(usage, entry.node, guest, entry, sign);
+  // Balanced before its start, it never runs where it is.
+  if (entry.state.kind !== 'start-requested-elsewhere') addTo(usage, entry.node, guest, entry, sign);
   const target = targetOf(entry.state);
   if (target !== null && target !== entry.node) addTo(usage, target, guest, entry, sign);
 }
