@@ -110,7 +110,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       otherNodeTries: guest.otherNodeTries,
       failback: guest.failback,
       claimed: guest.size,
-      measured: guest.load,
+      measured: guest.runsOn.size > 0 ? guest.load : null,
     })),
     rules: world.rules,
     commands: world.commands,

@@ -55,7 +55,7 @@ export type GuestFacts = {
   /** A better-ranked node that comes back pulls the guest back. */
   failback: boolean;
   claimed: Size;
-  /** Measured use; null: nothing is known. */
+  /** Measured use; null: it does not run, or nothing is known. */
   measured: Size | null;
   /** Left out: its disks can be reached from every node. Else a recovery goes only to a node that is listed here. */
   copies?: CopyFacts[];

@@ -110,16 +110,14 @@ function weigh(draft: RoundDraft, set: string[], source: number, target: number)
   const leaves = { cpu: 0, memory: 0 };
   const arrives = { cpu: 0, memory: 0 };
   for (const member of set) {
-    const entry = draft.guests.get(member);
     const guest = guestFactsOf(draft, member);
-    if (entry === undefined) continue;
     for (const [share, index] of [
       [leaves, source],
       [arrives, target],
     ] as const) {
       const node = draft.usage.nodes[index];
       if (node === undefined) continue;
-      const moved = sharesOf({ ...node, ...loadOn(draft.usage.placement, node.size, guest, entry) });
+      const moved = sharesOf({ ...node, ...loadOn(draft.usage.placement, node.size, guest) });
       share.cpu += moved.cpu;
       share.memory += moved.memory;
     }

@@ -1,5 +1,4 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
-import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { topsisScores } from '#core/ha/manager/topsis.ts';
 import { loadOn, sharesOf, type Usage } from '#core/ha/manager/usage.ts';
 
@@ -14,12 +13,12 @@ import { loadOn, sharesOf, type Usage } from '#core/ha/manager/usage.ts';
 export const criteriaWeights = [1, 2, 5, 10] as const;
 
 /** Returns a score for every node of `usage`; lower is better. */
-export function scoreNodes(usage: Usage, guest: GuestFacts, entry: GuestEntry): Map<string, number> {
+export function scoreNodes(usage: Usage, guest: GuestFacts): Map<string, number> {
   if (usage.placement === 'count') return new Map(usage.nodes.map((node) => [node.name, node.guests]));
   const cpu = usage.nodes.map((node) => sharesOf(node).cpu);
   const memory = usage.nodes.map((node) => sharesOf(node).memory);
   const rows = usage.nodes.map((node, index) => {
-    const load = loadOn(usage.placement, node.size, guest, entry);
+    const load = loadOn(usage.placement, node.size, guest);
     const added = sharesOf({
       ...node,
       microCores: node.microCores + load.microCores,

@@ -126,7 +126,7 @@ function chooseByScore(
   nodes: string[],
 ): string | null {
   if (nodes.length <= 1) return nodes[0] ?? null;
-  const scores = scoreNodes(placement.usage, guest, entry);
+  const scores = scoreNodes(placement.usage, guest);
   const ordered = nodes.toSorted((a, b) => (scores.get(a) ?? 0) - (scores.get(b) ?? 0) || compareNames(a, b));
   if (mode !== 'next') return ordered[0] ?? null;
   const at = ordered.indexOf(entry.node);

@@ -34,50 +34,30 @@ export function compareNames(a: string, b: string): number {
 export function countEntry(usage: Usage, guest: GuestFacts, entry: GuestEntry, sign: 1 | -1): void {
   if (!takesRoom(entry.state)) return;
   // Balanced before its start, it never runs where it is.
-  if (entry.state.kind !== 'start-requested-elsewhere') addTo(usage, entry.node, guest, entry, sign);
+  if (entry.state.kind !== 'start-requested-elsewhere') addTo(usage, entry.node, guest, sign);
   const target = targetOf(entry.state);
-  if (target !== null && target !== entry.node) addTo(usage, target, guest, entry, sign);
+  if (target !== null && target !== entry.node) addTo(usage, target, guest, sign);
 }
 
-function addTo(usage: Usage, name: string, guest: GuestFacts, entry: GuestEntry, sign: 1 | -1): void {
+function addTo(usage: Usage, name: string, guest: GuestFacts, sign: 1 | -1): void {
   const node = usage.byName.get(name);
   if (node === undefined) return;
-  const load = loadOn(usage.placement, node.size, guest, entry);
+  const load = loadOn(usage.placement, node.size, guest);
   node.guests += sign;
   node.microCores += sign * load.microCores;
   node.memoryBytes += sign * load.memoryBytes;
 }
 
-/** What the guest would put on a node of this size. */
+/** What the guest would put on a node of this size: what it was measured to use, else what it claims. */
 export function loadOn(
   placement: ManagerSettings['placement'],
   nodeSize: Size,
   guest: GuestFacts,
-  entry: GuestEntry,
 ): { microCores: number; memoryBytes: number } {
-  const isMeasured = placement === 'by-load' && guest.measured !== null && isSeenRunning(entry);
-  const size = isMeasured && guest.measured !== null ? guest.measured : guest.claimed;
-  const cores = !isMeasured && size.cores === 0 ? nodeSize.cores : size.cores;
-  return { microCores: Math.round(cores * 1e6), memoryBytes: size.memoryBytes };
-}
-
-function isSeenRunning(entry: GuestEntry): boolean {
-  switch (entry.state.kind) {
-    case 'active':
-      return entry.state.seenRunning;
-    case 'moving-live':
-    case 'stop-requested':
-    case 'frozen':
-      return true;
-    case 'start-requested':
-    case 'start-requested-elsewhere':
-    case 'inactive':
-    case 'moving-cold':
-    case 'awaiting-fence':
-    case 'awaiting-recovery':
-    case 'failed':
-      return false;
-  }
+  const measured = placement === 'by-load' ? guest.measured : null;
+  if (measured !== null) return { microCores: Math.round(measured.cores * 1e6), memoryBytes: measured.memoryBytes };
+  const cores = guest.claimed.cores === 0 ? nodeSize.cores : guest.claimed.cores;
+  return { microCores: Math.round(cores * 1e6), memoryBytes: guest.claimed.memoryBytes };
 }
 
 /** Share of the node's cores and of its memory that is used; may exceed 1. */
