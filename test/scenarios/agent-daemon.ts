@@ -79,7 +79,12 @@ export function publish(world: World, node: WorldNode): void {
 function endAgent(world: World, node: WorldNode): void {
   node.agent = null;
   node.agentPettedAt = null;
-  if (node.shutdown === null) return startAgent(world, node);
+  if (node.shutdown === null) startAgent(world, node);
+  else endHost(world, node);
+}
+
+/** The agent is gone: the manager ends in its next round and takes the host with it; without a manager the host ends now. */
+export function endHost(world: World, node: WorldNode): void {
   if (node.manager !== null) {
     node.manager.stopping = true;
     return;

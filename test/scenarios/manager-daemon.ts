@@ -1,5 +1,5 @@
 import type { ManagerFacts, NodeFacts } from '#core/ha/manager/facts.ts';
-import type { Decision, ManagerStep } from '#core/ha/manager/draft.ts';
+import type { CommandRefusal, Decision, ManagerStep } from '#core/ha/manager/draft.ts';
 import { planLeading } from '#core/ha/manager/leading.ts';
 import { planRound } from '#core/ha/manager/round.ts';
 import { toWant } from './scenario-file.ts';
@@ -28,6 +28,9 @@ const safeLocks = new Set([
   'suspending',
   'suspended',
 ]);
+
+/** Refusals that the recording tells; it forgets a command to a workload that is in the middle of something. */
+const recordedRefusals = new Set<CommandRefusal>(['target-not-up', 'already-there', 'rival-there']);
 
 const leadLease = 'manager';
 
@@ -154,13 +157,10 @@ function recordDecision(world: World, decision: Decision): void {
       if (decision.next === 'gave-up') record(world, { kind: 'gave-up', workload: decision.guest });
       return;
     case 'command': {
-      const { command, accepted, because } = decision;
-      if (command.kind === 'move' && !accepted && because.startsWith('keep-apart'))
+      const { command, refusal, because } = decision;
+      if (command.kind === 'move' && refusal !== null && recordedRefusals.has(refusal))
         record(world, { kind: 'move-refused', workload: command.guest, node: command.to });
-      return record(world, {
-        kind: 'command',
-        text: `${JSON.stringify(command)} ${accepted ? 'accepted' : 'refused'}: ${because}`,
-      });
+      return record(world, { kind: 'command', text: `${JSON.stringify(command)}: ${refusal ?? 'accepted'}, ${because}` });
     }
     case 'node':
       return record(world, { kind: 'node-state', node: decision.node, text: `${decision.state}: ${decision.because}` });

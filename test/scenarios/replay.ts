@@ -1,15 +1,7 @@
 import { compileRules } from '#core/ha/manager/compiled-rules.ts';
 import { runAgent } from './agent-daemon.ts';
 import { runManager } from './manager-daemon.ts';
-import {
-  type Answer,
-  type Answers,
-  type Loss,
-  type RuleCheck,
-  type Scenario,
-  type ScenarioFile,
-  toRule,
-} from './scenario-file.ts';
+import { type Answer, type Loss, type RuleCheck, type Scenario, type ScenarioFile, toRule } from './scenario-file.ts';
 import { performAction } from './script-actions.ts';
 import { buildWorld, checkWatchdogs, type World, type WorldEvent } from './world.ts';
 
@@ -65,14 +57,7 @@ function runRound(world: World): void {
   world.nowSeconds = Math.max(world.nowSeconds, startedAt + roundSeconds);
 }
 
-/** Replays every scenario and rule check of the file. */
-export function replayFile(file: ScenarioFile): Answers {
-  const answers: Answers = {};
-  for (const scenario of file.scenarios) answers[scenario.id] = answer(replayScenario(scenario, file));
-  for (const check of file.ruleChecks) answers[check.id] = { dropped: replayRuleCheck(check) };
-  return answers;
-}
-
+/** The rules that the core drops, in the order of the check. */
 export function replayRuleCheck(check: RuleCheck): string[] {
   const { dropped } = compileRules(check.rules.map(toRule), check.nodes);
   const names = new Set(dropped.map((entry) => entry.rule));

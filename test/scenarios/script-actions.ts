@@ -1,6 +1,5 @@
-import { AppError } from '#base/error.ts';
 import { planEnd, type EndRequest } from '#core/ha/manager/shutdown-policy.ts';
-import { publish } from './agent-daemon.ts';
+import { endHost, publish } from './agent-daemon.ts';
 import type { Action, Faults, ScenarioSize, WantWord } from './scenario-file.ts';
 import {
   addGuest,
@@ -14,7 +13,7 @@ import {
   type WorldNode,
 } from './world.ts';
 
-/** What the script does to the world between rounds. Raises AppError unsupported for an action that this replay does not know. */
+/** What the script does to the world between rounds. An action that this replay does not know is noted in the world and passed over. */
 export function performAction(world: World, action: Action): void {
   const node = typeof action['node'] === 'string' ? findNode(world, action['node']) : undefined;
   const guest = typeof action['workload'] === 'string' ? world.guests.get(action['workload']) : undefined;
@@ -32,10 +31,7 @@ export function performAction(world: World, action: Action): void {
       world.commands.push({ kind: 'disarm', mode: action['mode'] === 'hands-off' ? 'hands-off' : 'hold' });
       return;
     default:
-      throw new AppError(
-        'unsupported',
-        `replaying ${JSON.stringify(action)}: this replay does not know the action or its object`,
-      );
+      world.unknownActions.push(JSON.stringify(action));
   }
 }
 
@@ -143,6 +139,7 @@ function add(world: World, action: Action): void {
 function askToEnd(world: World, node: WorldNode, request: EndRequest): boolean {
   if (!node.powered) return true;
   if (request !== 'agent-restart') node.shutdown = request;
+  if (node.agent === null && request !== 'agent-restart') endHost(world, node);
   if (node.agent !== null && node.agent.end === null) {
     const end = planEnd(world.scenario.given.settings.onNodeShutdown, request, node.agent.mode);
     node.agent = { ...node.agent, end, mode: end.mode };

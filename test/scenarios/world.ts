@@ -38,6 +38,8 @@ export type World = {
   fencedNodes: string[];
   losses: { t: number; node: string; affected: string[] }[];
   doubleRun: boolean;
+  /** Script lines that this replay does not know: its answer is worth nothing then. */
+  unknownActions: string[];
 };
 
 export type WorldNode = {
@@ -112,6 +114,7 @@ export function buildWorld(scenario: Scenario, file: ScenarioFile): World {
     fencedNodes: [],
     losses: [],
     doubleRun: false,
+    unknownActions: [],
   };
   for (const workload of given.workloads) addGuest(world, workload);
   return world;

@@ -1,5 +1,6 @@
 import type { Command } from '#core/ha/manager/facts.ts';
-import { type RoundDraft, amend } from '#core/ha/manager/draft.ts';
+import { type CommandRefusal, type RoundDraft, amend } from '#core/ha/manager/draft.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
 import { acceptCommand, refuseCommand } from '#core/ha/manager/taken-commands.ts';
 
@@ -21,9 +22,9 @@ function takeCommand(draft: RoundDraft, command: Command): void {
       return drain(draft, command);
     case 'undrain':
       if (draft.drains.delete(command.node)) return acceptCommand(draft, command, 'its guests may return');
-      return refuseCommand(draft, command, 'no drain was asked for');
+      return refuseCommand(draft, command, 'wrong-state', 'no drain was asked for');
     case 'disarm':
-      if (draft.disarm !== null) return refuseCommand(draft, command, `it is disarmed already (${draft.disarm.mode})`);
+      if (draft.disarm !== null) return refuseCommand(draft, command, 'not-now', `it is disarmed already (${draft.disarm.mode})`);
       draft.disarm = { mode: command.mode, stage: 'waiting' };
       return acceptCommand(draft, command, 'agents let go once nothing is recovered or moved');
     case 'arm':
@@ -33,57 +34,58 @@ function takeCommand(draft: RoundDraft, command: Command): void {
 
 /** Queues a move and those of the guests that stay together with it. */
 export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }>): void {
-  const refusal = whyNoMove(draft, command);
-  if (refusal !== null) return refuseCommand(draft, command, refusal);
+  const refused = whyNoMove(draft, command);
+  if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
   acceptCommand(draft, command, `it moves to ${command.to}`);
   amend(draft, command.guest, { command });
   for (const companion of draft.rules.together.get(command.guest) ?? []) {
     const entry = draft.guests.get(companion);
-    if (entry === undefined || entry.node === command.to) continue;
-    if (entry.state.kind !== 'active' && entry.state.kind !== 'inactive') continue;
+    if (entry === undefined || entry.node === command.to || !takesCommands(entry)) continue;
     amend(draft, companion, { command: { ...command, guest: companion } });
     const because = `it stays together with ${command.guest}`;
     draft.decisions.push({ kind: 'dragged', guest: companion, to: command.to, with: command.guest, because });
   }
 }
 
-function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }>): string | null {
-  const entry = draft.guests.get(command.guest);
-  if (entry === undefined) return `guest ${command.guest} is not managed`;
-  if (draft.nodes.get(command.to) !== 'up') return `${command.to} is not up`;
-  const refusal = draft.nodeFacts.get(command.to)?.refusal ?? null;
-  if (refusal !== null) return `${command.to} ${refusal}`;
-  if (entry.node === command.to) return `it is on ${command.to} already`;
-  const rival = findRivalNodes(draft, command.guest).get(command.to);
-  if (rival !== undefined) return `keep-apart: ${rival} is on ${command.to} or heading there`;
-  return whyNoCommandNow(entry.state.kind);
+type Refused = { refusal: CommandRefusal; because: string };
+
+function whyNoMove(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): Refused | null {
+  const entry = draft.guests.get(guest);
+  if (entry === undefined) return { refusal: 'not-managed', because: `guest ${guest} is not managed` };
+  if (draft.nodes.get(to) !== 'up') return { refusal: 'target-not-up', because: `${to} is not up` };
+  const unfit = draft.nodeFacts.get(to)?.refusal ?? null;
+  if (unfit !== null) return { refusal: 'target-unfit', because: `${to} ${unfit}` };
+  if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
+  const rival = findRivalNodes(draft, guest).get(to);
+  if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
+  return takesCommands(entry) ? null : { refusal: 'wrong-state', because: `it is ${entry.state.kind} now` };
 }
 
 /** A command to a guest that is in the middle of something is refused rather than forgotten. */
-function whyNoCommandNow(state: string): string | null {
-  return state === 'active' || state === 'inactive' ? null : `it is ${state} now`;
+function takesCommands({ state }: GuestEntry): boolean {
+  return state.kind === 'active' || state.kind === 'inactive';
 }
 
 function queueStop(draft: RoundDraft, command: Extract<Command, { kind: 'stop' }>): void {
   const entry = draft.guests.get(command.guest);
-  if (entry === undefined) return refuseCommand(draft, command, `guest ${command.guest} is not managed`);
-  const refusal = whyNoCommandNow(entry.state.kind);
-  if (refusal !== null) return refuseCommand(draft, command, refusal);
+  if (entry === undefined) return refuseCommand(draft, command, 'not-managed', `guest ${command.guest} is not managed`);
+  if (!takesCommands(entry)) return refuseCommand(draft, command, 'wrong-state', `it is ${entry.state.kind} now`);
   acceptCommand(draft, command, 'it stops');
   amend(draft, command.guest, { command });
 }
 
 function drain(draft: RoundDraft, command: Extract<Command, { kind: 'drain' }>): void {
-  if (draft.disarm !== null) return refuseCommand(draft, command, 'it is disarmed, so nothing would move');
+  if (draft.disarm !== null) return refuseCommand(draft, command, 'not-now', 'it is disarmed, so nothing would move');
   const state = draft.nodes.get(command.node);
-  if (state !== 'up') return refuseCommand(draft, command, `${command.node} is ${state ?? 'not a node of the cluster'}`);
+  if (state !== 'up')
+    return refuseCommand(draft, command, 'target-not-up', `${command.node} is ${state ?? 'not a node of the cluster'}`);
   draft.drains.add(command.node);
   acceptCommand(draft, command, 'its guests leave live and return when it is undrained');
 }
 
 function arm(draft: RoundDraft, command: Command): void {
   const { disarm } = draft;
-  if (disarm === null) return refuseCommand(draft, command, 'it is not disarmed');
+  if (disarm === null) return refuseCommand(draft, command, 'wrong-state', 'it is not disarmed');
   draft.disarm = null;
   acceptCommand(draft, command, `it was disarmed (${disarm.mode})`);
   draft.decisions.push({ kind: 'disarm', stage: 'armed', because: 'an operator armed it' });

@@ -40,9 +40,19 @@ export type Decision =
   | { kind: 'start-failed'; guest: string; node: string; next: 'other-node' | 'gave-up'; because: string }
   | { kind: 'dragged'; guest: string; to: string; with: string; because: string }
   | { kind: 'returns'; guest: string; to: string; because: string }
-  | { kind: 'command'; command: Command; accepted: boolean; because: string }
+  | { kind: 'command'; command: Command; refusal: CommandRefusal | null; because: string }
   | { kind: 'rebalance'; guest: string; to: string; imbalanceBefore: number; imbalanceAfter: number; because: string }
   | { kind: 'disarm'; stage: Disarm['stage'] | 'armed'; because: string };
+
+/** Why a command is not carried out; people read `because`, programs this. */
+export type CommandRefusal =
+  | 'not-managed'
+  | 'target-not-up'
+  | 'target-unfit'
+  | 'already-there'
+  | 'rival-there'
+  | 'wrong-state'
+  | 'not-now';
 
 export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: CompiledRules): RoundDraft {
   return {

@@ -69,7 +69,7 @@ function stepInactive(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): 
   const { node, command } = entryOf(draft, guest.id);
   if (command !== null) {
     if (command.kind === 'move' && takeMove(draft, guest, command)) return;
-    if (command.kind === 'stop') refuseCommand(draft, command, 'it does not run');
+    if (command.kind === 'stop') refuseCommand(draft, command, 'wrong-state', 'it does not run');
     amend(draft, guest.id, { command: null });
   }
   if (guest.want === 'disabled') return;
@@ -115,7 +115,7 @@ function stepFailed(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): vo
     return;
   }
   if (entry.command !== null) {
-    refuseCommand(draft, entry.command, 'it has failed; disable it first');
+    refuseCommand(draft, entry.command, 'wrong-state', 'it has failed; disable it first');
     amend(draft, guest.id, { command: null });
   }
 }

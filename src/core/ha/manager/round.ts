@@ -32,7 +32,7 @@ export type RoundPlan = {
   memory: ManagerMemory;
   steps: ManagerStep[];
   decisions: Decision[];
-  /** Guests in the order in which their agents are to start them after a recovery. */
+  /** Why the round ended early; null: it went through all its parts. */
   because: string | null;
 };
 
