@@ -2,7 +2,7 @@ import { assert } from '#base/assert.ts';
 import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { Command, GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
 import type { Disarm, GuestEntry, GuestState, ManagerMemory, NodeState } from '#core/ha/manager/memory.ts';
-import { compareNames, countEntry, emptyUsage, type Usage } from '#core/ha/manager/usage.ts';
+import { countEntry, emptyUsage, type Usage } from '#core/ha/manager/usage.ts';
 
 /**
  * The memory while a round works on it, with what the round has decided so far. Entries are replaced, never changed, and every
@@ -15,6 +15,8 @@ export type RoundDraft = {
   guestFacts: ReadonlyMap<string, GuestFacts>;
   nodes: Map<string, NodeState>;
   guests: Map<string, GuestEntry>;
+  /** The guests' ids in byte order, once it is settled who is managed. */
+  ids: string[];
   drains: Set<string>;
   disarm: Disarm | null;
   imbalancedRounds: number;
@@ -62,6 +64,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     guestFacts: new Map(facts.guests.map((guest) => [guest.id, guest])),
     nodes: new Map(memory.nodes),
     guests: new Map(memory.guests),
+    ids: [],
     drains: new Set(memory.drains),
     disarm: memory.disarm,
     imbalancedRounds: memory.imbalancedRounds,
@@ -99,11 +102,6 @@ export function entryOf(draft: RoundDraft, id: string): GuestEntry {
   const entry = draft.guests.get(id);
   assert(entry !== undefined, `guest ${id} is not in the manager's memory`);
   return entry;
-}
-
-/** The guest ids that the round works through, in byte order. */
-export function guestIds(draft: RoundDraft): string[] {
-  return [...draft.guests.keys()].sort(compareNames);
 }
 
 /** How the entry's order ended; undefined while it is not told. */
@@ -145,9 +143,10 @@ export function amend(draft: RoundDraft, id: string, patch: Partial<GuestEntry>)
 }
 
 function replace(draft: RoundDraft, id: string, next: GuestEntry): void {
-  const guest = guestFactsOf(draft, id);
   const was = draft.guests.get(id);
-  if (was !== undefined) countEntry(draft.usage, guest, was, -1);
   draft.guests.set(id, next);
+  if (was !== undefined && was.state === next.state && was.node === next.node) return;
+  const guest = guestFactsOf(draft, id);
+  if (was !== undefined) countEntry(draft.usage, guest, was, -1);
   countEntry(draft.usage, guest, next, 1);
 }

@@ -1,14 +1,16 @@
+import { assert } from '#base/assert.ts';
 import type { Command, RebalanceSettings } from '#core/ha/manager/facts.ts';
-import { guestFactsOf, guestIds, type RoundDraft } from '#core/ha/manager/draft.ts';
+import { guestFactsOf, type RoundDraft } from '#core/ha/manager/draft.ts';
 import {
-  type Candidate,
   chooseBruteForce,
   chooseByTopsis,
   imbalanceOf,
+  type Move,
+  type Mover,
   type NodeShare,
 } from '#core/ha/manager/rebalance-choice.ts';
-import { allowsNode } from '#core/ha/manager/selection.ts';
-import { loadOn, sharesOf } from '#core/ha/manager/usage.ts';
+import { findRivalNodes } from '#core/ha/manager/selection.ts';
+import { loadOn, type NodeUsage, sharesOf } from '#core/ha/manager/usage.ts';
 
 /**
  * Evens out the nodes while the cluster is otherwise quiet: at most one move (of a guest with all that stay together with it) after
@@ -28,7 +30,9 @@ export function planRebalance(draft: RoundDraft): Extract<Command, { kind: 'move
   draft.imbalancedRounds = 0;
   const best = choose(draft, settings, shares);
   if (best === null || (before - best.imbalance) / before < settings.minRelativeGain) return null;
-  const { guest, to } = best.candidate;
+  const { guest } = best;
+  const to = draft.usage.nodes[best.target]?.name;
+  assert(to !== undefined, `a rebalance chose node number ${best.target} of ${shares.length}`);
   const because = `imbalance ${before.toFixed(2)} would become ${best.imbalance.toFixed(2)}`;
   draft.decisions.push({ kind: 'rebalance', guest, to, imbalanceBefore: before, imbalanceAfter: best.imbalance, because });
   return { kind: 'move', guest, live: guestFactsOf(draft, guest).movesLive, to };
@@ -56,71 +60,75 @@ function isAnythingMoving(draft: RoundDraft): boolean {
   return false;
 }
 
-function choose(
-  draft: RoundDraft,
-  settings: RebalanceSettings,
-  shares: NodeShare[],
-): { candidate: Candidate; imbalance: number } | null {
-  const candidates = listCandidates(draft);
+function choose(draft: RoundDraft, settings: RebalanceSettings, shares: NodeShare[]): Move | null {
+  const movers = listMovers(draft);
   switch (settings.method) {
     case 'bruteforce':
-      return chooseBruteForce(shares, candidates);
+      return chooseBruteForce(shares, movers);
     case 'topsis':
-      return chooseByTopsis(shares, candidates);
+      return chooseByTopsis(shares, movers);
   }
 }
 
-/** Every guest that leads its set, on every node its rules allow; in id order, then target order. */
-function listCandidates(draft: RoundDraft): Candidate[] {
+/** Every running guest that speaks for its set, with the nodes that the rules of the whole set allow; in id order. */
+function listMovers(draft: RoundDraft): Mover[] {
   const { nodes } = draft.usage;
   const indexOf = new Map(nodes.map((node, index) => [node.name, index]));
-  const candidates: Candidate[] = [];
-  for (const id of guestIds(draft)) {
-    const set = [id, ...(draft.rules.together.get(id) ?? [])].filter((member) => isMovable(draft, member));
+  const othersOf = nodes.map((_, source) => [...nodes.keys()].filter((target) => target !== source));
+  const sizes = groupSizes(draft);
+  const movers: Mover[] = [];
+  for (const id of draft.ids) {
     const entry = draft.guests.get(id);
-    // The first of a set speaks for it.
-    if (entry === undefined || set[0] !== id || set.some((member) => member < id)) continue;
-    const source = indexOf.get(entry.node);
+    const source = entry === undefined || !isMovable(draft, id) ? undefined : indexOf.get(entry.node);
     if (source === undefined) continue;
-    for (const [target, node] of nodes.entries()) {
-      if (target === source || !mayMoveTo(draft, set, node.name)) continue;
-      candidates.push({ guest: id, source, target, to: node.name, ...weigh(draft, set, source, target) });
-    }
+    const set = [id, ...(draft.rules.together.get(id) ?? []).filter((member) => isMovable(draft, member))];
+    // The first of a set speaks for it.
+    if (set.some((member) => member < id)) continue;
+    const others = othersOf[source] ?? [];
+    const isUnruled = set.length === 1 && !draft.rules.ranks.has(id) && !draft.rules.apart.has(id);
+    const targets = isUnruled ? others : listAllowed(draft, set, others);
+    const shares = sizes.samples.map((node) => shareOf(draft, set, node));
+    const arrives = sizes.groupOf.map((group) => shares[group] ?? { cpu: 0, memory: 0 });
+    movers.push({ guest: id, source, targets, leaves: arrives[source] ?? { cpu: 0, memory: 0 }, arrives });
   }
-  return candidates;
+  return movers;
+}
+
+/** Nodes of the same size, told by the first of each group: a guest's share is worked out once for all of them. */
+function groupSizes(draft: RoundDraft): { samples: NodeUsage[]; groupOf: number[] } {
+  const samples: NodeUsage[] = [];
+  const groupOf = draft.usage.nodes.map((node) => {
+    const group = samples.findIndex(({ size }) => size.cores === node.size.cores && size.memoryBytes === node.size.memoryBytes);
+    return group === -1 ? samples.push(node) - 1 : group;
+  });
+  return { samples, groupOf };
 }
 
 function isMovable(draft: RoundDraft, id: string): boolean {
   return draft.guests.get(id)?.state.kind === 'active';
 }
 
-/** No rule is broken by it, and no better-ranked node would pull the guest back. */
-function mayMoveTo(draft: RoundDraft, set: string[], node: string): boolean {
-  return set.every((member) => {
-    if (!allowsNode(draft, member, node)) return false;
+/** Nodes to which no rule of the set forbids to move it, and from which no better-ranked node would pull it back. */
+function listAllowed(draft: RoundDraft, set: string[], others: readonly number[]): readonly number[] {
+  const { nodes } = draft.usage;
+  return set.reduce<readonly number[]>((targets, member) => {
+    const rivals = findRivalNodes(draft, member);
     const ranks = draft.rules.ranks.get(member);
-    if (ranks === undefined) return true;
-    const highest = Math.max(...draft.usage.nodes.map(({ name }) => ranks.get(name) ?? -Infinity));
-    return ranks.get(node) === highest;
-  });
+    const highest = ranks === undefined ? 0 : Math.max(...nodes.map(({ name }) => ranks.get(name) ?? -Infinity));
+    return targets.filter((target) => {
+      const name = nodes[target]?.name ?? '';
+      return !rivals.has(name) && (ranks === undefined || ranks.get(name) === highest);
+    });
+  }, others);
 }
 
-/** What leaves the source and what arrives at the target, as shares of each. */
-function weigh(draft: RoundDraft, set: string[], source: number, target: number): { leaves: NodeShare; arrives: NodeShare } {
-  const leaves = { cpu: 0, memory: 0 };
-  const arrives = { cpu: 0, memory: 0 };
+/** What the set takes of a node of this size. */
+function shareOf(draft: RoundDraft, set: string[], node: NodeUsage): NodeShare {
+  const sum = { microCores: 0, memoryBytes: 0 };
   for (const member of set) {
-    const guest = guestFactsOf(draft, member);
-    for (const [share, index] of [
-      [leaves, source],
-      [arrives, target],
-    ] as const) {
-      const node = draft.usage.nodes[index];
-      if (node === undefined) continue;
-      const moved = sharesOf({ ...node, ...loadOn(draft.usage.placement, node.size, guest) });
-      share.cpu += moved.cpu;
-      share.memory += moved.memory;
-    }
+    const load = loadOn(draft.usage.placement, node.size, guestFactsOf(draft, member));
+    sum.microCores += load.microCores;
+    sum.memoryBytes += load.memoryBytes;
   }
-  return { leaves, arrives };
+  return sharesOf({ ...node, ...sum });
 }

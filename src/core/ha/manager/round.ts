@@ -7,7 +7,6 @@ import {
   type Decision,
   enter,
   guestFactsOf,
-  guestIds,
   type ManagerStep,
   openDraft,
   recountUsage,
@@ -43,6 +42,7 @@ export function planRound(facts: ManagerFacts, memory: ManagerMemory, rules: Com
   const self = draft.nodes.get(facts.self);
   if (self !== 'up' && self !== 'draining') return close(draft, `${facts.self} does not see itself as up`);
   adoptAndForget(draft);
+  draft.ids = [...draft.guests.keys()].sort(compareNames);
   recountUsage(draft);
   takeCommands(draft);
   if (planDisarm(draft)) return close(draft, 'disarmed');
@@ -89,7 +89,7 @@ function adoptAndForget(draft: RoundDraft): void {
 }
 
 function stepUntilQuiet(draft: RoundDraft): void {
-  const ids = guestIds(draft);
+  const { ids } = draft;
   // Each pass that repeats has moved a guest on, and no state is entered twice in a round; the cap only guards against a mistake.
   for (let pass = 0; pass < maxPasses; pass += 1) {
     let changed = false;

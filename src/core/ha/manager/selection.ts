@@ -2,7 +2,7 @@ import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { type GuestEntry, takesRoom, targetOf } from '#core/ha/manager/memory.ts';
 import { scoreNodes } from '#core/ha/manager/scores.ts';
-import { compareNames, type Usage } from '#core/ha/manager/usage.ts';
+import { compareNames, type RankedNodes, type Usage } from '#core/ha/manager/usage.ts';
 
 /**
  * Where a guest belongs.
@@ -36,14 +36,14 @@ export function selectNode(
   if (mode === 'stay' && sites === null && isUnruled(placement, guest.id, entry)) {
     if (placement.usage.byName.has(entry.node)) return entry.node;
   }
-  const ranks = allowedRanks(placement, guest.id, sites);
-  if (ranks.size === 0) return null;
+  const { allowed, preferred } = rankNodes(placement, guest.id, sites);
+  if (preferred.length === 0) return null;
   const companions = countCompanions(placement, guest.id);
   const rivalNodes = findRivalNodes(placement, guest.id);
   const here = entry.node;
-  if (mode === 'stay' && !guest.failback && ranks.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
+  if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
 
-  let nodes = keepHighestRank(ranks);
+  let nodes = preferred;
   if (mode === 'next') nodes = nodes.filter((node) => !entry.failedNodes.includes(node));
   nodes = nodes.filter((node) => !rivalNodes.has(node));
   nodes = keepFullest(nodes, companions);
@@ -58,22 +58,20 @@ function isUnruled({ rules, usage }: Placement, guest: string, entry: GuestEntry
   return !rules.ranks.has(guest) && !rules.together.has(guest) && !rules.apart.has(guest);
 }
 
-/** Rank of every node that is up and that the guest's node rule allows. */
-function allowedRanks(placement: Placement, guest: string, sites: ReadonlySet<string> | null): Map<string, number> {
-  const rule = placement.rules.ranks.get(guest);
-  const ranks = new Map<string, number>();
-  for (const { name } of placement.usage.nodes) {
-    if (sites !== null && !sites.has(name)) continue;
-    const rank = rule === undefined ? 0 : rule.get(name);
-    if (rank !== undefined) ranks.set(name, rank);
-  }
-  return ranks;
+/** The nodes that are up, that can start the guest, and that its node rule allows. */
+function rankNodes({ rules, usage }: Placement, guest: string, sites: ReadonlySet<string> | null): RankedNodes {
+  const rule = rules.ranks.get(guest) ?? null;
+  if (sites !== null) return applyRule(usage, rule, sites);
+  const known = usage.ranked.get(rule) ?? applyRule(usage, rule, null);
+  usage.ranked.set(rule, known);
+  return known;
 }
 
-/** Nodes of the highest rank present, in name order. */
-function keepHighestRank(ranks: ReadonlyMap<string, number>): string[] {
-  const highest = Math.max(...ranks.values());
-  return [...ranks].filter(([, rank]) => rank === highest).map(([node]) => node);
+function applyRule(usage: Usage, rule: ReadonlyMap<string, number> | null, sites: ReadonlySet<string> | null): RankedNodes {
+  const names = usage.nodes.map((node) => node.name).filter((name) => sites === null || sites.has(name));
+  const allowed = names.filter((name) => rule === null || rule.has(name));
+  const highest = Math.max(...allowed.map((name) => rule?.get(name) ?? 0));
+  return { allowed: new Set(allowed), preferred: allowed.filter((name) => (rule?.get(name) ?? 0) === highest) };
 }
 
 /** True when the guest's node rule allows the node and no rival of it is there or heading there. */
@@ -107,7 +105,7 @@ export function findRivalNodes(placement: Pick<Placement, 'rules' | 'guests'>, g
   return nodes;
 }
 
-function keepFullest(nodes: string[], companions: ReadonlyMap<string, number>): string[] {
+function keepFullest(nodes: readonly string[], companions: ReadonlyMap<string, number>): readonly string[] {
   let fullest: string | null = null;
   let most = 0;
   for (const node of nodes) {
@@ -123,7 +121,7 @@ function chooseByScore(
   guest: GuestFacts,
   entry: GuestEntry,
   mode: SelectionMode,
-  nodes: string[],
+  nodes: readonly string[],
 ): string | null {
   if (nodes.length <= 1) return nodes[0] ?? null;
   const scores = scoreNodes(placement.usage, guest);

@@ -15,14 +15,19 @@ export type Usage = {
   /** In name order. */
   nodes: NodeUsage[];
   byName: ReadonlyMap<string, NodeUsage>;
+  /** What each node rule (null: none) leaves of these nodes: the same for all its guests, so it is worked out once. */
+  ranked: Map<ReadonlyMap<string, number> | null, RankedNodes>;
 };
+
+/** `preferred`: those of the highest rank present, in name order. */
+export type RankedNodes = { allowed: ReadonlySet<string>; preferred: readonly string[] };
 
 /** Nodes that guests may be placed on, still carrying nothing. */
 export function emptyUsage(nodes: readonly NodeFacts[], placement: ManagerSettings['placement']): Usage {
   const list = nodes
     .map(({ name, size }) => ({ name, size, guests: 0, microCores: 0, memoryBytes: 0 }))
     .sort((a, b) => compareNames(a.name, b.name));
-  return { placement, nodes: list, byName: new Map(list.map((node) => [node.name, node])) };
+  return { placement, nodes: list, byName: new Map(list.map((node) => [node.name, node])), ranked: new Map() };
 }
 
 /** Byte order, the same on every machine. */
