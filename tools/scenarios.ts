@@ -7,22 +7,24 @@ import { type Answers, readScenarioFile, type ScenarioFile } from '../test/scena
 import { formatTable } from '../test/scenarios/verdict-table.ts';
 
 /**
- * `npm run scenarios -- FILE [--json OUT] [--only ID] [--trace]`: replays a scenario file on the core and writes the answers; without
+ * `npm run scenarios -- FILE [--json [OUT]] [--only ID] [--trace]`: replays a scenario file on the core and writes the answers; without
  * OUT they go to standard output. Expectations in the file are compared and told on standard error. Exit status 1 when one that must hold does not.
  */
 function main(): void {
+  const words = process.argv.slice(2);
+  // `--json` as the last word: to standard output.
   const { values, positionals } = parseArgs({
+    args: words.at(-1) === '--json' ? words.slice(0, -1) : words,
     allowPositionals: true,
     options: { json: { type: 'string' }, only: { type: 'string' }, trace: { type: 'boolean', default: false } },
   });
-  // npm may eat the name of the option and leave its value.
-  const [path, out = values.json] = positionals;
+  const [path] = positionals;
   if (path === undefined) throw new AppError('invalid', 'which scenario file? Say: npm run scenarios -- FILE --json OUT');
   const file = pick(readScenarioFile(path), values.only);
   const answers = replayAll(file, values.trace);
   const text = `${JSON.stringify(answers, null, 2)}\n`;
-  if (out === undefined) process.stdout.write(text);
-  else writeFileSync(out, text);
+  if (values.json === undefined) process.stdout.write(text);
+  else writeFileSync(values.json, text);
   const comparisons = compareScenarios(file, answers);
   const checks = file.ruleChecks
     .filter((check) => check.dropped !== undefined)

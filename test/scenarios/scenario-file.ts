@@ -109,10 +109,10 @@ export type Answers = Record<string, Answer | { dropped: string[] }>;
 
 /** Reads a scenario file. Raises AppError invalid when it is of another form. */
 export function readScenarioFile(path: string): ScenarioFile {
-  const file = JSON.parse(readFileSync(path, 'utf8')) as ScenarioFile;
+  const file = JSON.parse(readFileSync(path, 'utf8')) as Omit<ScenarioFile, 'ruleChecks'> & { ruleChecks?: RuleCheck[] };
   if (file.format !== 'ha-scenarios/1')
     throw new AppError('invalid', `reading scenarios from ${path}: format ${JSON.stringify(file.format)} is not ha-scenarios/1`);
-  return file;
+  return { ...file, ruleChecks: file.ruleChecks ?? [] };
 }
 
 /** The rule in the core's words. */

@@ -1,6 +1,6 @@
 import type { NodeFacts } from '#core/ha/manager/facts.ts';
 import type { NodeState } from '#core/ha/manager/memory.ts';
-import { isLongLost, type RoundDraft } from '#core/ha/manager/draft.ts';
+import type { RoundDraft } from '#core/ha/manager/draft.ts';
 
 /**
  * The manager's view of each node.
@@ -97,9 +97,4 @@ function fenceNode(draft: RoundDraft, node: string): boolean {
       return true;
     }
   }
-}
-
-/** True while the node may still be working: not up, but not lost for long either. */
-export function isInDoubt(draft: RoundDraft, node: string): boolean {
-  return draft.nodes.get(node) !== 'up' && !isLongLost(draft, node);
 }
