@@ -84,6 +84,7 @@ function lead(world: World, self: WorldNode, lastSeen: Map<string, number>): voi
   world.commands = [];
   for (const step of plan.steps) perform(world, self, step);
   for (const decision of plan.decisions) recordDecision(world, decision);
+  if (plan.because !== null) record(world, { kind: 'round-ended-early', text: plan.because });
   world.memory = plan.memory;
 }
 
@@ -100,6 +101,8 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
         lostMs: (world.nowSeconds - (lastSeen.get(node.name) ?? world.nowSeconds)) * 1000,
         agentMode: published?.mode ?? 'active',
         permit: isLeaseFree(world, agentLease(node.name), self.name) ? 'claimable' : 'held',
+        // Every host has a controller that tells its power; the recorded manager had none and claims by leases alone.
+        confirmedOff: !node.powered,
         watchdogOpen: published?.watchdogOpen ?? false,
         size: node.size,
         refusal: null,

@@ -20,6 +20,7 @@ export function planDisarm(draft: RoundDraft): boolean {
     const unfinished = findUnfinished(draft);
     if (unfinished !== null) return false;
     draft.disarm = { ...disarm, stage: 'in-force' };
+    for (const node of draft.facts.nodes) draft.unguarded.add(node.name);
     draft.decisions.push({ kind: 'disarm', stage: 'in-force', because: 'nothing is being recovered or moved' });
   } else if (disarm.stage === 'in-force' && allAgentsLetGo(draft)) {
     draft.disarm = { ...disarm, stage: 'complete' };

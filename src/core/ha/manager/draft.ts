@@ -19,6 +19,7 @@ export type RoundDraft = {
   ids: string[];
   drains: Set<string>;
   disarm: Disarm | null;
+  unguarded: Set<string>;
   imbalancedRounds: number;
   nextOrderId: number;
   usage: Usage;
@@ -67,6 +68,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     ids: [],
     drains: new Set(memory.drains),
     disarm: memory.disarm,
+    unguarded: new Set(memory.unguarded),
     imbalancedRounds: memory.imbalancedRounds,
     nextOrderId: memory.nextOrderId,
     usage: emptyUsage([], facts.settings.placement),
@@ -76,8 +78,8 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
 }
 
 export function closeDraft(draft: RoundDraft): ManagerMemory {
-  const { nodes, guests, drains, disarm, imbalancedRounds, nextOrderId } = draft;
-  return { nodes, guests, drains, disarm, imbalancedRounds, nextOrderId };
+  const { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId } = draft;
+  return { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId };
 }
 
 /** Counts every guest anew, over the nodes that may receive guests now. */

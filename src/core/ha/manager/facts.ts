@@ -24,6 +24,8 @@ export type NodeFacts = {
    * written before anything that rests on it. `claimed`: revoked, or never granted.
    */
   permit: 'held' | 'claimable' | 'claimed';
+  /** A controller says that it is off: nothing that ran there runs now. */
+  confirmedOff: boolean;
   /** Its agent keeps a watchdog open. */
   watchdogOpen: boolean;
   size: Size;

@@ -128,6 +128,7 @@ export function freezeIfRestarting(draft: RoundDraft, id: string): void {
     case 'active':
     case 'inactive':
     case 'stop-requested':
+      draft.unguarded.add(entry.node);
       return enter(draft, id, { kind: 'frozen' }, `the agent of ${entry.node} restarts`);
     case 'start-requested':
     case 'start-requested-elsewhere':

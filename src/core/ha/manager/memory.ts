@@ -55,13 +55,26 @@ export type ManagerMemory = {
   /** Nodes that an operator asked to drain; kept over reboots. */
   drains: ReadonlySet<string>;
   disarm: Disarm | null;
+  /**
+   * Nodes whose agents let go while guests ran on (disarmed, or the agent restarted), until a watchdog is seen open there again. Silence
+   * proves nothing about them: no watchdog ends a guest that runs on behind a cut link.
+   */
+  unguarded: ReadonlySet<string>;
   imbalancedRounds: number;
   nextOrderId: number;
 };
 
 /** The memory of a cluster that has never been led. */
 export function emptyMemory(): ManagerMemory {
-  return { nodes: new Map(), guests: new Map(), drains: new Set(), disarm: null, imbalancedRounds: 0, nextOrderId: 1 };
+  return {
+    nodes: new Map(),
+    guests: new Map(),
+    drains: new Set(),
+    disarm: null,
+    unguarded: new Set(),
+    imbalancedRounds: 0,
+    nextOrderId: 1,
+  };
 }
 
 /** The node that the guest is on its way to, or null. */

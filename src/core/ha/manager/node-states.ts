@@ -18,6 +18,7 @@ import type { RoundDraft } from '#core/ha/manager/draft.ts';
  */
 export function updateNodeStates(draft: RoundDraft): void {
   for (const facts of draft.facts.nodes) {
+    noteGuard(draft, facts);
     const state = draft.nodes.get(facts.name) ?? 'unreachable';
     const { next, because } = facts.present ? whenPresent(state, facts) : whenAbsent(state, facts);
     if (next !== state || !draft.nodes.has(facts.name)) setNodeState(draft, facts.name, next, because);
@@ -26,6 +27,13 @@ export function updateNodeStates(draft: RoundDraft): void {
     if (!draft.nodeFacts.has(name) && state !== 'removed' && state !== 'fencing')
       setNodeState(draft, name, 'removed', 'it is no longer a node of the cluster');
   }
+}
+
+/** Once armed again, an open watchdog or a host that is off makes a claim mean something again. */
+function noteGuard(draft: RoundDraft, facts: NodeFacts): void {
+  if (draft.disarm !== null || !draft.unguarded.has(facts.name)) return;
+  const restarts = facts.agentMode === 'restart' && facts.present;
+  if (facts.confirmedOff || (facts.present && facts.watchdogOpen && !restarts)) draft.unguarded.delete(facts.name);
 }
 
 type NextState = { next: NodeState; because: string };
@@ -85,6 +93,8 @@ export function fenceNodes(draft: RoundDraft): boolean {
 function fenceNode(draft: RoundDraft, node: string): boolean {
   if (draft.nodes.get(node) !== 'fencing') setNodeState(draft, node, 'fencing', 'guests wait for its permit to be claimed');
   const facts = draft.nodeFacts.get(node);
+  // Its claim would say nothing about the guests that run on there.
+  if (draft.unguarded.has(node)) return false;
   const permit = facts?.permit ?? 'claimed';
   switch (permit) {
     case 'held':

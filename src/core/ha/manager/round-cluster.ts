@@ -11,6 +11,7 @@ export function plainNode(name: string, patch: Partial<NodeFacts> = {}): NodeFac
     lostMs: 0,
     agentMode: 'active',
     permit: 'held',
+    confirmedOff: false,
     watchdogOpen: true,
     size: { cores: 16, memoryBytes: 64 * gib },
     refusal: null,

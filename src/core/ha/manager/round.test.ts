@@ -233,6 +233,23 @@ describe('disarm', () => {
     assert.equal(stateOf(planRound(plainFacts({ guests }), armed.memory), '1').state.kind, 'active');
   });
 
+  test('a node that was lost while disarmed is not claimed by its silence: its guests may run on, unguarded', () => {
+    const armed = run(
+      { guests },
+      { guests, commands: [{ kind: 'disarm', mode: 'hands-off' }] },
+      { guests, nodes: lostC(600_000, 'claimable'), commands: [{ kind: 'arm' }] },
+    );
+    assert.deepEqual([armed.steps, stateOf(armed, '1').state.kind], [[], 'awaiting-fence']);
+    const off = nodes({ c: { present: false, lostMs: 600_000, permit: 'claimable', confirmedOff: true } });
+    const plan = planRound(plainFacts({ guests, nodes: off }), armed.memory);
+    assert.deepEqual(
+      plan.steps.map((step) => step.kind),
+      ['claim', 'rehome'],
+    );
+    const guarded = planRound(plainFacts({ guests }), armed.memory);
+    assert.equal(guarded.memory.unguarded.has('c'), false);
+  });
+
   test('a node lost while disarmed is left alone', () => {
     const plan = run(
       { guests },

@@ -48,8 +48,7 @@ export function planRound(facts: ManagerFacts, memory: ManagerMemory, rules: Com
   if (planDisarm(draft)) return close(draft, 'disarmed');
   const move = planRebalance(draft);
   if (move !== null) queueMove(draft, move);
-  stepUntilQuiet(draft);
-  return close(draft, null);
+  return close(draft, stepUntilQuiet(draft) ? null : `it did not come to rest in ${maxPasses} passes`);
 }
 
 /** The rules of these facts, compiled. */
@@ -88,7 +87,8 @@ function adoptAndForget(draft: RoundDraft): void {
   }
 }
 
-function stepUntilQuiet(draft: RoundDraft): void {
+/** True once a pass changed nothing. */
+function stepUntilQuiet(draft: RoundDraft): boolean {
   const { ids } = draft;
   // Each pass that repeats has moved a guest on, and no state is entered twice in a round; the cap only guards against a mistake.
   for (let pass = 0; pass < maxPasses; pass += 1) {
@@ -100,8 +100,9 @@ function stepUntilQuiet(draft: RoundDraft): void {
       if (draft.guests.get(id)?.state.kind !== before) changed = true;
     }
     if (fenceNodes(draft) && awaitRecovery(draft, ids)) changed = true;
-    if (!changed) return;
+    if (!changed) return true;
   }
+  return false;
 }
 
 /** Passes of one round. Six states at most lie between adoption and recovery. */
