@@ -27,6 +27,8 @@ export function performAction(world: World, action: Action): void {
     case 'arm':
       world.commands.push({ kind: 'arm' });
       return;
+    case 'skip-rounds':
+      return skipRounds(world, action);
     case 'disarm':
       world.commands.push({ kind: 'disarm', mode: action['mode'] === 'hands-off' ? 'hands-off' : 'hold' });
       return;
@@ -72,9 +74,6 @@ function performOnNode(world: World, action: Action, node: WorldNode): boolean {
       return true;
     case 'undrain-node':
       world.commands.push({ kind: 'undrain', node: node.name });
-      return true;
-    case 'skip-rounds':
-      node.skips[action['daemon'] === 'manager' ? 'manager' : 'agent'] += Number(action['rounds'] ?? 1);
       return true;
     default:
       return false;
@@ -133,6 +132,14 @@ function add(world: World, action: Action): void {
     faults: action['faults'] as Faults | undefined,
   });
   if (action['alreadyRunning'] === true) guest.runsOn.add(guest.home);
+}
+
+/** A daemon that is kept from running for a while: on the node that is named, or on all. */
+function skipRounds(world: World, action: Action): void {
+  const daemon = action['daemon'] === 'manager' ? 'manager' : 'agent';
+  for (const node of world.nodes) {
+    if (action['node'] === undefined || action['node'] === node.name) node.skips[daemon] += Number(action['rounds'] ?? 1);
+  }
 }
 
 /** The host's own shutdown, or only its agent's, told to the agent that knows what to do with the guests. */

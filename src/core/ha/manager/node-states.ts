@@ -94,7 +94,7 @@ function fenceNode(draft: RoundDraft, node: string): boolean {
   if (draft.nodes.get(node) !== 'fencing') setNodeState(draft, node, 'fencing', 'guests wait for its permit to be claimed');
   const facts = draft.nodeFacts.get(node);
   // Its claim would say nothing about the guests that run on there.
-  if (draft.unguarded.has(node)) return false;
+  if (draft.unguarded.has(node) && facts?.confirmedOff !== true) return false;
   const permit = facts?.permit ?? 'claimed';
   switch (permit) {
     case 'held':
