@@ -4,10 +4,12 @@ import { fileURLToPath } from 'node:url';
 /**
  * `make bench`: measurements beside a named peer in the same run, with method and raw numbers printed by each of them.
  *
+ *   round         CPU of one manager round by number of guests, beside its goal
  *   replication   one cycle of a changed disk beside `rsync --inplace` of the same image and the same change
  *   pulls         plug to QEMU start by role, and data age; ARGS="pulls --count 10" pulls more often
  */
 const benches: Record<string, { title: string; argv: string[] }> = {
+  round: { title: 'one manager round', argv: [process.execPath, path('bench-round.ts')] },
   replication: { title: 'replication cycle beside rsync', argv: [process.execPath, path('bench-replication.ts')] },
   pulls: { title: 'plug pulls', argv: [path('../bin/holdfast'), 'drill', 'pulls'] },
 };
@@ -31,6 +33,7 @@ const [chosen, ...args] = process.argv.slice(2);
 const runs: [string, string[]][] =
   chosen === undefined
     ? [
+        ['round', []],
         ['replication', []],
         ['pulls', defaultPullArgs],
       ]

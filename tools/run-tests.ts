@@ -12,6 +12,7 @@ type Stage = { name: string; patterns: string[]; together: boolean; needsImages:
 const stages: Stage[] = [
   // All in one process: sixty processes would take longer to start than the tests take.
   { name: 'unit', patterns: ['src/**/*.test.ts', 'tools/*.test.ts'], together: true, needsImages: false, deadlineMs: 120_000 },
+  { name: 'scenarios', patterns: ['test/scenarios/*.test.ts'], together: true, needsImages: false, deadlineMs: 120_000 },
   { name: 'sim', patterns: ['test/sim/*.test.ts'], together: false, needsImages: false, deadlineMs: 600_000 },
   { name: 'contract', patterns: ['test/contract/*.test.ts'], together: false, needsImages: true, deadlineMs: 300_000 },
   { name: 'lab', patterns: ['test/lab/*.test.ts'], together: false, needsImages: true, deadlineMs: 900_000 },

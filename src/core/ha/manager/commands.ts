@@ -1,0 +1,97 @@
+import type { Command } from '#core/ha/manager/facts.ts';
+import { type CommandRefusal, type RoundDraft, amend } from '#core/ha/manager/draft.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import { findRivalNodes } from '#core/ha/manager/selection.ts';
+import { acceptCommand, refuseCommand } from '#core/ha/manager/taken-commands.ts';
+
+/**
+ * Commands of operators, in the order they came. Each is accepted or refused with a reason; an accepted move or stop is queued at
+ * its guest and begun by that guest's next step.
+ */
+export function takeCommands(draft: RoundDraft): void {
+  for (const command of draft.facts.commands) takeCommand(draft, command);
+}
+
+function takeCommand(draft: RoundDraft, command: Command): void {
+  switch (command.kind) {
+    case 'move':
+      return queueMove(draft, command);
+    case 'stop':
+      return queueStop(draft, command);
+    case 'drain':
+      return drain(draft, command);
+    case 'undrain':
+      if (draft.drains.delete(command.node)) return acceptCommand(draft, command, 'its guests may return');
+      return refuseCommand(draft, command, 'wrong-state', 'no drain was asked for');
+    case 'disarm':
+      if (draft.disarm !== null) return refuseCommand(draft, command, 'not-now', `it is disarmed already (${draft.disarm.mode})`);
+      draft.disarm = { mode: command.mode, stage: 'waiting' };
+      return acceptCommand(draft, command, 'agents let go once nothing is recovered or moved');
+    case 'arm':
+      return arm(draft, command);
+  }
+}
+
+/** Queues a move and those of the guests that stay together with it. */
+export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }>): void {
+  const refused = whyNoMove(draft, command);
+  if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
+  acceptCommand(draft, command, `it moves to ${command.to}`);
+  amend(draft, command.guest, { command });
+  for (const companion of draft.rules.together.get(command.guest) ?? []) {
+    const entry = draft.guests.get(companion);
+    if (entry === undefined || entry.node === command.to || !takesCommands(entry)) continue;
+    amend(draft, companion, { command: { ...command, guest: companion } });
+    const because = `it stays together with ${command.guest}`;
+    draft.decisions.push({ kind: 'dragged', guest: companion, to: command.to, with: command.guest, because });
+  }
+}
+
+type Refused = { refusal: CommandRefusal; because: string };
+
+function whyNoMove(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): Refused | null {
+  const entry = draft.guests.get(guest);
+  if (entry === undefined) return { refusal: 'not-managed', because: `guest ${guest} is not managed` };
+  if (draft.nodes.get(to) !== 'up') return { refusal: 'target-not-up', because: `${to} is not up` };
+  const unfit = draft.nodeFacts.get(to)?.refusal ?? null;
+  if (unfit !== null) return { refusal: 'target-unfit', because: `${to} ${unfit}` };
+  if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
+  const rival = findRivalNodes(draft, guest).get(to);
+  if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
+  return takesCommands(entry) ? null : { refusal: 'wrong-state', because: `it is ${entry.state.kind} now` };
+}
+
+/** A command to a guest that is in the middle of something is refused rather than forgotten. */
+function takesCommands({ state }: GuestEntry): boolean {
+  return state.kind === 'active' || state.kind === 'inactive';
+}
+
+function queueStop(draft: RoundDraft, command: Extract<Command, { kind: 'stop' }>): void {
+  const entry = draft.guests.get(command.guest);
+  if (entry === undefined) return refuseCommand(draft, command, 'not-managed', `guest ${command.guest} is not managed`);
+  if (!takesCommands(entry)) return refuseCommand(draft, command, 'wrong-state', `it is ${entry.state.kind} now`);
+  acceptCommand(draft, command, 'it stops');
+  amend(draft, command.guest, { command });
+}
+
+function drain(draft: RoundDraft, command: Extract<Command, { kind: 'drain' }>): void {
+  if (draft.disarm !== null) return refuseCommand(draft, command, 'not-now', 'it is disarmed, so nothing would move');
+  const state = draft.nodes.get(command.node);
+  if (state !== 'up')
+    return refuseCommand(draft, command, 'target-not-up', `${command.node} is ${state ?? 'not a node of the cluster'}`);
+  draft.drains.add(command.node);
+  acceptCommand(draft, command, 'its guests leave live and return when it is undrained');
+}
+
+function arm(draft: RoundDraft, command: Command): void {
+  const { disarm } = draft;
+  if (disarm === null) return refuseCommand(draft, command, 'wrong-state', 'it is not disarmed');
+  draft.disarm = null;
+  acceptCommand(draft, command, `it was disarmed (${disarm.mode})`);
+  draft.decisions.push({ kind: 'disarm', stage: 'armed', because: 'an operator armed it' });
+  if (disarm.mode !== 'hands-off' || disarm.stage === 'waiting') return;
+  for (const [id, entry] of draft.guests) {
+    const home = draft.guestFacts.get(id)?.home ?? entry.node;
+    if (home !== entry.node) amend(draft, id, { node: home, because: 'it was moved while nobody watched' });
+  }
+}

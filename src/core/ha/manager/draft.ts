@@ -1,0 +1,154 @@
+import { assert } from '#base/assert.ts';
+import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
+import type { Command, GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
+import type { Disarm, GuestEntry, GuestState, ManagerMemory, NodeState } from '#core/ha/manager/memory.ts';
+import { countEntry, emptyUsage, type Usage } from '#core/ha/manager/usage.ts';
+
+/**
+ * The memory while a round works on it, with what the round has decided so far. Entries are replaced, never changed, and every
+ * replacement goes through `enter` or `amend`, which keep the usage right.
+ */
+export type RoundDraft = {
+  facts: ManagerFacts;
+  rules: CompiledRules;
+  nodeFacts: ReadonlyMap<string, NodeFacts>;
+  guestFacts: ReadonlyMap<string, GuestFacts>;
+  nodes: Map<string, NodeState>;
+  guests: Map<string, GuestEntry>;
+  /** The guests' ids in byte order, once it is settled who is managed. */
+  ids: string[];
+  drains: Set<string>;
+  disarm: Disarm | null;
+  unguarded: Set<string>;
+  imbalancedRounds: number;
+  nextOrderId: number;
+  usage: Usage;
+  steps: ManagerStep[];
+  decisions: Decision[];
+};
+
+/** What the round asks to be written, in this order, besides the new memory. Nothing after a failed step may be written. */
+export type ManagerStep =
+  | { kind: 'claim'; node: string; because: string }
+  /** The guest's record names another node from now on: its generation grows, locks that died with the node are dropped. */
+  | { kind: 'rehome'; guest: string; from: string; to: string; because: string }
+  /** The operator's stop: the guest is wanted stopped from now on. */
+  | { kind: 'want-stopped'; guest: string; because: string };
+
+/** One line for people and for the tests: what was decided about what, and why. */
+export type Decision =
+  | { kind: 'node'; node: string; was: NodeState | null; state: NodeState; because: string }
+  | { kind: 'guest'; guest: string; node: string; was: GuestState['kind']; state: GuestState; because: string }
+  | { kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered'; guest: string; node: string; because: string }
+  | { kind: 'start-failed'; guest: string; node: string; next: 'other-node' | 'gave-up'; because: string }
+  | { kind: 'dragged'; guest: string; to: string; with: string; because: string }
+  | { kind: 'returns'; guest: string; to: string; because: string }
+  | { kind: 'command'; command: Command; refusal: CommandRefusal | null; because: string }
+  | { kind: 'rebalance'; guest: string; to: string; imbalanceBefore: number; imbalanceAfter: number; because: string }
+  | { kind: 'disarm'; stage: Disarm['stage'] | 'armed'; because: string };
+
+/** Why a command is not carried out; people read `because`, programs this. */
+export type CommandRefusal =
+  | 'not-managed'
+  | 'target-not-up'
+  | 'target-unfit'
+  | 'already-there'
+  | 'rival-there'
+  | 'wrong-state'
+  | 'not-now';
+
+export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: CompiledRules): RoundDraft {
+  return {
+    facts,
+    rules,
+    nodeFacts: new Map(facts.nodes.map((node) => [node.name, node])),
+    guestFacts: new Map(facts.guests.map((guest) => [guest.id, guest])),
+    nodes: new Map(memory.nodes),
+    guests: new Map(memory.guests),
+    ids: [],
+    drains: new Set(memory.drains),
+    disarm: memory.disarm,
+    unguarded: new Set(memory.unguarded),
+    imbalancedRounds: memory.imbalancedRounds,
+    nextOrderId: memory.nextOrderId,
+    usage: emptyUsage([], facts.settings.placement),
+    steps: [],
+    decisions: [],
+  };
+}
+
+export function closeDraft(draft: RoundDraft): ManagerMemory {
+  const { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId } = draft;
+  return { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId };
+}
+
+/** Counts every guest anew, over the nodes that may receive guests now. */
+export function recountUsage(draft: RoundDraft): void {
+  const open = draft.facts.nodes.filter((node) => isOpen(draft, node.name));
+  draft.usage = emptyUsage(open, draft.facts.settings.placement);
+  for (const [id, entry] of draft.guests) countEntry(draft.usage, guestFactsOf(draft, id), entry, 1);
+}
+
+/** The node is up and may receive guests. */
+export function isOpen(draft: RoundDraft, node: string): boolean {
+  return draft.nodes.get(node) === 'up' && draft.nodeFacts.get(node)?.refusal === null;
+}
+
+export function guestFactsOf(draft: RoundDraft, id: string): GuestFacts {
+  const facts = draft.guestFacts.get(id);
+  assert(facts !== undefined, `the manager's memory names guest ${id}, which is not among the facts`);
+  return facts;
+}
+
+export function entryOf(draft: RoundDraft, id: string): GuestEntry {
+  const entry = draft.guests.get(id);
+  assert(entry !== undefined, `guest ${id} is not in the manager's memory`);
+  return entry;
+}
+
+/** How the entry's order ended; undefined while it is not told. */
+export function resultOf(draft: RoundDraft, entry: GuestEntry): OrderResult | undefined {
+  return draft.facts.results.get(entry.orderId);
+}
+
+/** True when the node has been lost for so long that its guests may be recovered, once it is claimed. */
+export function isLongLost(draft: RoundDraft, node: string): boolean {
+  const facts = draft.nodeFacts.get(node);
+  if (facts === undefined) return true;
+  return !facts.present && facts.lostMs >= draft.facts.settings.fenceAfterMs;
+}
+
+/** Moves a guest to another state under a new order; a queued command ends with the state it was given in. */
+export function enter(
+  draft: RoundDraft,
+  id: string,
+  state: GuestState,
+  because: string,
+  patch: Partial<Pick<GuestEntry, 'node' | 'failedNodes' | 'returnTo'>> = {},
+): void {
+  const was = entryOf(draft, id);
+  replace(draft, id, {
+    ...was,
+    ...patch,
+    state,
+    command: null,
+    orderId: draft.nextOrderId++,
+    sinceMs: draft.facts.nowMs,
+    because,
+  });
+  draft.decisions.push({ kind: 'guest', guest: id, node: patch.node ?? was.node, was: was.state.kind, state, because });
+}
+
+/** Changes what is remembered of a guest without leaving its state. */
+export function amend(draft: RoundDraft, id: string, patch: Partial<GuestEntry>): void {
+  replace(draft, id, { ...entryOf(draft, id), ...patch });
+}
+
+function replace(draft: RoundDraft, id: string, next: GuestEntry): void {
+  const was = draft.guests.get(id);
+  draft.guests.set(id, next);
+  if (was !== undefined && was.state === next.state && was.node === next.node) return;
+  const guest = guestFactsOf(draft, id);
+  if (was !== undefined) countEntry(draft.usage, guest, was, -1);
+  countEntry(draft.usage, guest, next, 1);
+}

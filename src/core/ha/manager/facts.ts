@@ -1,0 +1,120 @@
+import type { Rule } from '#core/ha/manager/rules.ts';
+
+/**
+ * What one round of the manager is told. Every field is something that was read or measured, or a setting; times are durations in
+ * milliseconds or readings of one clock that the caller passes in, so the round itself never asks for the time.
+ */
+
+/** What a guest takes or a node has. `cores` may be a fraction; a guest that claims 0 cores may use a whole node's. */
+export type Size = { cores: number; memoryBytes: number };
+
+/** What an agent says of itself. Only `active` agents are given work without restriction. */
+export type AgentMode = 'active' | 'restart' | 'shutdown' | 'maintenance' | 'disarm';
+
+export type NodeFacts = {
+  name: string;
+  /** In the quorate set now: its heartbeats arrive. */
+  present: boolean;
+  /** Milliseconds since it was last seen present by whoever leads now; 0 while present. */
+  lostMs: number;
+  /** The mode its agent published last, also of an agent that has died since. */
+  agentMode: AgentMode;
+  /**
+   * The node's permit. `held`: it may be running guests, nobody else may start them. `claimable`: a proof is at hand, the claim is
+   * written before anything that rests on it. `claimed`: revoked, or never granted.
+   */
+  permit: 'held' | 'claimable' | 'claimed';
+  /** A controller says that it is off: nothing that ran there runs now. */
+  confirmedOff: boolean;
+  /** Its agent keeps a watchdog open. */
+  watchdogOpen: boolean;
+  size: Size;
+  /** Why it may not receive guests although it is present (problems, quarantine); null: it may. */
+  refusal: string | null;
+};
+
+/** A verified copy of a guest's disks on a node. */
+export type CopyFacts = {
+  node: string;
+  /** Grows with the age order of copies: the greater, the fresher. Equal for copies of the same replicated point. */
+  freshness: number;
+  /** Age of the data at the moment the guest was lost. */
+  dataAgeMs: number;
+};
+
+/** What the operator wants of a guest; `ignored`: not managed at all. */
+export type Want = 'started' | 'stopped' | 'disabled' | 'ignored';
+
+export type GuestFacts = {
+  id: string;
+  /** The node that the guest's own record names. */
+  home: string;
+  want: Want;
+  /** It can be moved while it runs. */
+  movesLive: boolean;
+  /** Starts that are tried on other nodes after one failed. */
+  otherNodeTries: number;
+  /** A better-ranked node that comes back pulls the guest back. */
+  failback: boolean;
+  claimed: Size;
+  /** Measured use; null: it does not run, or nothing is known. */
+  measured: Size | null;
+  /** Left out: its disks can be reached from every node. Else a recovery goes only to a node that is listed here. */
+  copies?: CopyFacts[];
+  /** Refuse to recover from data older than this; left out or null: any verified copy will do. */
+  maxDataAgeMs?: number | null;
+  /** How long a recovery waits for a fresher copy on a node that is away; left out: not at all. */
+  betterCopyWaitMs?: number;
+  /** Guests of a lower number are recovered first; left out: 0. */
+  startOrder?: number;
+};
+
+/** How an order ended, told by the agent under the order's id. */
+export type OrderResult =
+  | 'ok'
+  | 'failed'
+  /** The guest's record names another node than the agent's. */
+  | 'wrong-node'
+  /** A move before the start was not needed: the guest runs already. */
+  | 'skipped'
+  /** No way to do it at all: the guest cannot be read. */
+  | 'broken';
+
+export type Command =
+  | { kind: 'move'; guest: string; live: boolean; to: string }
+  /** `timeoutMs` 0: killed at once; null: as long as the guest takes. */
+  | { kind: 'stop'; guest: string; timeoutMs: number | null }
+  | { kind: 'drain'; node: string }
+  | { kind: 'undrain'; node: string }
+  | { kind: 'disarm'; mode: 'hold' | 'hands-off' }
+  | { kind: 'arm' };
+
+export type RebalanceSettings = {
+  /** Standard deviation over mean of the nodes' loads above which a round counts as imbalanced. */
+  threshold: number;
+  method: 'bruteforce' | 'topsis';
+  holdRounds: number;
+  minRelativeGain: number;
+};
+
+export type ManagerSettings = {
+  placement: 'count' | 'by-size' | 'by-load';
+  balanceOnStart: boolean;
+  autoRebalance: RebalanceSettings | null;
+  /** A node lost for this long is claimed as soon as a guest needs it. */
+  fenceAfterMs: number;
+  /** A recovery refuses a node whose memory the guest does not fit in. */
+  memoryMustFit: boolean;
+};
+
+export type ManagerFacts = {
+  self: string;
+  nowMs: number;
+  nodes: NodeFacts[];
+  guests: GuestFacts[];
+  rules: Rule[];
+  commands: Command[];
+  /** Results by order id. Ids that no guest's entry names are not looked at. */
+  results: ReadonlyMap<number, OrderResult>;
+  settings: ManagerSettings;
+};

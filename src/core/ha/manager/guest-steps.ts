@@ -1,0 +1,143 @@
+import { stepActive } from '#core/ha/manager/active-step.ts';
+import type { GuestFacts } from '#core/ha/manager/facts.ts';
+import { type GuestEntry, type GuestState } from '#core/ha/manager/memory.ts';
+import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
+import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
+import { selectNode } from '#core/ha/manager/selection.ts';
+import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
+
+/** One step of one guest: at most one change of state. The drawing of the states is in memory.ts. */
+export function stepGuest(draft: RoundDraft, id: string): void {
+  const entry = entryOf(draft, id);
+  const guest = guestFactsOf(draft, id);
+  switch (entry.state.kind) {
+    case 'start-requested':
+      return stepStartRequested(draft, guest, entry);
+    case 'active':
+      return stepActive(draft, guest, entry, entry.state);
+    case 'stop-requested':
+      return stepStopRequested(draft, guest, entry);
+    case 'inactive':
+      return stepInactive(draft, guest, entry);
+    case 'start-requested-elsewhere':
+    case 'moving-live':
+    case 'moving-cold':
+      return stepMoving(draft, guest, entry, entry.state.to);
+    case 'awaiting-fence':
+      // Left by fenceNodes, once the permit is claimed.
+      return;
+    case 'awaiting-recovery':
+      return stepAwaitingRecovery(draft, guest, entry);
+    case 'frozen':
+      return stepFrozen(draft, guest, entry);
+    case 'failed':
+      return stepFailed(draft, guest, entry);
+  }
+}
+
+/** The state of a guest that has a place again: as the operator wants it. */
+export function wantedState(guest: GuestFacts, recovered = false): GuestState {
+  return guest.want === 'started'
+    ? { kind: 'active', seenRunning: false, recovered }
+    : { kind: 'stop-requested', timeoutMs: null };
+}
+
+function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (draft.facts.settings.balanceOnStart) {
+    const best = selectNode(draft, guest, entry, 'best');
+    if (best !== null && best !== entry.node) {
+      enter(draft, guest.id, { kind: 'start-requested-elsewhere', to: best }, `${best} is the best node to start it on`);
+      return;
+    }
+  }
+  enter(draft, guest.id, { kind: 'active', seenRunning: false, recovered: false }, 'it is wanted started');
+}
+
+function stepStopRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  const result = resultOf(draft, entry);
+  if (result !== undefined) {
+    if (result === 'ok') enter(draft, guest.id, { kind: 'inactive' }, 'its agent stopped it', { failedNodes: [] });
+    else enter(draft, guest.id, { kind: 'failed' }, `its agent could not stop it: ${result}`);
+    return;
+  }
+  if (isLongLost(draft, entry.node)) enter(draft, guest.id, { kind: 'awaiting-fence' }, `${entry.node} is lost`);
+}
+
+function stepInactive(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  // A node that was fenced in the middle of a move leaves the guest where its record says.
+  if (guest.home !== entry.node) amend(draft, guest.id, { node: guest.home });
+  const { node, command } = entryOf(draft, guest.id);
+  if (command !== null) {
+    if (command.kind === 'move' && takeMove(draft, guest, command)) return;
+    if (command.kind === 'stop') refuseCommand(draft, command, 'wrong-state', 'it does not run');
+    amend(draft, guest.id, { command: null });
+  }
+  if (guest.want === 'disabled') return;
+  if (isLongLost(draft, node) && draft.nodes.get(node) !== 'draining') {
+    enter(draft, guest.id, { kind: 'awaiting-fence' }, `${node} is lost`);
+    return;
+  }
+  if (guest.want === 'started') enter(draft, guest.id, { kind: 'start-requested' }, 'it is wanted started');
+}
+
+function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, target: string): void {
+  const result = resultOf(draft, entry);
+  switch (result) {
+    case undefined:
+      if (isLongLost(draft, entry.node))
+        enter(draft, guest.id, { kind: 'awaiting-fence' }, `${entry.node} is lost while it moved`);
+      return;
+    case 'ok':
+      return enter(draft, guest.id, wantedState(guest), `it arrived on ${target}`, { node: target });
+    case 'wrong-node':
+      return enter(
+        draft,
+        guest.id,
+        { kind: 'failed' },
+        `its record names ${guest.home}, the move was ordered from ${entry.node}`,
+      );
+    case 'skipped':
+      return enter(draft, guest.id, wantedState(guest), `it runs on ${entry.node} already`);
+    case 'failed':
+    case 'broken':
+      return enter(draft, guest.id, wantedState(guest), `the move to ${target} failed; it stays on ${entry.node}`);
+  }
+}
+
+function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (draft.nodeFacts.get(entry.node)?.agentMode !== 'active') return;
+  enter(draft, guest.id, wantedState(guest), `the agent of ${entry.node} is active again`);
+}
+
+function stepFailed(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (guest.want === 'disabled') {
+    enter(draft, guest.id, { kind: 'inactive' }, 'it was disabled, which clears the failure', { failedNodes: [] });
+    return;
+  }
+  if (entry.command !== null) {
+    refuseCommand(draft, entry.command, 'wrong-state', 'it has failed; disable it first');
+    amend(draft, guest.id, { command: null });
+  }
+}
+
+/** Guests of an agent that restarts keep still until it is back. */
+export function freezeIfRestarting(draft: RoundDraft, id: string): void {
+  const entry = entryOf(draft, id);
+  if (draft.nodeFacts.get(entry.node)?.agentMode !== 'restart') return;
+  switch (entry.state.kind) {
+    case 'active':
+    case 'inactive':
+    case 'stop-requested':
+      draft.unguarded.add(entry.node);
+      return enter(draft, id, { kind: 'frozen' }, `the agent of ${entry.node} restarts`);
+    case 'start-requested':
+    case 'start-requested-elsewhere':
+    case 'moving-live':
+    case 'moving-cold':
+    case 'awaiting-fence':
+    case 'awaiting-recovery':
+    case 'frozen':
+    case 'failed':
+      return;
+  }
+}

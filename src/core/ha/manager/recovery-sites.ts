@@ -1,0 +1,77 @@
+import type { CopyFacts, GuestFacts } from '#core/ha/manager/facts.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import { type RoundDraft, isOpen } from '#core/ha/manager/draft.ts';
+import { allowsNode } from '#core/ha/manager/selection.ts';
+
+/**
+ * Where a lost guest can start: a verified copy of its disks lies there, it is no older than the guest allows, the rules allow the
+ * node and the memory fits. Of those, only the nodes with the freshest copy are left to choose from.
+ */
+export type SitePlan = {
+  /** null: every node will do. Empty: none now. */
+  sites: ReadonlySet<string> | null;
+  /** Why nodes were passed over. */
+  refusals: string[];
+  because: string | null;
+};
+
+export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): SitePlan {
+  const { copies } = guest;
+  if (copies === undefined) return planRoomOnly(draft, guest);
+  const refusals: string[] = [];
+  const fitting: CopyFacts[] = [];
+  for (const copy of copies) {
+    const refusal = whyNot(draft, guest, copy);
+    if (refusal === null) fitting.push(copy);
+    else refusals.push(`${copy.node}: ${refusal}`);
+  }
+  if (copies.length === 0) refusals.push('no verified copy on any node');
+  const best = fitting.reduce((freshest, copy) => Math.max(freshest, copy.freshness), -Infinity);
+  const wait = whyWait(draft, guest, entry, copies, best);
+  if (wait !== null) return { sites: new Set(), refusals: [wait], because: null };
+  const freshest = fitting.filter((copy) => copy.freshness === best);
+  const dataAgeMs = freshest[0]?.dataAgeMs ?? null;
+  const passed = refusals.length > 0 ? ` (passed over: ${refusals.join('; ')})` : '';
+  return {
+    sites: new Set(freshest.map((copy) => copy.node)),
+    refusals,
+    because: dataAgeMs === null ? null : `freshest verified copy that may be used, ${dataAgeMs} ms old at the loss${passed}`,
+  };
+}
+
+/** Disks that every node reaches: only the room counts, where it must. */
+function planRoomOnly(draft: RoundDraft, guest: GuestFacts): SitePlan {
+  if (!draft.facts.settings.memoryMustFit) return { sites: null, refusals: [], because: null };
+  const full = draft.usage.nodes.filter((node) => whyNoRoom(draft, guest, node.name) !== null).map((node) => node.name);
+  return {
+    sites: new Set(draft.usage.nodes.map((node) => node.name).filter((name) => !full.includes(name))),
+    refusals: full.map((name) => `${name}: ${whyNoRoom(draft, guest, name) ?? ''}`),
+    because: null,
+  };
+}
+
+function whyNot(draft: RoundDraft, guest: GuestFacts, copy: CopyFacts): string | null {
+  if (!isOpen(draft, copy.node))
+    return draft.nodeFacts.get(copy.node)?.refusal ?? `is ${draft.nodes.get(copy.node) ?? 'not a node'}`;
+  const limitMs = guest.maxDataAgeMs ?? null;
+  if (limitMs !== null && copy.dataAgeMs > limitMs) return `its copy is ${copy.dataAgeMs} ms old, the limit is ${limitMs} ms`;
+  if (!allowsNode(draft, guest.id, copy.node)) return 'the rules forbid it';
+  return whyNoRoom(draft, guest, copy.node);
+}
+
+function whyNoRoom(draft: RoundDraft, guest: GuestFacts, name: string): string | null {
+  if (!draft.facts.settings.memoryMustFit) return null;
+  const node = draft.usage.byName.get(name);
+  if (node === undefined) return 'is not up';
+  const freeBytes = node.size.memoryBytes - node.memoryBytes;
+  return freeBytes >= guest.claimed.memoryBytes ? null : `${freeBytes} bytes of memory free, ${guest.claimed.memoryBytes} needed`;
+}
+
+/** A fresher copy on a node that is away may be worth a wait, if the operator said so; the wait counts from the claim. */
+function whyWait(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, copies: CopyFacts[], best: number): string | null {
+  const waitMs = guest.betterCopyWaitMs ?? 0;
+  const waitedMs = draft.facts.nowMs - entry.sinceMs;
+  if (waitedMs >= waitMs) return null;
+  const better = copies.find((copy) => copy.freshness > best && draft.nodes.get(copy.node) !== 'up');
+  return better === undefined ? null : `waits ${waitMs - waitedMs} ms more for the fresher copy on ${better.node}`;
+}

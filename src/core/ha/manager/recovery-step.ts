@@ -1,0 +1,34 @@
+import type { GuestFacts } from '#core/ha/manager/facts.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
+import { planSites } from '#core/ha/manager/recovery-sites.ts';
+import { selectNode } from '#core/ha/manager/selection.ts';
+
+/**
+ * A guest whose node is claimed: it goes where it can start, freshest data first, then as the rules and the load say. Without such
+ * a node it is tried again every round, for as long as it takes.
+ */
+export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  const plan = planSites(draft, guest, entry);
+  const node = plan.sites === null || plan.sites.size > 0 ? selectNode(draft, guest, entry, 'best', plan.sites) : null;
+  if (node === null) {
+    if (guest.want === 'disabled') {
+      enter(draft, guest.id, { kind: 'inactive' }, 'it was disabled while it awaited a node', { failedNodes: [] });
+      return;
+    }
+    const because = plan.refusals.length > 0 ? plan.refusals.join('; ') : 'no node that is up is allowed by its rules';
+    draft.decisions.push({ kind: 'no-recovery-target', guest: guest.id, node: entry.node, because });
+    return;
+  }
+  const because = plan.because ?? (node === entry.node ? 'its node is back' : `${node} is the best node for it`);
+  draft.steps.push({ kind: 'rehome', guest: guest.id, from: entry.node, to: node, because });
+  draft.decisions.push({ kind: 'recovered', guest: guest.id, node, because });
+  const started = guest.want === 'started';
+  enter(
+    draft,
+    guest.id,
+    started ? { kind: 'active', seenRunning: false, recovered: true } : { kind: 'stop-requested', timeoutMs: null },
+    because,
+    { node },
+  );
+}

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { compileRules } from '#core/ha/manager/compiled-rules.ts';
+import type { GuestFacts } from '#core/ha/manager/facts.ts';
+import type { GuestEntry, GuestState } from '#core/ha/manager/memory.ts';
+import { plainGuest, plainNode } from '#core/ha/manager/round-cluster.ts';
+import type { Rule } from '#core/ha/manager/rules.ts';
+import { selectNode, type SelectionMode } from '#core/ha/manager/selection.ts';
+import { countEntry, emptyUsage } from '#core/ha/manager/usage.ts';
+
+type Guest = { node: string; state?: GuestState; failedNodes?: string[]; returnTo?: string; facts?: Partial<GuestFacts> };
+
+const active: GuestState = { kind: 'active', seenRunning: true, recovered: false };
+
+function select(
+  guests: Record<string, Guest>,
+  rules: Rule[],
+  mode: SelectionMode,
+  up = ['a', 'b', 'c'],
+  placement: 'count' | 'by-size' = 'count',
+): string | null {
+  const usage = emptyUsage(
+    up.map((name) => plainNode(name)),
+    placement,
+  );
+  const entries = new Map<string, GuestEntry>();
+  for (const [id, { node, state = active, failedNodes = [], returnTo = null }] of Object.entries(guests)) {
+    const entry = { state, node, orderId: 1, failedNodes, returnTo, command: null, sinceMs: 0, because: '' };
+    entries.set(id, entry);
+    countEntry(usage, plainGuest(id, node, guests[id]?.facts), entry, 1);
+  }
+  const entry = entries.get('x');
+  assert.ok(entry !== undefined);
+  const facts = plainGuest('x', entry.node, guests['x']?.facts);
+  return selectNode({ usage, rules: compileRules(rules, ['a', 'b', 'c']), guests: entries }, facts, entry, mode);
+}
+
+function prefer(ranks: Record<string, number>, hard = true): Rule {
+  const nodes = Object.entries(ranks).map(([node, rank]) => ({ node, rank }));
+  return { id: 'p', enabled: true, guests: ['x'], kind: 'prefer-nodes', hard, nodes };
+}
+
+const apart: Rule = { id: 'r', enabled: true, guests: ['x', 'y'], kind: 'keep-apart' };
+const together: Rule = { id: 't', enabled: true, guests: ['x', 'y', 'z'], kind: 'keep-together' };
+
+test('without rules a guest stays, and goes to the emptiest node by name when it has no place', () => {
+  assert.equal(select({ x: { node: 'c' } }, [], 'stay'), 'c');
+  assert.equal(select({ x: { node: 'c' }, y: { node: 'a' } }, [], 'best', ['a', 'b']), 'b');
+  assert.equal(select({ x: { node: 'c' } }, [], 'best', ['a', 'b']), 'a');
+});
+
+test('a better rank that is up pulls, unless failback is off', () => {
+  const rules = [prefer({ b: 2, c: 1 })];
+  assert.equal(select({ x: { node: 'c' } }, rules, 'stay'), 'b');
+  assert.equal(select({ x: { node: 'c', facts: { failback: false } } }, rules, 'stay'), 'c');
+  assert.equal(select({ x: { node: 'b' } }, rules, 'stay', ['a', 'c']), 'c');
+});
+
+test('a hard rule without a node that is up leaves no place; one that is not hard takes any other', () => {
+  assert.equal(select({ x: { node: 'b' } }, [prefer({ b: 0 })], 'best', ['a', 'c']), null);
+  assert.equal(select({ x: { node: 'b' } }, [prefer({ b: 0 }, false)], 'best', ['a', 'c']), 'a');
+});
+
+test('a node where a rival is or is heading to is no place, even where the guest is', () => {
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a' } }, [apart], 'stay'), 'b');
+  const heading: GuestState = { kind: 'moving-live', to: 'b' };
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: heading } }, [apart], 'stay'), 'c');
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: { kind: 'inactive' } } }, [apart], 'stay'), 'a');
+});
+
+test('companions pull to the node that holds most of them, by name among equals', () => {
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'c' }, z: { node: 'b' } }, [together], 'stay'), 'b');
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'c' }, z: { node: 'c' } }, [together], 'stay'), 'c');
+  const heading: GuestState = { kind: 'moving-live', to: 'c' };
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: heading } }, [together], 'stay'), 'c');
+});
+
+test('after a failed start the next node by load is tried, without those that failed', () => {
+  assert.equal(select({ x: { node: 'b', failedNodes: ['b'] }, y: { node: 'a' } }, [], 'next'), 'c');
+  assert.equal(select({ x: { node: 'b', failedNodes: ['a', 'b'] } }, [], 'next'), 'c');
+  assert.equal(select({ x: { node: 'b', failedNodes: ['a', 'b', 'c'] } }, [], 'next'), null);
+});
+
+test('a guest returns to the drained node that is up again', () => {
+  assert.equal(select({ x: { node: 'a', returnTo: 'c' } }, [], 'stay'), 'c');
+  assert.equal(select({ x: { node: 'a', returnTo: 'c' } }, [], 'stay', ['a', 'b']), 'a');
+});
+
+test('by size, memory decides before cores', () => {
+  const gib = 2 ** 30;
+  const big = { claimed: { cores: 1, memoryBytes: 40 * gib } };
+  const busy = { claimed: { cores: 12, memoryBytes: 1 * gib } };
+  const guests: Record<string, Guest> = { x: { node: 'c' }, y: { node: 'a', facts: big }, z: { node: 'b', facts: busy } };
+  assert.equal(select(guests, [], 'best', ['a', 'b'], 'by-size'), 'b');
+});

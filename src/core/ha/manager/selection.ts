@@ -1,0 +1,132 @@
+import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
+import type { GuestFacts } from '#core/ha/manager/facts.ts';
+import { type GuestEntry, takesRoom, targetOf } from '#core/ha/manager/memory.ts';
+import { scoreNodes } from '#core/ha/manager/scores.ts';
+import { compareNames, type RankedNodes, type Usage } from '#core/ha/manager/usage.ts';
+
+/**
+ * Where a guest belongs.
+ *
+ *   nodes that are up ──> those its node rule allows, the highest rank present ──> without rivals ──> where its companions are
+ *     ──> the drained node it returns to, else where it is, else the lowest score
+ */
+export type Placement = {
+  usage: Usage;
+  rules: CompiledRules;
+  guests: ReadonlyMap<string, GuestEntry>;
+};
+
+/**
+ * `stay`: a normal round, the guest keeps its place unless a rule says otherwise. `best`: it has no place now. `next`: its start
+ * failed here, so another node is tried.
+ */
+export type SelectionMode = 'stay' | 'best' | 'next';
+
+/**
+ * Returns the node, or null when no node that is up will do. `sites` narrows the nodes to those that can start the guest at all
+ * (where a copy of its disks lies); null: every node can.
+ */
+export function selectNode(
+  placement: Placement,
+  guest: GuestFacts,
+  entry: GuestEntry,
+  mode: SelectionMode,
+  sites: ReadonlySet<string> | null = null,
+): string | null {
+  if (mode === 'stay' && sites === null && isUnruled(placement, guest.id, entry)) {
+    if (placement.usage.byName.has(entry.node)) return entry.node;
+  }
+  const { allowed, preferred } = rankNodes(placement, guest.id, sites);
+  if (preferred.length === 0) return null;
+  const companions = countCompanions(placement, guest.id);
+  const rivalNodes = findRivalNodes(placement, guest.id);
+  const here = entry.node;
+  if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
+
+  let nodes = preferred;
+  if (mode === 'next') nodes = nodes.filter((node) => !entry.failedNodes.includes(node));
+  nodes = nodes.filter((node) => !rivalNodes.has(node));
+  nodes = keepFullest(nodes, companions);
+  if (entry.returnTo !== null && nodes.includes(entry.returnTo)) return entry.returnTo;
+  if (mode === 'stay' && nodes.includes(here)) return here;
+  return chooseByScore(placement, guest, entry, mode, nodes);
+}
+
+/** True when no rule and no return speaks about the guest: most guests in most rounds, so this path is kept cheap. */
+function isUnruled({ rules, usage }: Placement, guest: string, entry: GuestEntry): boolean {
+  if (entry.returnTo !== null && usage.byName.has(entry.returnTo)) return false;
+  return !rules.ranks.has(guest) && !rules.together.has(guest) && !rules.apart.has(guest);
+}
+
+/** The nodes that are up, that can start the guest, and that its node rule allows. */
+function rankNodes({ rules, usage }: Placement, guest: string, sites: ReadonlySet<string> | null): RankedNodes {
+  const rule = rules.ranks.get(guest) ?? null;
+  if (sites !== null) return applyRule(usage, rule, sites);
+  const known = usage.ranked.get(rule) ?? applyRule(usage, rule, null);
+  usage.ranked.set(rule, known);
+  return known;
+}
+
+function applyRule(usage: Usage, rule: ReadonlyMap<string, number> | null, sites: ReadonlySet<string> | null): RankedNodes {
+  const names = usage.nodes.map((node) => node.name).filter((name) => sites === null || sites.has(name));
+  const allowed = names.filter((name) => rule === null || rule.has(name));
+  const highest = Math.max(...allowed.map((name) => rule?.get(name) ?? 0));
+  return { allowed: new Set(allowed), preferred: allowed.filter((name) => (rule?.get(name) ?? 0) === highest) };
+}
+
+/** True when the guest's node rule allows the node and no rival of it is there or heading there. */
+export function allowsNode(placement: Pick<Placement, 'rules' | 'guests'>, guest: string, node: string): boolean {
+  const rule = placement.rules.ranks.get(guest);
+  return (rule === undefined || rule.has(node)) && !findRivalNodes(placement, guest).has(node);
+}
+
+/** How many companions each node holds or is about to hold. */
+function countCompanions(placement: Placement, guest: string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const other of placement.rules.together.get(guest) ?? []) {
+    const entry = placement.guests.get(other);
+    if (entry === undefined || !takesRoom(entry.state)) continue;
+    const node = targetOf(entry.state) ?? entry.node;
+    counts.set(node, (counts.get(node) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** Nodes where a rival is or is heading to. */
+export function findRivalNodes(placement: Pick<Placement, 'rules' | 'guests'>, guest: string): Map<string, string> {
+  const nodes = new Map<string, string>();
+  for (const rival of placement.rules.apart.get(guest) ?? []) {
+    const entry = placement.guests.get(rival);
+    if (entry === undefined || !takesRoom(entry.state)) continue;
+    nodes.set(entry.node, rival);
+    const target = targetOf(entry.state);
+    if (target !== null) nodes.set(target, rival);
+  }
+  return nodes;
+}
+
+function keepFullest(nodes: readonly string[], companions: ReadonlyMap<string, number>): readonly string[] {
+  let fullest: string | null = null;
+  let most = 0;
+  for (const node of nodes) {
+    const count = companions.get(node) ?? 0;
+    // Nodes come in name order, so the first of equals is kept.
+    if (count > most) [fullest, most] = [node, count];
+  }
+  return fullest === null ? nodes : [fullest];
+}
+
+function chooseByScore(
+  placement: Placement,
+  guest: GuestFacts,
+  entry: GuestEntry,
+  mode: SelectionMode,
+  nodes: readonly string[],
+): string | null {
+  if (nodes.length <= 1) return nodes[0] ?? null;
+  const scores = scoreNodes(placement.usage, guest);
+  const ordered = nodes.toSorted((a, b) => (scores.get(a) ?? 0) - (scores.get(b) ?? 0) || compareNames(a, b));
+  if (mode !== 'next') return ordered[0] ?? null;
+  const at = ordered.indexOf(entry.node);
+  return ordered[at + 1] ?? ordered[0] ?? null;
+}
