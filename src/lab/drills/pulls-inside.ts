@@ -12,7 +12,7 @@ import type { LineProcess } from '#lab/drills/line-process.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
 import { waitServing } from '#lab/drills/node-waits.ts';
 import { arrangeRole, readLeaders, roleOf } from '#lab/drills/roles.ts';
-import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
+import { findDoubleRuns, type RunSampler, startRunSampler } from '#lab/drills/run-sampler.ts';
 import { type Spread, spreadOf } from '#lab/drills/statistics.ts';
 import { labContext, plug } from '#lab/lab.ts';
 import { readLabEvents } from '#lab/lab-event.ts';
@@ -37,9 +37,16 @@ export type Pull = {
   dataAgeMs: number;
   /** Nodes that lost power or their permit although nobody pulled them. */
   falseFencings: string[];
+  /** Times at which either eye saw the guest on two nodes, from this pull until the next. */
+  doubleRuns: number;
 };
 
-export type RoleFigures = { plugToStartMs: Spread | null; dataAgeMs: Spread | null; falseFencings: number };
+export type RoleFigures = {
+  plugToStartMs: Spread | null;
+  dataAgeMs: Spread | null;
+  doubleRuns: number;
+  falseFencings: number;
+};
 
 export type PullsResult = {
   controller: boolean;
@@ -62,12 +69,13 @@ export async function measurePulls(options: PullsInside): Promise<number> {
   await using store = openDrillStore(options.lab);
   const collector = await startCollectorProcess(options.lab);
   const sampler = startRunSampler(options.lab);
+  const eyes: Eyes = { store, collector, sampler };
   try {
     await startWitness(options.lab, store, options.images.probe, 'n1', intervalMs);
     const pulls: Pull[] = [];
     for (let turn = 0; turn < options.count; turn += 1) {
       for (const role of options.roles) {
-        const pull = await performPull(options, store, collector, role);
+        const pull = await performPull(options, eyes, role);
         pulls.push(pull);
         say(
           `pull ${pulls.length}: ${pull.role.padEnd(7)} ${pull.node} to ${pull.target}: QEMU after ${pull.plugToStartMs} ms ` +
@@ -78,8 +86,7 @@ export async function measurePulls(options: PullsInside): Promise<number> {
     const last = await readValue<GuestRecord>(store, keys.guest(probeGuest.vmid));
     await waitHeard(collector, probeGuest.vmid, last?.generation ?? 0);
     const { guests } = await collector.ask<{ guests: WitnessReport[] }>('report', 10_000);
-    const doubleRuns = findDoubleRuns(sampler.spans()).length + guests.reduce((sum, guest) => sum + guest.doubleRuns.length, 0);
-    const result = judgePulls(options, pulls, guests, doubleRuns, sampler.longestGapMs());
+    const result = judgePulls(options, pulls, guests, countDoubleRuns(sampler, guests), sampler.longestGapMs());
     if (options.jsonFile !== null) writeFileSync(options.jsonFile, `${JSON.stringify(result, null, 2)}\n`);
     printPulls(result);
     return result.brokenPromises.length === 0 ? 0 : 1;
@@ -89,8 +96,19 @@ export async function measurePulls(options: PullsInside): Promise<number> {
   }
 }
 
-async function performPull(options: PullsInside, store: DrillStore, collector: LineProcess, role: PullRole): Promise<Pull> {
+type Eyes = { store: DrillStore; collector: LineProcess; sampler: RunSampler };
+
+function countDoubleRuns(sampler: RunSampler, guests: WitnessReport[]): number {
+  return findDoubleRuns(sampler.spans()).length + guests.reduce((sum, guest) => sum + guest.doubleRuns.length, 0);
+}
+
+async function performPull(options: PullsInside, eyes: Eyes, role: PullRole): Promise<Pull> {
   const { vmid } = probeGuest;
+  const { store, collector, sampler } = eyes;
+  const readDoubleRuns = async () => {
+    const { guests } = await collector.ask<{ guests: WitnessReport[] }>('report', 10_000);
+    return countDoubleRuns(sampler, guests);
+  };
   const before = await readValue<GuestRecord>(store, keys.guest(vmid));
   if (before === null) throw new Error(`guest ${vmid} has no record`);
   const node = before.home;
@@ -98,9 +116,10 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
     .nodes.map((entry) => entry.name)
     .filter((name) => name !== node);
   await waitHeard(collector, vmid, before.generation);
-  await arrangeRole(options.lab, store, node, role);
   await waitReplicated(store, vmid, before.generation, others, 120_000, Date.now());
   await waitServing(store, [node, ...others]);
+  await arrangeRole(options.lab, store, node, role);
+  const doubleRunsBefore = await readDoubleRuns();
   // Anywhere within an interval, as real losses are.
   await delay(Math.random() * intervalMs);
   const seenRole = roleOf(node, await readLeaders(store));
@@ -108,15 +127,16 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
   const cut = await plug(options.lab, node, 'off', { keepBmc: options.controller });
   if (cut === null) throw new Error(`${node} had no power`);
   const status = await waitRunning(store, vmid, before.generation + 1, 90_000);
+  await plug(options.lab, node, 'on');
+  await waitServing(store, [node]);
+  await waitReplicated(store, vmid, before.generation + 1, [node], 120_000);
+  await waitHeard(collector, vmid, before.generation + 1);
   const events = await listValues<HaEvent>(store, prefixes.haEvents);
   const claims = events.filter((event) => event.kind === 'claimed' && event.atMs >= cut.atMs);
   const claim = claims.find((event) => event.node === node);
   const lost = readLabEvents(options.lab)
     .slice(seenLab)
     .flatMap((event) => (event.event === 'power-off' && event.node !== node ? [event.node] : []));
-  await plug(options.lab, node, 'on');
-  await waitServing(store, [node]);
-  await waitReplicated(store, vmid, before.generation + 1, [node], 120_000);
   return {
     role: seenRole,
     node,
@@ -125,6 +145,7 @@ async function performPull(options: PullsInside, store: DrillStore, collector: L
     plugToClaimMs: Math.round((claim?.atMs ?? Number.NaN) - cut.atMs),
     plugToStartMs: Math.round((status.qemuStartedAtMs ?? Number.NaN) - cut.atMs),
     dataAgeMs: Math.round(cut.atMs - (status.promoted?.pointAtMs ?? Number.NaN)),
+    doubleRuns: (await readDoubleRuns()) - doubleRunsBefore,
     falseFencings: [...claims.filter((event) => event.node !== node).map((event) => event.node), ...lost],
   };
 }
@@ -143,6 +164,7 @@ function judgePulls(
     roles[role] = {
       plugToStartMs: spreadOf(own.map((pull) => pull.plugToStartMs)),
       dataAgeMs: spreadOf(own.map((pull) => pull.dataAgeMs)),
+      doubleRuns: own.reduce((sum, pull) => sum + pull.doubleRuns, 0),
       falseFencings: own.reduce((sum, pull) => sum + pull.falseFencings.length, 0),
     };
   }
@@ -174,13 +196,16 @@ function judgePulls(
 
 function printPulls(result: PullsResult): void {
   say('');
-  say(`plug to QEMU start, ms (promised: at most ${result.promisedStartMs})        data age, ms`);
-  say('role      pulls     min     p50     p99     max        min     p50     p99     max');
+  say(
+    `plug to QEMU start, ms (promised: at most ${result.promisedStartMs})        data age, ms                       runs   fencings`,
+  );
+  say('role      pulls     min     p50     p99     max        min     p50     p99     max    doubled      false');
   const cells = (spread: Spread | null) =>
     [spread?.min, spread?.p50, spread?.p99, spread?.max].map((value) => String(value ?? '-').padStart(8)).join('');
   for (const [role, figures] of Object.entries(result.roles)) {
     const count = String(figures.plugToStartMs?.count ?? 0).padStart(6);
-    say(`${role.padEnd(8)}${count} ${cells(figures.plugToStartMs)}   ${cells(figures.dataAgeMs)}`);
+    const counts = `${String(figures.doubleRuns).padStart(11)}${String(figures.falseFencings).padStart(11)}`;
+    say(`${role.padEnd(8)}${count} ${cells(figures.plugToStartMs)}   ${cells(figures.dataAgeMs)}${counts}`);
   }
   say(
     `double runs ${result.doubleRuns}, false fencings ${result.falseFencings} (longest gap between two looks ${result.samplerGapMs} ms)`,
