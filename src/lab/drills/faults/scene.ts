@@ -89,6 +89,23 @@ export function mustBeUndisturbed(before: WitnessRun, after: WitnessRun, judge: 
   judge.must(!grew || after.maxWriteMs < 2_000, `a write of the guest took ${after.maxWriteMs} ms`);
 }
 
+/** As above, and it was never silent for 2 s, and since `atMs` no node was claimed or lost power. Returns the witness's run as it is now. */
+export async function mustPassUnnoticed(
+  scene: Scene,
+  before: WitnessRun,
+  atMs: number,
+  judge: ReturnType<typeof createJudge>,
+): Promise<WitnessRun> {
+  const after = await waitSpeaking(scene, Date.now());
+  mustBeUndisturbed(before, after, judge);
+  judge.must(after.longestSilenceMs < 2_000, `the guest was silent for ${after.longestSilenceMs} ms`);
+  const claims = await listClaims(scene, atMs);
+  judge.must(claims.length === 0, `a node was claimed: ${claims[0]?.text}`);
+  const losses = listPowerLosses(scene, atMs);
+  judge.must(losses.length === 0, `a node lost power: ${JSON.stringify(losses[0])}`);
+  return after;
+}
+
 export function nodeNames(lab: string): string[] {
   return labContext(lab).nodes.map((node) => node.name);
 }
