@@ -175,8 +175,10 @@ test('services restart, the guard does not; each can be stopped, started and sig
     t,
     { nodes: 1, bmc: false, services: [stubService('agent'), stubService('guard', undefined, { restart: 'never' })] },
     async (lab) => {
+      // A service enters its group by itself, a moment after it was started.
+      const isInGroup = (service: string) => listServicePids(lab.name, 'n1', service).length === 1;
+      await eventually('both in their groups', 5_000, () => isInGroup('agent') && isInGroup('guard'));
       const [agent] = listServicePids(lab.name, 'n1', 'agent');
-      assert.ok(agent !== undefined);
       assert.deepEqual(await signalService(lab.name, 'n1', 'agent', 'SIGKILL'), [agent]);
       await eventually('agent again', 5_000, () => listServicePids(lab.name, 'n1', 'agent').some((pid) => pid !== agent));
       await signalService(lab.name, 'n1', 'guard', 'SIGKILL');
