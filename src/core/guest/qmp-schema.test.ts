@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readHypervisorFeatures } from '#core/guest/qmp-schema.ts';
+import { listLacking, readHypervisorFeatures } from '#core/guest/qmp-schema.ts';
 
 const schema = [
   { name: 'blockdev-add', 'meta-type': 'command', 'arg-type': '7' },
@@ -32,4 +32,8 @@ test('a feature counts only where the schema says so: driver, member or command'
 
 test('an empty schema has no features', () => {
   assert.equal(Object.values(readHypervisorFeatures([])).some(Boolean), false);
+});
+
+test('what a QEMU lacks is told in QEMU’s own words', () => {
+  assert.deepEqual(listLacking(readHypervisorFeatures(schema)), ['cbw-timeout', 'snapshot-access', 'blockdev-backup']);
 });

@@ -40,3 +40,16 @@ export function readHypervisorFeatures(schema: SchemaEntry[]): HypervisorFeature
     announceSelf: hasCommand('announce-self'),
   };
 }
+
+/** What replication or a start cannot do without, in QEMU's own words; empty when this QEMU will do. */
+export function listLacking(features: HypervisorFeatures): string[] {
+  const words: Record<keyof HypervisorFeatures, string> = {
+    copyBeforeWrite: 'copy-before-write',
+    cbwTimeout: 'cbw-timeout',
+    onCbwError: 'on-cbw-error',
+    snapshotAccess: 'snapshot-access',
+    blockdevBackup: 'blockdev-backup',
+    announceSelf: 'announce-self',
+  };
+  return (Object.keys(words) as (keyof HypervisorFeatures)[]).filter((name) => !features[name]).map((name) => words[name]);
+}

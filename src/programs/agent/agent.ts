@@ -7,6 +7,7 @@ import { formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { listLacking } from '#core/guest/qmp-schema.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
 import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
@@ -94,7 +95,9 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     connectQmp,
   });
   const hypervisorFacts = await hypervisor.probe();
-  log.info({ event: 'hypervisor.probed', ...hypervisorFacts }, hypervisorFacts.because);
+  const lacking = listLacking(await hypervisor.probeFeatures());
+  log.info({ event: 'hypervisor.probed', ...hypervisorFacts, lacking }, hypervisorFacts.because);
+  const ownProblems = lacking.length === 0 ? [] : [`its QEMU lacks ${lacking.join(', ')}`];
   const { storage, replication } = openNodeStorage({ config, store, world, clock, log });
   storageRoom.replication = replication;
 
@@ -149,7 +152,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
           store,
           storage,
           hypervisor: hypervisorFacts,
-          readGuard: () => (state === null ? null : { watchdog, problems: state.problems }),
+          readGuard: () => (state === null ? null : { watchdog, problems: [...state.problems, ...ownProblems] }),
         });
       });
       if (world.isReady())
