@@ -5,7 +5,7 @@ import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
 import type { GuestStorage } from '#ports/guest-storage.ts';
-import type { Store, Write } from '#ports/store.ts';
+import type { CommitOutcome, Store, Write } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
 import { readRecord, type World } from '#programs/agent/world.ts';
@@ -50,7 +50,7 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
   options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, `${request.kind} ${request.vmid}`);
   let end: RequestState;
   try {
-    end = { state: 'done', result: await perform(options, request) };
+    end = { state: 'done', result: await perform(options, request, request.state === 'running') };
   } catch (error) {
     const kind = isAppError(error) ? error.kind : 'unavailable';
     end = { state: 'failed', error: { kind, message: formatErrorChain(error) } };
@@ -65,10 +65,11 @@ function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState
   return rest;
 }
 
-async function perform(options: RequestsOptions, order: RequestOrder): Promise<string[]> {
+/** `isRepeated`: an earlier agent had begun it. */
+async function perform(options: RequestsOptions, order: RequestOrder, isRepeated: boolean): Promise<string[]> {
   switch (order.kind) {
     case 'guest-create':
-      return options.guests.exclusively(order.vmid, async () => createGuest(options, order));
+      return options.guests.exclusively(order.vmid, async () => createGuest(options, order, isRepeated));
     case 'guest-delete':
       return options.guests.exclusively(order.vmid, async () => deleteGuest(options, order.vmid));
     case 'replication-sync':
@@ -81,23 +82,50 @@ async function perform(options: RequestsOptions, order: RequestOrder): Promise<s
   }
 }
 
-async function createGuest(options: RequestsOptions, order: Extract<RequestOrder, { kind: 'guest-create' }>): Promise<string[]> {
+type CreateOrder = Extract<RequestOrder, { kind: 'guest-create' }>;
+
+/**
+ * Disks first, then the record. Disks that lie here already are never removed for a new guest: they may be all that is left of an
+ * older one whose record was lost. Only a repeated request takes up the whole primary copy that its first try left.
+ */
+async function createGuest(options: RequestsOptions, order: CreateOrder, isRepeated: boolean): Promise<string[]> {
   const { store, storage, self } = options;
+  const done = [`guest ${order.vmid} created on ${self}`];
   const known = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
+  if (known !== null && isRepeated && isMadeBy(order, self, known.value)) return done;
   if (known !== null)
     throw new AppError('conflict', `vmid: guest ${order.vmid} exists (${known.value.name}); nothing was changed`);
   const left = (await storage.listCopies()).find((copy) => copy.vmid === order.vmid);
-  // An own primary copy without a record is what a create that was cut by a crash left behind; anything else is somebody's data.
-  if (left !== undefined && left.role === 'primary' && left.generation === 1 && left.point === null)
-    await storage.remove(order.vmid);
-  else if (left !== undefined) {
+  const isOwnFirstTry = isRepeated && left?.role === 'primary' && left.generation === 1;
+  if (left !== undefined && !isOwnFirstTry) {
     throw new AppError(
       'conflict',
-      `vmid: ${self} still holds a ${left.role} copy of an earlier guest ${order.vmid}; nothing was changed`,
+      `vmid: ${self} holds a ${left.role} copy of an earlier guest ${order.vmid}; nothing was changed. Take another number, or move that copy's folder away`,
     );
   }
   const disks = order.config.disks.map((disk) => ({ ...disk, importFile: order.imports[disk.name] }));
-  await storage.create(order.vmid, 1, disks);
+  if (left === undefined) await storage.create(order.vmid, 1, disks);
+  const outcome = await recordGuest(store, order, self);
+  if (outcome === 'committed') return done;
+  const now = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
+  if (now !== null && isMadeBy(order, self, now.value)) return done;
+  // A commit whose answer was lost may still be applied: then its disks must be there.
+  if (outcome === 'maybe') {
+    throw new AppError(
+      'unavailable',
+      `guest ${order.vmid}: the store did not confirm its record; its disks stay on ${self}, look again`,
+    );
+  }
+  if (left === undefined) await storage.remove(order.vmid);
+  throw new AppError('conflict', `guest ${order.vmid}: somebody created it at the same moment; nothing was changed`);
+}
+
+function isMadeBy(order: CreateOrder, self: string, record: GuestRecord): boolean {
+  const isSame = JSON.stringify(record.config) === JSON.stringify(order.config);
+  return isSame && record.name === order.name && record.home === self && record.generation === 1;
+}
+
+async function recordGuest(store: Store, order: CreateOrder, self: string): Promise<CommitOutcome['kind']> {
   const record: GuestRecord = {
     vmid: order.vmid,
     name: order.name,
@@ -113,23 +141,8 @@ async function createGuest(options: RequestsOptions, order: Extract<RequestOrder
     { key: keys.haResource(order.vmid), value: JSON.stringify(resource) },
     ...(tombstone === null ? [] : [{ key: keys.guestTombstone(order.vmid), value: null }]),
   ];
-  const outcome = await store.commit(
-    [
-      { key: keys.guest(order.vmid), modRevision: 0n },
-      { key: keys.haResource(order.vmid), modRevision: 0n },
-    ],
-    writes,
-  );
-  if (outcome.kind === 'maybe') {
-    const now = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
-    if (now !== null && now.value.home === self && now.value.name === order.name)
-      return [`guest ${order.vmid} created on ${self}`];
-  }
-  if (outcome.kind !== 'committed') {
-    await storage.remove(order.vmid);
-    throw new AppError('conflict', `guest ${order.vmid}: somebody created it at the same moment; nothing was changed`);
-  }
-  return [`guest ${order.vmid} created on ${self}`];
+  const absent = [keys.guest(order.vmid), keys.haResource(order.vmid)].map((key) => ({ key, modRevision: 0n }));
+  return (await store.commit(absent, writes)).kind;
 }
 
 async function deleteGuest(options: RequestsOptions, vmid: number): Promise<string[]> {
