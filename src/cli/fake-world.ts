@@ -170,7 +170,7 @@ function putGuest(fake: FakeWorld): void {
     },
     home: 'n1',
     generation: 1,
-    order: { kind: 'run', nodeEpoch: 3, managerEpoch: 4, promote: null, lostAtMs: null, issuedAtMs: 0 },
+    order: { id: 1, kind: 'run', nodeEpoch: 3, managerEpoch: 4, promote: null, lostAtMs: null, issuedAtMs: 0 },
   };
   const resource: HaResource = { vmid: 100, want: 'started', maxDataAgeMs: null };
   const status: HaStatus = {

@@ -9,7 +9,7 @@ const record: GuestRecord = {
   config: { cores: 1, memoryMb: 512, disks: [], nics: [], boot: null },
   home: 'n1',
   generation: 2,
-  order: { kind: 'run', nodeEpoch: 7, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 },
+  order: { id: 1, kind: 'run', nodeEpoch: 7, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 },
 };
 const facts = (change: Partial<GuestPlanFacts> = {}): GuestPlanFacts => ({
   self: 'n1',

@@ -1,3 +1,5 @@
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+
 /** `/holdfast/guests/VMID`: a guest's configuration, its home, and the standing order for it. */
 
 export type GuestDisk = {
@@ -25,11 +27,21 @@ export type GuestConfig = {
 };
 
 /**
- * The standing order for the home node: valid only under `nodeEpoch`. `run` with `promote` set says that the disks must first be
- * promoted from a replica at least as new as that point.
+ * The standing order for the home node: valid only under `nodeEpoch`. It says what should be, not what to do once: an agent that restarts
+ * reads it again. `run` with `promote` set says that the disks must first be promoted from a replica at least as new as that point.
  */
 export type GuestOrder = {
-  kind: 'run' | 'stop';
+  /** The manager's number of this order; its end is told under it (HaStatus.end). A new number is a new order. */
+  id: number;
+  /**
+   * `move`: stop the guest, bring the copy on `to` up to date, then give the guest up (see GivenUp). `hold`: neither start nor stop it, whatever
+   * it does (failed, frozen).
+   */
+  kind: 'run' | 'stop' | 'move' | 'hold';
+  /** `move` only: the node that is to be its home. */
+  to?: string;
+  /** `stop` only: how long the guest may take before it is killed; 0: killed at once; left out: the usual time. */
+  timeoutMs?: number;
   nodeEpoch: number;
   managerEpoch: number;
   promote: ReplicaPoint | null;
@@ -53,6 +65,26 @@ export type GuestRecord = {
   order: GuestOrder | null;
   /** Copies that their node's agent found unfit to recover from, newest last. Only a newer point there is tried again. */
   declined?: DeclinedCopy[];
+  /** What the manager makes of it, written with the order that follows from it; left out until it is adopted, and while it is ignored. */
+  ha?: GuestEntry;
+  /** The home gave it up while alive; left out: it did not. Any new order takes it away. */
+  givenUp?: GivenUp;
+};
+
+/**
+ * Written by the agent of the home itself, in place of the order, once the guest has stopped there and copies are as new as its disks: the end
+ * of a move, or of a node that is about to end. From then on nothing there can start it without a new order, so the manager may
+ * order it elsewhere although that node is alive.
+ */
+export type GivenUp = {
+  node: string;
+  /** The order that it ended; null: the node gave it up by itself because it ends. */
+  orderId: number | null;
+  /** The state of its disks at the end, as copied to `copiedTo`. */
+  point: ReplicaPoint;
+  copiedTo: string[];
+  atMs: number;
+  because: string;
 };
 
 /**

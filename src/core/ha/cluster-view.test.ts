@@ -21,7 +21,7 @@ const guest: GuestRecord = {
   config: { cores: 1, memoryMb: 512, disks: [{ name: 'disk0', sizeBytes: 1 }], nics: [], boot: null },
   home: 'n1',
   generation: 2,
-  order: { kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 },
+  order: { id: 1, kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 },
 };
 const running: HaStatus = {
   vmid: 100,

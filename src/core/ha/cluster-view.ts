@@ -24,7 +24,7 @@ export type ClusterView = {
 
 type NodeCondition =
   /** Its heartbeat was written while we watched. */
-  | { kind: 'serving' | 'frozen' | 'releasing' }
+  | { kind: 'serving' | 'frozen' | 'releasing' | 'disarmed' }
   /** It holds its permit, but no heartbeat came while we watched. */
   | { kind: 'silent'; forMs: number | null }
   /** Its permit was revoked: its guests may be placed elsewhere. */
@@ -123,7 +123,7 @@ export function unreadableView(members: ClusterView['members']): ClusterView {
 
 /** True while the node's guard renews. */
 export function isAlive(condition: NodeCondition): boolean {
-  return condition.kind === 'serving' || condition.kind === 'frozen' || condition.kind === 'releasing';
+  return ['serving', 'frozen', 'releasing', 'disarmed'].includes(condition.kind);
 }
 
 /** Names of nodes that hold a permit but wrote no heartbeat between the two snapshots. */

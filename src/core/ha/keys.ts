@@ -10,12 +10,18 @@ export const keys = {
   nodePermit: (node: string) => `${root}nodes/${node}/permit`, // granted by its guard, revoked by the manager
   nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks; its guard deletes it as it gives the permit back
   nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
+  nodeAgent: (node: string) => `${root}nodes/${node}/agent`, // that node's agent
+  nodeDisarm: (node: string) => `${root}nodes/${node}/disarm`, // the manager; its guard compares it with every write
   nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator
   guest: (vmid: number) => `${root}guests/${vmid}`, // operator (configuration), manager (home, generation, order)
   guestTombstone: (vmid: number) => `${root}guests-deleted/${vmid}`, // the agent that deleted it; says that copies may go
   haResource: (vmid: number) => `${root}ha/resources/${vmid}`, // the operator
   haStatus: (vmid: number) => `${root}ha/status/${vmid}`, // the agent of the guest's home
   haEvent: (id: string) => `${root}ha/events/${id}`, // the manager: the story of each claim and recovery
+  haMemory: `${root}ha/memory`, // the manager
+  haSettings: `${root}ha/settings`, // the operator
+  haRule: (id: string) => `${root}ha/rules/${id}`, // the operator
+  haCommand: (id: string) => `${root}ha/commands/${id}`, // the operator (asks, withdraws), the manager (takes)
   replicationJob: (vmid: number) => `${root}replication/${vmid}`, // the operator
   request: (id: string) => `${root}requests/${id}`, // the operator (asks, withdraws), the agent of the node asked (does)
   replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
@@ -26,6 +32,8 @@ export const prefixes = {
   guests: `${root}guests/`,
   haResources: `${root}ha/resources/`,
   haStatus: `${root}ha/status/`,
+  haRules: `${root}ha/rules/`,
+  haCommands: `${root}ha/commands/`,
   haEvents: `${root}ha/events/`,
   replication: `${root}replication/`,
   replicas: `${root}replicas/`,

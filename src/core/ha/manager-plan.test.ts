@@ -42,7 +42,7 @@ function node(name: string, permit: Permit, silentMs = 100): NodeFacts {
 }
 
 function guest(change: Partial<GuestRecord> = {}, want: 'started' | 'stopped' | 'disabled' | 'ignored' = 'started'): GuestFacts {
-  const order = { kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 } as const;
+  const order = { id: 1, kind: 'run', nodeEpoch: 3, managerEpoch: 1, promote: null, lostAtMs: null, issuedAtMs: 0 } as const;
   return {
     record: {
       vmid: 100,
@@ -107,6 +107,7 @@ test('a guest of a claimed node is ordered onto the copy’s node with the next 
   assert.equal(order.next.home, 'n2');
   assert.equal(order.next.generation, 2);
   assert.deepEqual(order.next.order, {
+    id: 1,
     kind: 'run',
     nodeEpoch: 1,
     managerEpoch: 1,

@@ -262,6 +262,7 @@ function planOnHome(
     next: {
       ...record,
       order: {
+        id: (record.order?.id ?? 0) + 1,
         kind: on.wantKind,
         nodeEpoch: on.permit.value.epoch,
         managerEpoch: facts.managerEpoch,
@@ -316,6 +317,7 @@ function planElsewhere(
       home: choice.node,
       generation: record.generation + 1,
       order: {
+        id: (record.order?.id ?? 0) + 1,
         kind: wantKind,
         nodeEpoch: choice.nodeEpoch,
         managerEpoch: facts.managerEpoch,

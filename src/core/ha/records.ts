@@ -1,4 +1,8 @@
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { AgentMode, Command, OrderResult, RebalanceSettings } from '#core/ha/manager/facts.ts';
+import type { Disarm, NodeState } from '#core/ha/manager/memory.ts';
+import type { Rule } from '#core/ha/manager/rules.ts';
+import type { ShutdownPolicy } from '#core/ha/manager/shutdown-policy.ts';
 
 /**
  * The shapes of the cluster's record that failover depends on. Times ending in `AtMs` are wall clock, for people only: no
@@ -39,8 +43,11 @@ export type Permit =
  */
 export type ReleaseOrder = { reason: string; managerEpoch: number; askedAtMs: number };
 
-/** What the guard is doing with the HA guests. */
-export type GuardPhase = 'serving' | 'frozen' | 'releasing';
+/**
+ * What the guard is doing with the HA guests. `disarmed`: it guards nothing, its watchdog is closed or about to be; its silence proves
+ * nothing. The guard lets go only after a heartbeat of this phase was acknowledged.
+ */
+export type GuardPhase = 'serving' | 'frozen' | 'releasing' | 'disarmed';
 
 /** `/holdfast/nodes/NAME/heartbeat`: one write a renewal, through the quorum, by that node's guard only. */
 export type Heartbeat = {
@@ -95,7 +102,73 @@ export type HaResource = {
   want: WantedState;
   /** Refuse to recover onto a copy older than this; null: any verified copy will do. */
   maxDataAgeMs: number | null;
+  /** Starts tried again on the same node after one failed; left out: 1. */
+  localRetries?: number;
+  /** Starts tried on other nodes after one failed; left out: 1. */
+  otherNodeTries?: number;
+  /** A better-ranked node that comes back pulls the guest back; left out: true. */
+  failback?: boolean;
+  /** How long a recovery waits for a fresher copy on a node that is away; left out: not at all. */
+  betterCopyWaitMs?: number;
+  /** Guests of a lower number are recovered first; left out: 0. */
+  startOrder?: number;
+  /** Guests that must run before this one is recovered; left out: none. */
+  startsAfter?: number[];
 };
+
+/** What the cluster does with guests when a node is asked to end; `/holdfast/ha/settings`. Everything left out has its default. */
+export type HaSettings = {
+  placement?: 'count' | 'by-size' | 'by-load';
+  balanceOnStart?: boolean;
+  autoRebalance?: RebalanceSettings | null;
+  shutdownPolicy?: ShutdownPolicy;
+  /** A node claimed this often within `quarantineWindowMs` receives no guests until an operator says so; 0: never. */
+  quarantineAfter?: number;
+  quarantineWindowMs?: number;
+};
+
+/** `/holdfast/ha/memory`: what the manager knows from round to round, but for the guests' entries, which are in their records. */
+export type HaMemory = {
+  nodes: Record<string, NodeState>;
+  drains: string[];
+  disarm: Disarm | null;
+  unguarded: string[];
+  imbalancedRounds: number;
+  nextOrderId: number;
+  /** Wall-clock times of the newest claims of each node, and whether it is kept away because of them. */
+  flaps: Record<string, { claimedAtMs: number[]; quarantined: boolean }>;
+};
+
+/** `/holdfast/ha/rules/ID`: a placement rule; `id` is the last part of the key. */
+export type HaRule = Rule;
+
+/**
+ * `/holdfast/ha/commands/ID`: an operator's command, taken by the manager.
+ *
+ *   (cli creates) waiting ──a round takes it, in the commit of what follows from it──> accepted | refused ──cli reads──> deleted
+ *        └── cli deletes the record: withdrawn, nothing was done
+ */
+export type HaCommand = {
+  /** Sorts by time, as a request's id. */
+  id: string;
+  command: Command;
+  createdAtMs: number;
+  state: 'waiting' | 'accepted' | 'refused';
+  /** The manager's reason; empty while it waits. */
+  because: string;
+};
+
+/** `/holdfast/nodes/NAME/agent`: what the node's agent says of itself; absent: active. Written by that agent only. */
+export type AgentRecord = {
+  mode: AgentMode;
+  /** A mode other than `active` ends with the boot that it was said in. */
+  bootId: string;
+  because: string;
+  atMs: number;
+};
+
+/** `/holdfast/nodes/NAME/disarm`: the manager tells the node's guard not to guard (no freeze, watchdog closed) until the key is gone. */
+export type DisarmOrder = { mode: Disarm['mode']; managerEpoch: number; askedAtMs: number };
 
 /** `/holdfast/ha/status/VMID`: what the home node's agent last did with the guest. */
 export type HaStatus = {
@@ -111,13 +184,15 @@ export type HaStatus = {
   qemuStartedAtMs: number | null;
   /** The replicated point that this generation began from and its wall clock; null: it began from the guest's own disks. */
   promoted: { point: ReplicaPoint; pointAtMs: number } | null;
+  /** How the order `orderId` ended under `nodeEpoch`; left out: it has not ended. A standing order may end again, with another result. */
+  end?: { orderId: number; result: OrderResult };
 };
 
 /** `/holdfast/ha/events/ID`: one recorded step of the manager, for the timeline and the auditor. `id` sorts by time. */
 export type HaEvent = {
   id: string;
   atMs: number;
-  kind: 'claimed' | 'ordered' | 'declined' | 'deferred' | 'took-lead';
+  kind: 'claimed' | 'ordered' | 'declined' | 'given-up' | 'deferred' | 'took-lead' | 'state' | 'command' | 'node';
   node: string;
   vmid: number | null;
   managerEpoch: number;

@@ -1,5 +1,6 @@
 import type { ErrorKind } from '#base/error.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
+import type { ShutdownPolicy } from '#core/ha/manager/shutdown-policy.ts';
 import type { WantedState } from '#core/ha/records.ts';
 
 /**
@@ -40,6 +41,12 @@ export type RequestOrder =
   | { kind: 'guest-delete'; vmid: number }
   /** To the home node: take a point now and send it to `target` (null: to every other node). Done when it is applied there. */
   | { kind: 'replication-sync'; vmid: number; target: string | null }
+  /**
+   * To the node that is about to end: do with its guests as the shutdown policy says (`policy`, else the cluster's setting). Done when the
+   * machine may end; `node-stay` takes it back until then, and afterwards as long as the machine is up.
+   */
+  | { kind: 'node-end'; request: 'power-off' | 'reboot'; policy: ShutdownPolicy | null }
+  | { kind: 'node-stay' }
   /** To the node that holds the tail: remove it for good. */
   | { kind: 'tail-release'; vmid: number; name: string }
   /** To the node that holds the tail: write its whole disks as raw files into `directory` (absolute, on that node). */
@@ -68,6 +75,10 @@ export function formatRequest(order: RequestOrder): string {
       return `delete guest ${order.vmid}`;
     case 'replication-sync':
       return `replicate guest ${order.vmid} now${order.target === null ? '' : ` to ${order.target}`}`;
+    case 'node-end':
+      return `prepare for ${order.request === 'reboot' ? 'a reboot' : 'power-off'}`;
+    case 'node-stay':
+      return 'take guests again';
     case 'tail-release':
       return `release ${order.name} of guest ${order.vmid}`;
     case 'tail-export':

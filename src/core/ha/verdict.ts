@@ -111,6 +111,10 @@ function judgePhase(node: NodeView): Finding[] {
     const text = `${node.name} has its guests frozen`;
     return [{ severity: 'degraded', text, next: 'look again in some seconds; if it stays, check its network' }];
   }
+  if (node.condition.kind === 'disarmed') {
+    const text = `${node.name} is disarmed: its guests are not protected`;
+    return [{ severity: 'degraded', text, next: 'arm the cluster when the work is done (`holdfast ha arm`)' }];
+  }
   if (node.condition.kind === 'releasing') {
     return [{ severity: 'degraded', text: `${node.name} is giving its guests up`, next: 'look again in some seconds' }];
   }

@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
+import { formatRequest, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
 import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
@@ -47,7 +47,7 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
     options.store.commit([{ key, modRevision: revision }], [{ key, value: JSON.stringify({ ...orderOf(request), ...state }) }]);
   const taken = await write({ state: 'running', progress: { text: 'begun', doneBytes: null, totalBytes: null } }, modRevision);
   if (taken.kind !== 'committed') return;
-  options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, `${request.kind} ${request.vmid}`);
+  options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, formatRequest(request));
   let end: RequestState;
   try {
     end = { state: 'done', result: await perform(options, request, request.state === 'running') };
@@ -74,6 +74,9 @@ async function perform(options: RequestsOptions, order: RequestOrder, isRepeated
       return options.guests.exclusively(order.vmid, async () => deleteGuest(options, order.vmid));
     case 'replication-sync':
       return options.syncNow(order.vmid, order.target);
+    case 'node-end':
+    case 'node-stay':
+      throw new AppError('invalid', 'this agent cannot prepare its node for an end');
     case 'tail-release':
       await options.storage.releaseLeftBehind(order.vmid, order.name);
       return [`${order.name} of guest ${order.vmid} removed`];
