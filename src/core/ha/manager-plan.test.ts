@@ -107,7 +107,7 @@ test('a guest of a claimed node is ordered onto the copy’s node with the next 
   assert.equal(order.next.home, 'n2');
   assert.equal(order.next.generation, 2);
   assert.deepEqual(order.next.order, {
-    id: 1,
+    id: 2,
     kind: 'run',
     nodeEpoch: 1,
     managerEpoch: 1,
