@@ -127,6 +127,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       autoRebalance: settings.autoRebalance ?? null,
       fenceAfterMs: world.clock.fenceDelay * 1000,
       memoryMustFit: false,
+      standingOrders: false,
     },
   };
 }

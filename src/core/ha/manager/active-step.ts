@@ -9,7 +9,8 @@ import { takeMove } from '#core/ha/manager/taken-commands.ts';
  *
  *   its node is lost ──> wait, then awaiting-fence         it is wanted otherwise ──> stop-requested
  *   a queued command ──> move or stop                      its start failed ──> another node, or failed
- *   it belongs elsewhere ──> move                          else the order is given again, so a crashed guest starts again
+ *   it belongs elsewhere ──> move                          else the order is given again, so a crashed guest starts again, unless orders
+ *                                                          stand until they are replaced and it went well
  */
 type Active = Extract<GuestState, { kind: 'active' }>;
 
@@ -25,7 +26,7 @@ export function stepActive(draft: RoundDraft, guest: GuestFacts, entry: GuestEnt
   }
   const result = resultOf(draft, entry);
   const verdict = result === undefined ? 'stay' : judgeStart(draft, guest, entry, state, result);
-  if (verdict !== 'gave-up') place(draft, guest, verdict, result !== undefined);
+  if (verdict !== 'gave-up') place(draft, guest, verdict, mayReorder(draft, result));
 }
 
 /** False when the guest can only wait for its node or was given over to fencing. */
@@ -90,12 +91,17 @@ function judgeFailedStart(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
   return 'gave-up';
 }
 
-function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', mayReorder: boolean): void {
+/** Only once the last order's end is known, or it would never be told under an id that still counts. */
+function mayReorder(draft: RoundDraft, result: OrderResult | undefined): boolean {
+  if (result === undefined) return false;
+  return !draft.facts.settings.standingOrders || (result !== 'ok' && result !== 'skipped');
+}
+
+function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reorder: boolean): void {
   const entry = entryOf(draft, guest.id);
   const node = selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
-    // Only once the last order's end is known, or it would never be told under an id that still counts.
-    if (mayReorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });
+    if (reorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });
     return;
   }
   const returns = entry.returnTo === node;

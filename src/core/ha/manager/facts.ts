@@ -105,6 +105,8 @@ export type ManagerSettings = {
   fenceAfterMs: number;
   /** A recovery refuses a node whose memory the guest does not fit in. */
   memoryMustFit: boolean;
+  /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */
+  standingOrders: boolean;
 };
 
 export type ManagerFacts = {

@@ -39,6 +39,7 @@ export const plainSettings: ManagerSettings = {
   autoRebalance: null,
   fenceAfterMs: 15_000,
   memoryMustFit: false,
+  standingOrders: false,
 };
 
 export function plainFacts(patch: Partial<ManagerFacts> = {}): ManagerFacts {
