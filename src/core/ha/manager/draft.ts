@@ -22,6 +22,8 @@ export type RoundDraft = {
   unguarded: Set<string>;
   imbalancedRounds: number;
   nextOrderId: number;
+  /** Orders from this number on are given in this round: no fact speaks of them yet. */
+  firstNewOrderId: number;
   usage: Usage;
   steps: ManagerStep[];
   decisions: Decision[];
@@ -71,6 +73,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     unguarded: new Set(memory.unguarded),
     imbalancedRounds: memory.imbalancedRounds,
     nextOrderId: memory.nextOrderId,
+    firstNewOrderId: memory.nextOrderId,
     usage: emptyUsage([], facts.settings.placement),
     steps: [],
     decisions: [],

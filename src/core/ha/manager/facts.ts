@@ -67,6 +67,13 @@ export type GuestFacts = {
   betterCopyWaitMs?: number;
   /** Guests of a lower number are recovered first; left out: 0. */
   startOrder?: number;
+  /**
+   * Nothing on its node can start it any more under its last order: that order's epoch is over, or the node declined it. It is
+   * recovered without a fence, also onto the same node.
+   */
+  orderOver?: boolean;
+  /** Its node gave it up while alive: it runs nowhere, the copies are current. Any new order ends that. */
+  givenUp?: boolean;
 };
 
 /** How an order ended, told by the agent under the order's id. */

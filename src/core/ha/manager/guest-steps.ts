@@ -5,11 +5,13 @@ import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resul
 import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
 import { selectNode } from '#core/ha/manager/selection.ts';
 import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
+import { isBackUnclaimed, leaveWithoutFence } from '#core/ha/manager/without-fence.ts';
 
 /** One step of one guest: at most one change of state. The drawing of the states is in memory.ts. */
 export function stepGuest(draft: RoundDraft, id: string): void {
   const entry = entryOf(draft, id);
   const guest = guestFactsOf(draft, id);
+  if (leaveWithoutFence(draft, guest, entry)) return;
   switch (entry.state.kind) {
     case 'start-requested':
       return stepStartRequested(draft, guest, entry);
@@ -24,8 +26,7 @@ export function stepGuest(draft: RoundDraft, id: string): void {
     case 'moving-cold':
       return stepMoving(draft, guest, entry, entry.state.to);
     case 'awaiting-fence':
-      // Left by fenceNodes, once the permit is claimed.
-      return;
+      return stepAwaitingFence(draft, guest, entry);
     case 'awaiting-recovery':
       return stepAwaitingRecovery(draft, guest, entry);
     case 'frozen':
@@ -102,6 +103,11 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
     case 'broken':
       return enter(draft, guest.id, wantedState(guest), `the move to ${target} failed; it stays on ${entry.node}`);
   }
+}
+
+/** Left by fenceNodes, once the permit is claimed; or its node is back in time. */
+function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): void {
+  if (isBackUnclaimed(draft, node)) enter(draft, guest.id, wantedState(guest), `${node} is back before its permit was claimed`);
 }
 
 function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {

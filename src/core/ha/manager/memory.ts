@@ -11,6 +11,7 @@ import type { Command } from '#core/ha/manager/facts.ts';
  *   start-requested-   stop-requested ──> inactive ──> start-requested
  *     elsewhere
  *   any state on a lost node ──> awaiting-fence ──> awaiting-recovery ──> active / stop-requested on another node
+ *   given up by its node, or its order's epoch is over ──> awaiting-recovery
  */
 export type GuestState =
   | { kind: 'start-requested' }

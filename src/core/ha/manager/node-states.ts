@@ -1,6 +1,7 @@
 import type { NodeFacts } from '#core/ha/manager/facts.ts';
 import type { NodeState } from '#core/ha/manager/memory.ts';
-import type { RoundDraft } from '#core/ha/manager/draft.ts';
+import { guestFactsOf, type RoundDraft } from '#core/ha/manager/draft.ts';
+import { isBackUnclaimed, needsFence } from '#core/ha/manager/without-fence.ts';
 
 /**
  * The manager's view of each node.
@@ -14,13 +15,16 @@ import type { RoundDraft } from '#core/ha/manager/draft.ts';
  *                        a guest awaits the   v     │ claimed
  *                        fence              fencing ┘                  removed: no longer a node of the cluster
  *
+ * Where orders stand, nobody but the manager reads that a node is to be fenced: one that is seen again under a permit is up, and what it
+ * may still run is decided guest by guest (without-fence.ts).
+ *
  * A drained node that is switched off stays draining while maintenance is the last thing its agent said.
  */
 export function updateNodeStates(draft: RoundDraft): void {
   for (const facts of draft.facts.nodes) {
     noteGuard(draft, facts);
     const state = draft.nodes.get(facts.name) ?? 'unreachable';
-    const { next, because } = facts.present ? whenPresent(state, facts) : whenAbsent(state, facts);
+    const { next, because } = facts.present ? whenPresent(draft, state, facts) : whenAbsent(state, facts);
     if (next !== state || !draft.nodes.has(facts.name)) setNodeState(draft, facts.name, next, because);
   }
   for (const [name, state] of draft.nodes) {
@@ -38,7 +42,7 @@ function noteGuard(draft: RoundDraft, facts: NodeFacts): void {
 
 type NextState = { next: NodeState; because: string };
 
-function whenPresent(state: NodeState, facts: NodeFacts): NextState {
+function whenPresent(draft: RoundDraft, state: NodeState, facts: NodeFacts): NextState {
   const drains = facts.agentMode === 'maintenance';
   switch (state) {
     case 'up':
@@ -48,7 +52,9 @@ function whenPresent(state: NodeState, facts: NodeFacts): NextState {
         ? { next: 'draining', because: 'its agent says maintenance' }
         : { next: 'up', because: 'its agent no longer says maintenance' };
     case 'fencing':
-      return { next: 'fencing', because: 'a fence that was asked for is carried through' };
+      return isBackUnclaimed(draft, facts.name)
+        ? { next: 'up', because: 'it is seen again under a permit' }
+        : { next: 'fencing', because: 'a fence that was asked for is carried through' };
     case 'unreachable':
     case 'removed':
       return { next: 'up', because: 'it is seen' };
@@ -83,7 +89,8 @@ export function setNodeState(draft: RoundDraft, node: string, state: NodeState, 
  */
 export function fenceNodes(draft: RoundDraft): boolean {
   const waiting = new Set<string>();
-  for (const entry of draft.guests.values()) if (entry.state.kind === 'awaiting-fence') waiting.add(entry.node);
+  for (const [id, entry] of draft.guests)
+    if (entry.state.kind === 'awaiting-fence' && needsFence(guestFactsOf(draft, id))) waiting.add(entry.node);
   for (const [node, state] of draft.nodes) if (state === 'fencing') waiting.add(node);
   const fenced = [...waiting].sort().filter((node) => fenceNode(draft, node));
   return fenced.length > 0;
