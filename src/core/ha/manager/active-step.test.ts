@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ManagerFacts, OrderResult } from '#core/ha/manager/facts.ts';
+import type { ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
 import { emptyMemory, type GuestEntry, type ManagerMemory } from '#core/ha/manager/memory.ts';
-import { plainFacts, plainGuest, plainSettings } from '#core/ha/manager/round-cluster.ts';
+import { plainFacts, plainGuest, plainNode, plainSettings } from '#core/ha/manager/round-cluster.ts';
 import { planRound } from '#core/ha/manager/round.ts';
+import type { Rule } from '#core/ha/manager/rules.ts';
 
 const guests = [plainGuest('1', 'c')];
 
@@ -52,3 +53,67 @@ test('an order that is carried out once is given again after each good end', () 
   const ordered = planRound(plainFacts({ guests }), emptyMemory()).memory;
   assert.notEqual(entryIn(after(ordered, 'ok')).orderId, entryIn(ordered).orderId);
 });
+
+describe('a guest on a node that is up but refused', () => {
+  const both = [plainGuest('1', 'c'), plainGuest('2', 'b')];
+  const running = runningOn({ '1': 'c', '2': 'b' });
+  const nodes = nodesWithC({ refusal: 'its agent is silent' });
+  const rules: Rule[] = [
+    { id: 'p', enabled: true, kind: 'prefer-nodes', hard: true, guests: ['1'], nodes: [{ node: 'a', rank: 1 }] },
+    { id: 't', enabled: true, kind: 'keep-together', guests: ['1', '2'] },
+    { id: 'x', enabled: true, kind: 'keep-apart', guests: ['1', '2'] },
+  ];
+
+  test('stays there, whatever the rules say, and its order stands', () => {
+    for (const rule of rules) {
+      const memory = rule.kind === 'keep-apart' ? runningOn({ '1': 'c', '2': 'c' }) : running;
+      const round = planRound(plainFacts({ guests: both, rules: [rule], nodes }), memory);
+      assert.deepEqual(entryIn(round.memory), entryIn(memory), rule.id);
+    }
+    const free = planRound(plainFacts({ guests: both, rules: rules.slice(0, 1) }), running);
+    assert.equal(entryIn(free.memory).state.kind, 'moving-live');
+  });
+
+  test('is not pulled off it to even out the load, alone or with its set', () => {
+    const autoRebalance = { threshold: 0, method: 'bruteforce', holdRounds: 1, minRelativeGain: 0 } as const;
+    const settings = { ...plainSettings, placement: 'by-size', autoRebalance } as const;
+    const swapped = [plainGuest('1', 'b'), plainGuest('2', 'c')];
+    const facts = plainFacts({ guests: swapped, rules: rules.slice(1, 2), nodes, settings });
+    const round = planRound(facts, runningOn({ '1': 'b', '2': 'c' }));
+    assert.equal(
+      round.decisions.find((decision) => decision.kind === 'rebalance'),
+      undefined,
+    );
+  });
+
+  test('leaves when the node is drained, when its start fails there, or when it is moved by hand', () => {
+    const where = (round: ManagerMemory): unknown => entryIn(round).state;
+    const drained = plainFacts({ guests, nodes: nodesWithC({ refusal: 'its agent is silent', agentMode: 'maintenance' }) });
+    const alone = runningOn({ '1': 'c' });
+    assert.deepEqual(where(planRound(drained, alone).memory), { kind: 'moving-live', to: 'a' });
+    assert.deepEqual(where(after(alone, 'failed', { nodes })), { kind: 'moving-live', to: 'a' });
+    const byHand = plainFacts({ guests, nodes, commands: [{ kind: 'move', guest: '1', live: true, to: 'b' }] });
+    assert.deepEqual(where(planRound(byHand, alone).memory), { kind: 'moving-live', to: 'b' });
+  });
+
+  test('a node whose agent ends or restarts receives nothing either', () => {
+    for (const agentMode of ['shutdown', 'restart'] as const) {
+      const command = { kind: 'move', guest: '2', live: true, to: 'c' } as const;
+      const round = planRound(plainFacts({ guests: both, nodes: nodesWithC({ agentMode }), commands: [command] }), running);
+      const told = round.decisions.find((decision) => decision.kind === 'command');
+      assert.equal(told?.refusal, 'target-unfit', agentMode);
+    }
+  });
+});
+
+function nodesWithC(patch: Partial<NodeFacts>): NodeFacts[] {
+  return [plainNode('a'), plainNode('b'), plainNode('c', patch)];
+}
+
+/** All nodes up, every guest seen running on its node. */
+function runningOn(places: Record<string, string>): ManagerMemory {
+  const facts = plainFacts({ guests: Object.entries(places).map(([id, node]) => plainGuest(id, node)) });
+  const ordered = planRound(facts, emptyMemory()).memory;
+  const state = { kind: 'active', seenRunning: true, recovered: false } as const;
+  return { ...ordered, guests: new Map([...ordered.guests].map(([id, entry]) => [id, { ...entry, state }])) };
+}

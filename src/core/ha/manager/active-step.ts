@@ -1,6 +1,6 @@
 import type { GuestFacts, OrderResult } from '#core/ha/manager/facts.ts';
 import type { GuestEntry, GuestState } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, amend, enter, entryOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
+import { type RoundDraft, amend, enter, entryOf, isLongLost, isRefused, resultOf } from '#core/ha/manager/draft.ts';
 import { selectNode } from '#core/ha/manager/selection.ts';
 import { takeMove } from '#core/ha/manager/taken-commands.ts';
 
@@ -99,7 +99,7 @@ function mayReorder(draft: RoundDraft, result: OrderResult | undefined): boolean
 
 function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reorder: boolean): void {
   const entry = entryOf(draft, guest.id);
-  const node = selectNode(draft, guest, entry, mode);
+  const node = mode === 'stay' && isRefused(draft, entry.node) ? entry.node : selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
     if (reorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });
     return;

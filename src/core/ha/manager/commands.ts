@@ -1,5 +1,5 @@
 import type { Command } from '#core/ha/manager/facts.ts';
-import { type CommandRefusal, type RoundDraft, amend } from '#core/ha/manager/draft.ts';
+import { type CommandRefusal, type RoundDraft, amend, whyRefused } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
 import { acceptCommand, refuseCommand } from '#core/ha/manager/taken-commands.ts';
@@ -53,7 +53,7 @@ function whyNoMove(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'm
   const entry = draft.guests.get(guest);
   if (entry === undefined) return { refusal: 'not-managed', because: `guest ${guest} is not managed` };
   if (draft.nodes.get(to) !== 'up') return { refusal: 'target-not-up', because: `${to} is not up` };
-  const unfit = draft.nodeFacts.get(to)?.refusal ?? null;
+  const unfit = whyRefused(draft, to);
   if (unfit !== null) return { refusal: 'target-unfit', because: `${to} ${unfit}` };
   if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
   const rival = findRivalNodes(draft, guest).get(to);

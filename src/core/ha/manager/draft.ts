@@ -94,7 +94,21 @@ export function recountUsage(draft: RoundDraft): void {
 
 /** The node is up and may receive guests. */
 export function isOpen(draft: RoundDraft, node: string): boolean {
-  return draft.nodes.get(node) === 'up' && draft.nodeFacts.get(node)?.refusal === null;
+  return draft.nodes.get(node) === 'up' && whyRefused(draft, node) === null;
+}
+
+/** Why the node receives no guests although it may be up; null: it receives them. */
+export function whyRefused(draft: RoundDraft, node: string): string | null {
+  const facts = draft.nodeFacts.get(node);
+  if (facts === undefined) return 'is not a node of the cluster';
+  if (facts.refusal !== null) return facts.refusal;
+  // Its agent stops the guests that it has, or freezes them: one that was put there would not run.
+  return facts.agentMode === 'shutdown' || facts.agentMode === 'restart' ? 'is about to end or restart' : null;
+}
+
+/** The node is up and keeps the guests that run there, but receives none. Nobody who runs there leaves because of it. */
+export function isRefused(draft: RoundDraft, node: string): boolean {
+  return draft.nodes.get(node) === 'up' && !isOpen(draft, node);
 }
 
 export function guestFactsOf(draft: RoundDraft, id: string): GuestFacts {

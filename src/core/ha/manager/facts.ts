@@ -29,7 +29,7 @@ export type NodeFacts = {
   /** Its agent keeps a watchdog open. */
   watchdogOpen: boolean;
   size: Size;
-  /** Why it may not receive guests although it is present (problems, quarantine); null: it may. */
+  /** Why it may not receive guests although it is present (problems, a silent agent); null: it may. Those that run there stay. */
   refusal: string | null;
 };
 

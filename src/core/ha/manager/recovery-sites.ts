@@ -1,6 +1,6 @@
 import type { CopyFacts, GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, isOpen } from '#core/ha/manager/draft.ts';
+import { type RoundDraft, isOpen, whyRefused } from '#core/ha/manager/draft.ts';
 import { allowsNode } from '#core/ha/manager/selection.ts';
 
 /**
@@ -51,8 +51,7 @@ function planRoomOnly(draft: RoundDraft, guest: GuestFacts): SitePlan {
 }
 
 function whyNot(draft: RoundDraft, guest: GuestFacts, copy: CopyFacts): string | null {
-  if (!isOpen(draft, copy.node))
-    return draft.nodeFacts.get(copy.node)?.refusal ?? `is ${draft.nodes.get(copy.node) ?? 'not a node'}`;
+  if (!isOpen(draft, copy.node)) return whyRefused(draft, copy.node) ?? `is ${draft.nodes.get(copy.node) ?? 'not a node'}`;
   const limitMs = guest.maxDataAgeMs ?? null;
   if (limitMs !== null && copy.dataAgeMs > limitMs) return `its copy is ${copy.dataAgeMs} ms old, the limit is ${limitMs} ms`;
   if (!allowsNode(draft, guest.id, copy.node)) return 'the rules forbid it';
