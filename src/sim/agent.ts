@@ -1,12 +1,13 @@
 import { limits } from '#base/limits.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
+import type { GuardReport } from '#core/ha/guard-report.ts';
 import { createObserver, observeHeartbeat, type Observer } from '#core/ha/observer.ts';
 import type { Heartbeat, NodeInfo } from '#core/ha/records.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import { SimControllers } from '#sim/controllers.ts';
 import { GuestLoop } from '#sim/guest-loop.ts';
 import type { Host } from '#sim/host.ts';
+import { keys, nodeOfHeartbeat } from '#sim/known-keys.ts';
 import { runManagerLoop } from '#sim/manager-loop.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { Process, SimBell, type Task } from '#sim/process.ts';
@@ -26,6 +27,8 @@ export class AgentProcess extends Process {
   ready = false;
   viewRevision = 0n;
   private readonly view = new Map<string, SimEntry>();
+  private readonly lists = new Map<string, SimEntry[]>();
+  private ownInfo: { text: string; bootId: string; file: GuardReport | null } | null = null;
   private readonly feed: { close: () => void; stall: (untilMs: number) => void };
   private epoch: number | null = null;
   private looking = false;
@@ -62,17 +65,18 @@ export class AgentProcess extends Process {
     });
   }
 
-  read<T>(key: string): { value: T; modRevision: bigint } | null {
-    const entry = this.view.get(key);
-    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+  read<T>(key: string): SimEntry<T> | null {
+    return (this.view.get(key) as SimEntry<T> | undefined) ?? null;
   }
 
-  list<T>(prefix: string): { key: string; value: T; modRevision: bigint }[] {
-    const found = [];
-    for (const [key, entry] of this.view) {
-      if (key.startsWith(prefix)) found.push({ key, value: entry.value as T, modRevision: entry.modRevision });
+  /** In the order of the keys. The list is kept until something under `prefix` changes. */
+  list<T>(prefix: string): readonly SimEntry<T>[] {
+    let found = this.lists.get(prefix);
+    if (found === undefined) {
+      found = [...this.view.values()].filter(({ key }) => key.startsWith(prefix)).sort((a, b) => (a.key < b.key ? -1 : 1));
+      this.lists.set(prefix, found);
     }
-    return found.sort((a, b) => (a.key < b.key ? -1 : 1));
+    return found as SimEntry<T>[];
   }
 
   *commit(compares: SimCompare[], writes: SimWrite[], leadEpoch?: number): Task<SimCommit> {
@@ -81,7 +85,7 @@ export class AgentProcess extends Process {
   }
 
   /** A linearizable read. Raises AppError timeout. */
-  *readNow<T>(key: string): Task<{ value: T; modRevision: bigint } | null> {
+  *readNow<T>(key: string): Task<SimEntry<T> | null> {
     return yield* this.cluster.store.readTask<T>(this.host.name, key, limits.etcdCallMs);
   }
 
@@ -130,23 +134,26 @@ export class AgentProcess extends Process {
   }
 
   private take(changes: SimChange[], snapshot: boolean, revision: bigint): void {
-    if (snapshot) this.view.clear();
+    if (snapshot) {
+      this.view.clear();
+      this.lists.clear();
+    }
     let rings = snapshot;
     for (const { key, entry } of changes) {
       if (entry === null) this.view.delete(key);
       else this.view.set(key, entry);
-      if (key.endsWith('/heartbeat')) this.see(key);
+      const node = nodeOfHeartbeat(key);
+      if (node !== null) this.see(node, entry as SimEntry<Heartbeat> | null);
       else rings = true;
+      for (const prefix of this.lists.keys()) if (key.startsWith(prefix)) this.lists.delete(prefix);
     }
     this.viewRevision = revision;
     this.ready = true;
     if (rings) this.ringAll();
   }
 
-  private see(key: string): void {
-    const heartbeat = this.read<Heartbeat>(key);
+  private see(node: string, heartbeat: SimEntry<Heartbeat> | null): void {
     if (heartbeat === null) return;
-    const node = key.slice(prefixes.nodes.length, -'/heartbeat'.length);
     const atBootMs = this.host.bootMs();
     const before = this.observer.nodes[node];
     if (before !== undefined && atBootMs - before.lastSightBootMs > suspectAfterMs(this.cluster.timing)) {
@@ -166,13 +173,21 @@ export class AgentProcess extends Process {
 
   private *publishInfo(): Task<void> {
     for (;;) {
-      const info = this.describe();
       const key = keys.nodeInfo(this.host.name);
       // The real one asks the store each time; what its own view shows is as good and cheaper here.
-      if (JSON.stringify(this.read(key)?.value ?? null) !== JSON.stringify(info)) yield* tryOnce(writeOwned(this, key, info));
+      if (this.read(key)?.text !== this.infoText()) yield* tryOnce(writeOwned(this, key, this.describe()));
       if (this.ready) yield* tryOnce(this.guests.dropDeletedCopies());
       yield* this.bells.info.next(this, limits.agentRoundMs);
     }
+  }
+
+  /** What it says of itself, written out again only when something in it has changed. */
+  private infoText(): string {
+    const { bootId, guardFile } = this.host;
+    if (this.ownInfo?.bootId !== bootId || this.ownInfo.file !== guardFile) {
+      this.ownInfo = { text: JSON.stringify(this.describe()), bootId, file: guardFile };
+    }
+    return this.ownInfo.text;
   }
 
   private describe(): NodeInfo {

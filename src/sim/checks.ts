@@ -1,6 +1,6 @@
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { comparePoints } from '#core/guest/guest-record.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
+import { prefixes } from '#core/ha/keys.ts';
 import type { HaResource, ManagerRecord, Permit } from '#core/ha/records.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
@@ -8,6 +8,7 @@ import { DiskChecks } from '#sim/disk-checks.ts';
 import type { Image, Session } from '#sim/disk.ts';
 import { shortestClaimMs } from '#sim/guard.ts';
 import type { Host, Qemu } from '#sim/host.ts';
+import { keys, nodeOfHeartbeat } from '#sim/known-keys.ts';
 import type { SimChange, SimEntry, WriteTag } from '#sim/store.ts';
 
 export type Violation = { invariant: string; text: string; atMs: number };
@@ -71,29 +72,39 @@ export class Checks {
     }
   }
 
-  /** A commit that took effect. */
-  noteApply(changes: SimChange[], before: Map<string, SimEntry | null>, tag: WriteTag): void {
-    const { leadEpoch } = tag;
-    const manager = this.cluster.store.read<ManagerRecord>(keys.manager)?.value;
-    if (leadEpoch !== undefined && (manager?.epoch !== leadEpoch || manager.node !== tag.node)) {
-      this.fail(
-        'S5',
-        `a write of ${tag.node}'s lead ${leadEpoch} took effect while ${manager?.node} leads under ${manager?.epoch}`,
-      );
-    }
-    for (const { key, entry } of changes) {
-      const old = before.get(key) ?? null;
-      if (key.endsWith('/heartbeat')) this.noteHeartbeat(key, tag);
-      else if (key.endsWith('/permit'))
-        this.notePermit(key, old?.value as Permit | undefined, entry?.value as Permit | undefined);
-      else if (key.startsWith(prefixes.guests)) this.noteGuest(old, entry, tag);
+  /** A commit that took effect. True: it changed who may execute, so `checkAll` has to look. */
+  noteApply(changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag): boolean {
+    if (tag.leadEpoch !== undefined) this.checkLead(tag.leadEpoch, tag);
+    let matters = false;
+    for (const [index, { key, entry }] of changes.entries()) {
+      const node = nodeOfHeartbeat(key);
+      if (node !== null) {
+        this.noteHeartbeat(node, tag);
+        continue;
+      }
+      const old = before[index] ?? null;
+      const isPermit = key.endsWith('/permit');
+      const isGuest = !isPermit && key.startsWith(prefixes.guests);
+      if (isPermit) this.notePermit(key, old?.value as Permit | undefined, entry?.value as Permit | undefined);
+      else if (isGuest) this.noteGuest(old, entry, tag);
       else if (key.startsWith(prefixes.haResources)) this.noteWant(entry?.value as HaResource | undefined);
+      matters ||= isPermit || isGuest;
     }
+    return matters;
   }
 
-  private noteHeartbeat(key: string, tag: WriteTag): void {
-    this.heartbeatAtMs.set(nodeOf(key), this.cluster.engine.nowMs);
-    this.renewalSentAtMs.set(nodeOf(key), tag.sentAtMs ?? 0);
+  private checkLead(leadEpoch: number, tag: WriteTag): void {
+    const manager = this.cluster.store.read<ManagerRecord>(keys.manager)?.value;
+    if (manager?.epoch === leadEpoch && manager.node === tag.node) return;
+    this.fail(
+      'S5',
+      `a write of ${tag.node}'s lead ${leadEpoch} took effect while ${manager?.node} leads under ${manager?.epoch}`,
+    );
+  }
+
+  private noteHeartbeat(node: string, tag: WriteTag): void {
+    this.heartbeatAtMs.set(node, this.cluster.engine.nowMs);
+    this.renewalSentAtMs.set(node, tag.sentAtMs ?? 0);
   }
 
   private notePermit(key: string, old: Permit | undefined, next: Permit | undefined): void {
@@ -186,8 +197,7 @@ export class Checks {
 
   /** The guard pets. While guests execute, only a renewal that is in the store and was sent within soft may carry that. */
   notePet(host: Host): void {
-    const executes = [...host.qemus.values()].some((qemu) => host.isExecuting(qemu));
-    if (!executes) return;
+    if (!host.isExecutingAny()) return;
     const { softMs, clockRatePercent } = this.cluster.timing;
     const ageMs = this.cluster.engine.nowMs - (this.renewalSentAtMs.get(host.name) ?? 0);
     if (ageMs <= softMs / (1 - clockRatePercent / 100) + graceMs) return;

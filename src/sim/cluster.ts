@@ -1,6 +1,5 @@
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { Timing } from '#core/ha/timing.ts';
 import { AgentProcess } from '#sim/agent.ts';
@@ -9,6 +8,7 @@ import { blockCount, SimDisk } from '#sim/disk.ts';
 import { Dice, Engine } from '#sim/engine.ts';
 import { GuardProcess } from '#sim/guard.ts';
 import { Host, type Qemu } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
 import { Network } from '#sim/network.ts';
 import type { ProcessWorld } from '#sim/process.ts';
 import type { Rules } from '#sim/rules.ts';
@@ -53,8 +53,7 @@ export class Cluster {
     this.store = new SimStore(this.engine, this.dice, this.network, this.hosts);
     this.checks = new Checks(this, only);
     this.store.onApply = (changes, before, tag) => {
-      this.checks.noteApply(changes, before, tag);
-      this.touch();
+      if (this.checks.noteApply(changes, before, tag)) this.touch();
     };
   }
 

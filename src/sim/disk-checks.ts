@@ -1,10 +1,10 @@
 import { comparePoints, type GuestRecord, type ReplicaPoint } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import { formatPoint } from '#core/replica/send-plan.ts';
 import { newestPoint, tailName } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Image, Session } from '#sim/disk.ts';
 import type { Host, Qemu } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
 
 type Home = { node: string; generation: number; untilMs: number };
 type Seen = { role: 'primary' | 'replica'; newest: ReplicaPoint | null };

@@ -1,6 +1,7 @@
 import { createChance } from '#core/ha/seeded-chance.ts';
 
-type Entry = { atMs: number; order: number; run: () => void };
+/** `run` null: it was taken back. */
+export type Entry = { readonly atMs: number; readonly order: number; run: (() => void) | null };
 
 /** True time and what happens in it. Everything of a simulated cluster happens inside one of these events, one after the other. */
 export class Engine {
@@ -10,27 +11,37 @@ export class Engine {
   private order = 0;
   private readonly heap: Entry[] = [];
 
-  at(atMs: number, run: () => void): void {
+  at(atMs: number, run: () => void): Entry {
     this.order += 1;
-    this.push({ atMs: Math.max(atMs, this.nowMs), order: this.order, run });
+    const entry: Entry = { atMs: Math.max(atMs, this.nowMs), order: this.order, run };
+    this.push(entry);
+    return entry;
   }
 
-  after(waitMs: number, run: () => void): void {
-    this.at(this.nowMs + waitMs, run);
+  after(waitMs: number, run: () => void): Entry {
+    return this.at(this.nowMs + waitMs, run);
+  }
+
+  /** Takes an event back: nothing happens at its time. */
+  cancel(entry: Entry): void {
+    entry.run = null;
   }
 
   /** Runs the next event; false when there is none before `untilMs`, and then it is `untilMs`. */
   step(untilMs: number): boolean {
-    const first = this.heap[0];
-    if (first === undefined || first.atMs > untilMs) {
-      this.nowMs = untilMs;
-      return false;
+    for (;;) {
+      const first = this.heap[0];
+      if (first === undefined || first.atMs > untilMs) {
+        this.nowMs = untilMs;
+        return false;
+      }
+      this.pop();
+      if (first.run === null) continue;
+      this.nowMs = first.atMs;
+      this.events += 1;
+      first.run();
+      return true;
     }
-    this.pop();
-    this.nowMs = first.atMs;
-    this.events += 1;
-    first.run();
-    return true;
   }
 
   private push(entry: Entry): void {

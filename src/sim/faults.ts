@@ -1,6 +1,6 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
+import { keys } from '#sim/known-keys.ts';
 import { tryOnce } from '#sim/owned-record.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';

@@ -1,12 +1,12 @@
 import { limits } from '#base/limits.ts';
-import { describeGuard } from '#core/ha/guard-report.ts';
+import { describeGuard, type GuardReport } from '#core/ha/guard-report.ts';
 import type { GuardEffect, GuardFacts, GuardState, StoreAnswer, WatchdogFact } from '#core/ha/guard-state.ts';
 import { limitOf } from '#core/ha/guard-steps.ts';
 import { readSight } from '#core/ha/guard-store.ts';
-import { keys } from '#core/ha/keys.ts';
 import type { Timing } from '#core/ha/timing.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
 import { Process } from '#sim/process.ts';
 
 /** As in the guard's own loop: between two looks while something is to be confirmed in milliseconds. */
@@ -22,7 +22,7 @@ export class GuardProcess extends Process {
   private answer: StoreAnswer | null = null;
   private fact: WatchdogFact = { kind: 'closed' };
   private turn = 0;
-  private written = '';
+  private written: GuardReport | null = null;
   private readonly cluster: Cluster;
   private readonly host: Host;
 
@@ -157,9 +157,8 @@ export class GuardProcess extends Process {
   /** guard.json. */
   private report(facts: GuardFacts): void {
     const report = describeGuard(this.state, facts, null, this.host.bootMs());
-    const text = JSON.stringify(report);
-    if (text === this.written) return;
-    this.written = text;
+    if (this.written !== null && isSameReport(report, this.written)) return;
+    this.written = report;
     this.host.guardFile = report;
     this.host.agent?.guardChangedSoon();
   }
@@ -181,6 +180,11 @@ export class GuardProcess extends Process {
     // A service that was stopped is started again by hand; a successor comes with the upgrade.
     this.cluster.startGuardLater(this.host, clean ? 20_000 : this.cluster.dice.between(100, 1_500));
   }
+}
+
+function isSameReport(a: GuardReport, b: GuardReport): boolean {
+  const same = a.phase === b.phase && a.epoch === b.epoch && a.sinceBootMs === b.sinceBootMs && a.thawedBootMs === b.thawedBootMs;
+  return same && a.problems.join() === b.problems.join();
 }
 
 /** The claim time of a profile in true time on the fastest clock. */

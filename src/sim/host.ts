@@ -54,7 +54,7 @@ export class Host {
   boots = 0;
   bootedAtMs = 0;
   offSinceMs = 0;
-  watchdog: { petAtMs: number; broken: boolean } | null = null;
+  watchdog: { petAtMs: number } | null = null;
   watchdogKind: WatchdogKind = 'true';
   watchdogBroken = false;
   readonly groups = new Map<number, Group>();
@@ -96,6 +96,11 @@ export class Host {
   isExecuting(qemu: Qemu): boolean {
     if (!qemu.alive || !qemu.resumed || !this.powered || this.world.engine.nowMs < this.stillUntilMs) return false;
     return this.groups.get(qemu.nodeEpoch)?.frozen !== true;
+  }
+
+  isExecutingAny(): boolean {
+    for (const qemu of this.qemus.values()) if (this.isExecuting(qemu)) return true;
+    return false;
   }
 
   powerOn(bootMs: number): void {
@@ -146,9 +151,12 @@ export class Host {
 
   /** Opens and pets, or pets. The device resets the machine when it is not petted in time, whoever petted it before. */
   pet(): void {
-    const fresh = this.watchdog === null;
-    this.watchdog = { petAtMs: this.world.engine.nowMs, broken: this.watchdogBroken };
-    if (fresh) this.watch(this.boots);
+    if (this.watchdog !== null) {
+      this.watchdog.petAtMs = this.world.engine.nowMs;
+      return;
+    }
+    this.watchdog = { petAtMs: this.world.engine.nowMs };
+    this.watch(this.boots);
   }
 
   private watch(boot: number): void {

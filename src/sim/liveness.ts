@@ -1,9 +1,9 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
 
 /** What is not yet as it should be while the nodes `well` are well: one line for each thing; none: all is well. */
 export function listTroubles(cluster: Cluster, well: Host[]): string[] {

@@ -1,12 +1,13 @@
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
+import { prefixes } from '#core/ha/keys.ts';
 import type { ManagerFacts, ManagerStep, NodeFacts } from '#core/ha/manager-plan.ts';
 import { silenceOf } from '#core/ha/observer.ts';
 import type { HaResource, Heartbeat, ManagerRecord, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { AgentProcess } from '#sim/agent.ts';
+import { keys } from '#sim/known-keys.ts';
 import { tryOnce } from '#sim/owned-record.ts';
 import type { Task } from '#sim/process.ts';
 import type { SimCompare } from '#sim/store.ts';
@@ -50,7 +51,10 @@ function* holdLead(agent: AgentProcess, own: Lead | null, recordKnownMs: number)
               heartbeat: agent.read<Heartbeat>(keys.nodeHeartbeat(leaderNode))?.value ?? null,
               silence: silenceOf(agent.observer, leaderNode, nowBootMs),
             },
-      freshNodes: listFreshNodes(agent, nowBootMs),
+      // Asked for only when the leader may be lost.
+      get freshNodes() {
+        return listFreshNodes(agent, nowBootMs);
+      },
       ownSilence: silenceOf(agent.observer, self, nowBootMs),
       recordKnownMs,
     },

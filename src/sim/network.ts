@@ -5,7 +5,9 @@ export type Layer = 'store' | 'link';
 
 /** Who reaches whom, and how long it takes. A cut has a direction and an end. */
 export class Network {
-  private readonly cuts = new Map<string, number>();
+  private readonly cuts = { store: new Map<string, Map<string, number>>(), link: new Map<string, Map<string, number>>() };
+  /** From then on nothing is cut, so that the common case costs one comparison. */
+  private readonly allOpenAtMs = { store: 0, link: 0 };
   /** Until then packets are lost and come again late: calls take up to a second longer. */
   lossyUntilMs = 0;
   private readonly engine: Engine;
@@ -19,17 +21,24 @@ export class Network {
   }
 
   cut(layer: Layer, from: string, to: string, untilMs: number): void {
-    const key = `${layer} ${from} ${to}`;
-    this.cuts.set(key, Math.max(this.cuts.get(key) ?? 0, untilMs));
+    const ways = this.cuts[layer].get(from) ?? new Map<string, number>();
+    this.cuts[layer].set(from, ways);
+    ways.set(to, Math.max(ways.get(to) ?? 0, untilMs));
+    this.allOpenAtMs[layer] = Math.max(this.allOpenAtMs[layer], untilMs);
   }
 
   heal(): void {
-    this.cuts.clear();
+    for (const layer of ['store', 'link'] as const) {
+      this.cuts[layer].clear();
+      this.allOpenAtMs[layer] = 0;
+    }
     this.lossyUntilMs = 0;
   }
 
   isOpen(layer: Layer, from: string, to: string): boolean {
-    return from === to || (this.cuts.get(`${layer} ${from} ${to}`) ?? 0) <= this.engine.nowMs;
+    const { nowMs } = this.engine;
+    if (from === to || this.allOpenAtMs[layer] <= nowMs) return true;
+    return (this.cuts[layer].get(from)?.get(to) ?? 0) <= nowMs;
   }
 
   isOpenBoth(layer: Layer, a: string, b: string): boolean {

@@ -8,6 +8,8 @@ export type Outcome<T = unknown> = { ok: true; value: T } | { ok: false; error: 
 export type Wait = (resume: (outcome: Outcome) => void) => void;
 export type Task<T> = Generator<Wait, T, Outcome>;
 
+const done: Outcome = { ok: true, value: undefined };
+
 /** Yields until `start` calls back, and gives its value or raises its error. */
 export function* wait<T>(start: (resume: (outcome: Outcome<T>) => void) => void): Task<T> {
   const outcome = yield start as Wait;
@@ -41,13 +43,19 @@ export class Process {
   /** Hands something to the process: at once, after its pause, or never. */
   deliver(run: () => void): void {
     if (!this.alive) return;
-    if (this.inbox.length === 0 && !this.isPaused()) return run();
+    if (this.isReady()) return run();
     this.inbox.push(run);
     if (this.inbox.length === 1) this.drainLater();
   }
 
+  /** Neither paused nor dead, and nothing waits before. */
+  private isReady(): boolean {
+    return this.alive && this.inbox.length === 0 && !this.isPaused();
+  }
+
   private isPaused(): boolean {
-    return this.world.engine.nowMs < Math.max(this.pausedUntilMs, this.world.stillUntilMs());
+    const { nowMs } = this.world.engine;
+    return nowMs < this.pausedUntilMs || nowMs < this.world.stillUntilMs();
   }
 
   private drainLater(): void {
@@ -68,36 +76,34 @@ export class Process {
   }
 
   *sleep(waitMs: number): Task<void> {
-    yield* wait<void>((resume) => this.after(waitMs, () => resume({ ok: true, value: undefined })));
+    yield (resume) => this.after(waitMs, () => resume(done));
   }
 
   /** Starts a task. `onEnd` gets its error, null when it ended well. */
   start(task: Task<void>, onEnd: (error: unknown) => void): void {
+    let waits = 0;
     const advance = (outcome: Outcome): void => {
-      this.deliver(() => {
-        if (this.world.crashNow()) return this.world.onCrash();
-        let step;
-        try {
-          step = task.next(outcome);
-        } catch (error) {
-          onEnd(error ?? 'failed');
-          return;
-        }
-        if (step.done === true) onEnd(null);
-        else step.value(once(advance));
+      if (this.world.crashNow()) return this.world.onCrash();
+      let step;
+      try {
+        step = task.next(outcome);
+      } catch (error) {
+        onEnd(error ?? 'failed');
+        return;
+      }
+      if (step.done === true) return onEnd(null);
+      const mine = waits;
+      step.value((answer) => {
+        // Only the first answer counts.
+        if (waits !== mine) return;
+        waits += 1;
+        if (this.isReady()) advance(answer);
+        else this.deliver(() => advance(answer));
       });
     };
-    advance({ ok: true, value: undefined });
+    if (this.isReady()) advance(done);
+    else this.deliver(() => advance(done));
   }
-}
-
-function once(resume: (outcome: Outcome) => void): (outcome: Outcome) => void {
-  let used = false;
-  return (outcome) => {
-    if (used) return;
-    used = true;
-    resume(outcome);
-  };
 }
 
 /** The bell of the agent's loops: keeps one ring for a waiter that comes late. */
@@ -112,16 +118,16 @@ export class SimBell {
 
   *next(process: Process, waitMs: number): Task<void> {
     if (!this.rung) {
-      yield* wait<void>((resume) => {
-        const done = () => {
+      yield (resume) => {
+        const wake = () => {
           this.wake = null;
-          resume({ ok: true, value: undefined });
+          resume(done);
         };
-        this.wake = done;
+        this.wake = wake;
         process.after(waitMs, () => {
-          if (this.wake === done) done();
+          if (this.wake === wake) wake();
         });
-      });
+      };
     }
     this.wake = null;
     this.rung = false;

@@ -1,12 +1,12 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import { defaultReplicationJob, type ReplicaRecord } from '#core/replica/records.ts';
 import type { TargetCopy } from '#core/replica/send-plan.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { diskSize, type Image, type Session } from '#sim/disk.ts';
+import { keys } from '#sim/known-keys.ts';
 import { type Outcome, type Task, wait } from '#sim/process.ts';
 
 /** A sender's connection to a receiver: what it has open there is bound to it. */

@@ -1,11 +1,11 @@
 import { AppError, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from '#core/replica/schedule.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import { describeReplica } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
+import { keys } from '#sim/known-keys.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { blockCount, diskSize, type Image } from '#sim/disk.ts';
 import type { Qemu } from '#sim/host.ts';

@@ -1,10 +1,10 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { keys } from '#core/ha/keys.ts';
 import { Cluster, type StoryLine } from '#sim/cluster.ts';
 import type { Violation } from '#sim/checks.ts';
 import { Dice } from '#sim/engine.ts';
 import { beginFault, healNodes, setWant } from '#sim/faults.ts';
 import type { Host } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
 import { canRun, isExecutingOn, listStaleCopies, listTroubles } from '#sim/liveness.ts';
 import { type Rules, shippedRules } from '#sim/rules.ts';
 import { chooseFaults, chooseSwarm, type Fault, type Swarm } from '#sim/swarm.ts';

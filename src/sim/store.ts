@@ -4,7 +4,7 @@ import type { Network } from '#sim/network.ts';
 import { type Outcome, type Task, wait } from '#sim/process.ts';
 
 /** One key. `value` is read by everybody and changed by nobody. */
-export type SimEntry = { key: string; text: string; value: unknown; modRevision: bigint };
+export type SimEntry<T = unknown> = { key: string; text: string; value: T; modRevision: bigint };
 export type SimChange = { key: string; entry: SimEntry | null };
 export type SimCompare = { key: string; modRevision: bigint };
 export type SimWrite = { key: string; value: string | null };
@@ -18,6 +18,9 @@ export type Member = { name: string; isMemberUp: () => boolean };
 
 export type StoreWatch = { node: string; take: (changes: SimChange[], snapshot: boolean, revision: bigint) => void };
 type Follower = StoreWatch & { revision: number; open: boolean; stalledUntilMs: number; pumping: boolean };
+
+/** One error for all: thousands of calls are lost in a run, and making an error costs more than all the rest of a call. */
+const noAnswer = { ok: false, error: new AppError('timeout', 'the store does not answer') } as const;
 
 /** How long a call that reached a member waits inside it for a leader. */
 const hangsInsideMs = 6_000;
@@ -35,13 +38,14 @@ export class SimStore {
   answersLostUntilMs = 0;
   revision = 0;
   elections = 0;
-  onApply: (changes: SimChange[], before: Map<string, SimEntry | null>, tag: WriteTag) => void = () => {};
+  onApply: (changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag) => void = () => {};
   private history: { revision: number; changes: SimChange[] }[] = [];
   private readonly followers = new Set<Follower>();
   private readonly engine: Engine;
   private readonly dice: Dice;
   private readonly network: Network;
   private readonly members: Member[];
+  private readonly memberOf: ReadonlyMap<string, Member>;
   private electionAtMs = 0;
   /** When a leader that cannot commit any more will be given up. */
   private helplessAtMs: number | null = null;
@@ -51,12 +55,12 @@ export class SimStore {
     this.dice = dice;
     this.network = network;
     this.members = members;
+    this.memberOf = new Map(members.map((member) => [member.name, member]));
     this.tick();
   }
 
-  read<T>(key: string): { value: T; modRevision: bigint } | null {
-    const entry = this.entries.get(key);
-    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+  read<T>(key: string): SimEntry<T> | null {
+    return (this.entries.get(key) as SimEntry<T> | undefined) ?? null;
   }
 
   loseLeader(forMs: number): void {
@@ -89,9 +93,9 @@ export class SimStore {
     this.call(node, deadlineMs, look, false, resume);
   }
 
-  *readTask<T>(node: string, key: string, deadlineMs: number): Task<{ value: T; modRevision: bigint } | null> {
+  *readTask<T>(node: string, key: string, deadlineMs: number): Task<SimEntry<T> | null> {
     const [entry] = yield* wait<SimEntry[]>((resume) => this.fetch(node, [key], deadlineMs, resume));
-    return entry === undefined ? null : { value: entry.value as T, modRevision: entry.modRevision };
+    return (entry as SimEntry<T> | undefined) ?? null;
   }
 
   /** A person's write, at one instant; the checkers see it like any other. */
@@ -113,13 +117,16 @@ export class SimStore {
   }
 
   canCommit(): boolean {
-    const leader = this.members.find((member) => member.name === this.leader);
+    const leader = this.leader === null ? undefined : this.memberOf.get(this.leader);
     return leader !== undefined && leader.isMemberUp() && this.hasMajority(leader);
   }
 
   private hasMajority(member: Member): boolean {
-    const near = this.members.filter((other) => other.isMemberUp() && this.network.isOpenBoth('store', member.name, other.name));
-    return near.length * 2 > this.members.length;
+    let near = 0;
+    for (const other of this.members) {
+      if (other.isMemberUp() && this.network.isOpenBoth('store', member.name, other.name)) near += 1;
+    }
+    return near * 2 > this.members.length;
   }
 
   /** Elections: a leader without a majority is given up after a while, and the next one takes its time. */
@@ -142,9 +149,10 @@ export class SimStore {
   }
 
   private findMember(node: string): Member | null {
+    const own = this.memberOf.get(node);
+    if (own?.isMemberUp() === true) return own;
     const near = this.members.filter((member) => member.isMemberUp() && this.network.isOpenBoth('store', node, member.name));
-    const own = near.find((member) => member.name === node);
-    return own ?? (near.length === 0 ? null : this.dice.pick(near));
+    return near.length === 0 ? null : this.dice.pick(near);
   }
 
   private call<T>(
@@ -157,12 +165,12 @@ export class SimStore {
     const giveUpAtMs = this.engine.nowMs + deadlineMs;
     let over = false;
     const give = (outcome: Outcome<T>) => {
-      if (!over) resume(outcome);
+      if (over) return;
       over = true;
+      this.engine.cancel(giveUp);
+      resume(outcome);
     };
-    this.engine.at(giveUpAtMs, () => {
-      if (!over) give({ ok: false, error: new AppError('timeout', 'the store does not answer') });
-    });
+    const giveUp = this.engine.at(giveUpAtMs, () => give(noAnswer));
     const send = () => {
       if (over) return;
       const member = this.findMember(node);
@@ -208,13 +216,14 @@ export class SimStore {
   }
 
   private apply(compares: SimCompare[], writes: SimWrite[], tag: WriteTag): SimCommit {
-    const holds = compares.every(({ key, modRevision }) => (this.entries.get(key)?.modRevision ?? 0n) === modRevision);
-    if (!holds) return { kind: 'conflict' };
+    for (const { key, modRevision } of compares) {
+      if ((this.entries.get(key)?.modRevision ?? 0n) !== modRevision) return { kind: 'conflict' };
+    }
     this.revision += 1;
     const modRevision = BigInt(this.revision);
-    const before = new Map<string, SimEntry | null>();
+    const before: (SimEntry | null)[] = [];
     const changes = writes.map(({ key, value }): SimChange => {
-      before.set(key, this.entries.get(key) ?? null);
+      before.push(this.entries.get(key) ?? null);
       const entry = value === null ? null : { key, text: value, value: JSON.parse(value) as unknown, modRevision };
       if (entry === null) this.entries.delete(key);
       else this.entries.set(key, entry);
@@ -225,6 +234,12 @@ export class SimStore {
     this.onApply(changes, before, tag);
     for (const follower of this.followers) this.pumpSoon(follower);
     return { kind: 'committed', revision: modRevision };
+  }
+
+  private changesFrom(index: number): SimChange[] {
+    const last = this.history[this.history.length - 1];
+    if (index === this.history.length - 1 && last !== undefined) return last.changes;
+    return this.history.slice(index).flatMap((item) => item.changes);
   }
 
   private pumpSoon(follower: Follower): void {
@@ -251,9 +266,7 @@ export class SimStore {
     const oldest = this.history[0]?.revision ?? 0;
     const snapshot = follower.revision < 0 || follower.revision < oldest - 1;
     const from = snapshot ? 0 : follower.revision - oldest + 1;
-    const changes = snapshot
-      ? [...this.entries.values()].map((entry) => ({ key: entry.key, entry }))
-      : this.history.slice(from).flatMap((item) => item.changes);
+    const changes = snapshot ? [...this.entries.values()].map((entry) => ({ key: entry.key, entry })) : this.changesFrom(from);
     follower.revision = this.revision;
     follower.take(changes, snapshot, BigInt(this.revision));
   }
