@@ -33,6 +33,8 @@ export type Rules = {
   epochGroups: boolean;
   /** A cycle that failed gives its blocks back to the bitmap. */
   settleBitmaps: boolean;
+  /** A guard's step that cannot come to anything but a pet is a pet and no more. Without effect beside a `planGuard` that does not ship. */
+  skipIdleGuardTicks: boolean;
   /** An agent ends the guests that it finds never resumed. */
   endHalfStarted: boolean;
 };
@@ -53,5 +55,6 @@ export const shippedRules: Rules = {
   authorize: true,
   epochGroups: true,
   settleBitmaps: true,
+  skipIdleGuardTicks: true,
   endHalfStarted: true,
 };

@@ -27,6 +27,8 @@ const hangsInsideMs = 6_000;
 const raftTickMs = 200;
 /** History that a watch may still ask for; older than that it gets a snapshot (compaction). */
 const keptChanges = 2_000;
+/** Commits between two looks at what everybody has seen: what dies young costs the collector of garbage nothing. */
+const trimEvery = 64;
 
 /**
  * The store as its clients see it: one history of commits through a leader that needs a majority. An answer may be lost while the
@@ -39,7 +41,10 @@ export class SimStore {
   revision = 0;
   elections = 0;
   onApply: (changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag) => void = () => {};
-  private history: { revision: number; changes: SimChange[] }[] = [];
+  /** What some open watch has not been given yet, newest last. */
+  private history: SimChange[][] = [];
+  /** How many commits back a watch is still given changes. */
+  private reach = 0;
   private readonly followers = new Set<Follower>();
   private readonly engine: Engine;
   private readonly dice: Dice;
@@ -229,17 +234,24 @@ export class SimStore {
       else this.entries.set(key, entry);
       return { key, entry };
     });
-    this.history.push({ revision: this.revision, changes });
-    if (this.history.length > 2 * keptChanges) this.history = this.history.slice(-keptChanges);
+    this.remember(changes);
     this.onApply(changes, before, tag);
     for (const follower of this.followers) this.pumpSoon(follower);
     return { kind: 'committed', revision: modRevision };
   }
 
-  private changesFrom(index: number): SimChange[] {
+  private remember(changes: SimChange[]): void {
+    this.reach = this.reach === 2 * keptChanges ? keptChanges : this.reach + 1;
+    this.history.push(changes);
+    if (this.history.length % trimEvery !== 0) return;
+    let unseen = 1;
+    for (const { revision } of this.followers) if (revision >= 0) unseen = Math.max(unseen, this.revision - revision);
+    this.history = this.history.slice(-Math.min(unseen, this.reach));
+  }
+
+  private newest(commits: number): SimChange[] {
     const last = this.history[this.history.length - 1];
-    if (index === this.history.length - 1 && last !== undefined) return last.changes;
-    return this.history.slice(index).flatMap((item) => item.changes);
+    return commits === 1 && last !== undefined ? last : this.history.slice(-commits).flat();
   }
 
   private pumpSoon(follower: Follower): void {
@@ -263,10 +275,9 @@ export class SimStore {
       });
       return;
     }
-    const oldest = this.history[0]?.revision ?? 0;
-    const snapshot = follower.revision < 0 || follower.revision < oldest - 1;
-    const from = snapshot ? 0 : follower.revision - oldest + 1;
-    const changes = snapshot ? [...this.entries.values()].map((entry) => ({ key: entry.key, entry })) : this.changesFrom(from);
+    const behind = this.revision - follower.revision;
+    const snapshot = follower.revision < 0 || behind > this.reach;
+    const changes = snapshot ? [...this.entries.values()].map((entry) => ({ key: entry.key, entry })) : this.newest(behind);
     follower.revision = this.revision;
     follower.take(changes, snapshot, BigInt(this.revision));
   }
