@@ -25,7 +25,7 @@ export function minimize(options: RunOptions, failed: RunResult): RunResult {
   let events = 0;
   for (let size = Math.ceil(failed.faults / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
     for (let first = 1; first <= failed.faults; first += size) {
-      if (repeats >= repeatsAtMost || events >= repeatEventsAtMost) return best;
+      if (repeats >= repeatsAtMost || events >= repeatEventsAtMost || options.isStopped?.() === true) return best;
       const tried = new Set(without);
       for (let number = first; number < first + size; number += 1) tried.add(number);
       if (tried.size === without.size) continue;

@@ -18,6 +18,10 @@ export type RunOptions = {
   only?: ReadonlySet<string>;
   /** Which faults of the run to leave out, by their number; for finding out which ones matter. */
   without?: ReadonlySet<number>;
+  /** Asked once a round: true ends the run there, with what it has come to. */
+  isStopped?: () => boolean;
+  /** Told once a round how far the run is. */
+  onProgress?: (hours: number) => void;
 };
 
 export type RunResult = {
@@ -66,7 +70,10 @@ class Simulation {
     const endMs = options.hours * 3_600_000;
     for (const host of cluster.hosts) host.powerOn(cluster.dice.between(500, 2_000));
     this.settle('the start', cluster.hosts, true);
-    while (cluster.checks.violation === null && cluster.engine.nowMs < endMs) this.round(endMs);
+    while (cluster.checks.violation === null && cluster.engine.nowMs < endMs && options.isStopped?.() !== true) {
+      this.round(endMs);
+      options.onProgress?.(cluster.engine.nowMs / 3_600_000);
+    }
     return this.result();
   }
 

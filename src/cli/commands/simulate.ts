@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
 import { AppError } from '#base/error.ts';
 import { describeCoverage } from '#sim/invariants.ts';
-import { describeFailure, minimize, parseSeeds } from '#sim/report.ts';
-import { type RunOptions, type RunResult, runSeed } from '#sim/simulation.ts';
-import { quietSwarm } from '#sim/swarm.ts';
+import { parseSeeds } from '#sim/report.ts';
+import type { RunResult } from '#sim/simulation.ts';
 import { type CommonOptions, createPrinter, exitCodes } from '#cli/session.ts';
+import { parseJobs, SimulationPool } from '#cli/simulate-pool.ts';
 import type { CliWorld } from '#cli/world.ts';
 
-type SimulateOptions = { seeds: string; hours: string; quiet?: boolean };
+type SimulateOptions = { seeds: string; hours: string; quiet?: boolean; jobs?: string };
 
 /** Exit code of a run in which an invariant did not hold. */
 const brokenCode = 1;
@@ -20,8 +20,21 @@ export function addSimulateCommand(program: Command, world: CliWorld, run: (code
     .command('simulate')
     .description('run the decision code of a whole cluster against simulated faults and check every invariant')
     .option('--seeds <first..last>', 'one world for each seed', '1..20')
-    .option('--hours <number>', 'simulated hours in all, shared among the seeds', '10')
+    .option('--hours <number>', 'simulated hours of all seeds together, the same for each of them', '10')
     .option('--quiet', 'nothing fails: jitter, short pauses, wrong clocks and elections must fence nobody')
+    .option('--jobs <number>', 'seeds that run at the same time (default: one for each core)')
+    .addHelpText(
+      'after',
+      [
+        '',
+        'Examples:',
+        '  simulate --seeds 1..1000 --hours 10000         10 hours in each of 1,000 worlds',
+        '  simulate --seeds 7 --hours 8760 --quiet        a year in one quiet world',
+        '',
+        'A seed runs on to the end of the round in which its hours are over. The same seeds and hours give the same',
+        'result with any number of jobs. Ctrl-C ends it and shows what it has come to.',
+      ].join('\n'),
+    )
     .action(async (options: SimulateOptions, command: Command) => {
       run(await simulate(world, options, command.optsWithGlobals<CommonOptions>().json === true));
     });
@@ -31,26 +44,32 @@ async function simulate(world: CliWorld, options: SimulateOptions, json: boolean
   const { first, last } = parseSeeds(options.seeds);
   const hours = Number(options.hours);
   if (!(hours > 0 && hours <= 1_000_000)) throw new AppError('invalid', `hours: ${options.hours} is not a number above 0`);
-  const hoursPerSeed = hours / (last - first + 1);
-  const results: RunResult[] = [];
-  const failures: string[] = [];
+  const seeds = last - first + 1;
+  const quiet = options.quiet === true;
+  const pool = new SimulationPool({ first, last, hoursPerSeed: hours / seeds, quiet, jobs: parseJobs(options.jobs) });
   const startMs = performance.now();
-  let saidMs = startMs;
-  for (let seed = first; seed <= last && !world.signal.aborted; seed += 1) {
-    const order: RunOptions = { seed, hours: hoursPerSeed, ...(options.quiet === true ? { swarm: quietSwarm(seed) } : {}) };
-    const result = runSeed(order);
-    results.push({ ...result, story: [] });
-    if (result.violation !== null) failures.push(describeFailure(minimize(order, result), hoursPerSeed));
-    if (performance.now() - saidMs > progressMs) {
-      saidMs = performance.now();
-      world.err.write(`seed ${seed}: ${formatHours(results)} simulated, ${failures.length} violations\n`);
-      // Lets an interrupt in.
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-  }
+  const timer = setInterval(() => {
+    const { seedsDone, hours: done, violations } = pool.progress();
+    const seconds = (performance.now() - startMs) / 1_000;
+    world.err.write(
+      `${done.toFixed(1)} of ${hours} hours, ${seedsDone} of ${seeds} seeds done, ${violations} violations, ` +
+        `${(done / seconds).toFixed(1)} hours per second\n`,
+    );
+  }, progressMs);
+  const runs = await pool.run(world.signal).finally(() => clearInterval(timer));
   const tookSeconds = (performance.now() - startMs) / 1_000;
-  show(world, results, failures, tookSeconds, json);
-  if (world.signal.aborted) return exitCodes.interrupted;
+  const failures = runs.flatMap(({ failure }) => failure ?? []);
+  const { aborted } = world.signal;
+  if (aborted)
+    world.err.write(`interrupted: ${runs.length} of ${seeds} seeds were begun, the last of them are not at their end\n`);
+  show(
+    world,
+    runs.map(({ result }) => result),
+    failures,
+    tookSeconds,
+    json,
+  );
+  if (aborted) return exitCodes.interrupted;
   return failures.length > 0 ? brokenCode : exitCodes.ok;
 }
 
