@@ -54,8 +54,8 @@ function buildCases(count: number): { cases: Case[]; rules: ReturnType<typeof co
   const guests = buildGuests(count);
   const rules = buildRules(guests);
   const compiled = compileRules(rules, nodeNames);
-  const nodes = nodeNames.map((name) => plainNode(name, { size: { cores: 128, memoryBytes: 2 ** 40 } }));
-  const settings: ManagerSettings = { ...plainSettings, placement: 'by-load' };
+  const nodes = nodeNames.map((name) => plainNode(name, { size: { cores: 128, memoryBytes: 2 ** 43 } }));
+  const settings: ManagerSettings = { ...plainSettings, placement: 'by-load', memoryMustFit: true, standingOrders: true };
   const facts = plainFacts({ self: 'node01', nodes, guests, rules, settings });
   const adopted = planRound(facts, emptyMemory(), compiled).memory;
   const [quietFacts, quiet] = settle(facts, adopted, compiled);

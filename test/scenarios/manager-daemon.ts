@@ -180,6 +180,7 @@ function recordDecision(world: World, decision: Decision): void {
     case 'adopted':
     case 'forgotten':
     case 'no-recovery-target':
+    case 'cannot-leave':
       return record(world, { kind: decision.kind, workload: decision.guest, node: decision.node, text: decision.because });
     case 'dragged':
     case 'returns':

@@ -75,7 +75,8 @@ describe('a guest on a node that is up but refused', () => {
   });
 
   test('is not pulled off it to even out the load, alone or with its set', () => {
-    const autoRebalance = { threshold: 0, method: 'bruteforce', holdRounds: 1, minRelativeGain: 0 } as const;
+    // Any move would do, also one that gains nothing.
+    const autoRebalance = { threshold: 0, method: 'bruteforce', holdRounds: 1, minRelativeGain: -100 } as const;
     const settings = { ...plainSettings, placement: 'by-size', autoRebalance } as const;
     const swapped = [plainGuest('1', 'b'), plainGuest('2', 'c')];
     const facts = plainFacts({ guests: swapped, rules: rules.slice(1, 2), nodes, settings });

@@ -1,7 +1,7 @@
 import type { GuestFacts, OrderResult } from '#core/ha/manager/facts.ts';
 import type { GuestEntry, GuestState } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter, entryOf, isLongLost, isRefused, resultOf } from '#core/ha/manager/draft.ts';
-import { selectNode } from '#core/ha/manager/selection.ts';
+import { listRefusals, selectNode } from '#core/ha/manager/selection.ts';
 import { takeMove } from '#core/ha/manager/taken-commands.ts';
 
 /**
@@ -101,6 +101,7 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   const entry = entryOf(draft, guest.id);
   const node = mode === 'stay' && isRefused(draft, entry.node) ? entry.node : selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
+    if (node === null && draft.nodes.get(entry.node) === 'draining') tellStuck(draft, entry, guest);
     if (reorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });
     return;
   }
@@ -114,4 +115,10 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   enter(draft, guest.id, { kind: guest.movesLive ? 'moving-live' : 'moving-cold', to: node }, because, {
     returnTo: returns ? null : entry.returnTo,
   });
+}
+
+/** A drain waits for this guest, and people want to know why. */
+function tellStuck(draft: RoundDraft, { node }: GuestEntry, { id }: GuestFacts): void {
+  const because = listRefusals(draft, id);
+  draft.decisions.push({ kind: 'cannot-leave', guest: id, node, because: because.join('; ') || 'no other node receives guests' });
 }

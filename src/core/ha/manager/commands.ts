@@ -2,7 +2,7 @@ import type { Command } from '#core/ha/manager/facts.ts';
 import { type CommandRefusal, type RoundDraft, amend, whyRefused } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
-import { acceptCommand, refuseCommand } from '#core/ha/manager/taken-commands.ts';
+import { acceptCommand, refuseCommand, whyNoRoomFor } from '#core/ha/manager/taken-commands.ts';
 
 /**
  * Commands of operators, in the order they came. Each is accepted or refused with a reason; an accepted move or stop is queued at
@@ -38,18 +38,25 @@ export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: '
   if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
   acceptCommand(draft, command, `it moves to ${command.to}`);
   amend(draft, command.guest, { command });
-  for (const companion of draft.rules.together.get(command.guest) ?? []) {
-    const entry = draft.guests.get(companion);
-    if (entry === undefined || entry.node === command.to || !takesCommands(entry)) continue;
+  for (const companion of listDragged(draft, command)) {
     amend(draft, companion, { command: { ...command, guest: companion } });
     const because = `it stays together with ${command.guest}`;
     draft.decisions.push({ kind: 'dragged', guest: companion, to: command.to, with: command.guest, because });
   }
 }
 
+/** Who stays together with the guest and comes along. */
+function listDragged(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): string[] {
+  return (draft.rules.together.get(guest) ?? []).filter((companion) => {
+    const entry = draft.guests.get(companion);
+    return entry !== undefined && entry.node !== to && takesCommands(entry);
+  });
+}
+
 type Refused = { refusal: CommandRefusal; because: string };
 
-function whyNoMove(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): Refused | null {
+function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }>): Refused | null {
+  const { guest, to } = command;
   const entry = draft.guests.get(guest);
   if (entry === undefined) return { refusal: 'not-managed', because: `guest ${guest} is not managed` };
   if (draft.nodes.get(to) !== 'up') return { refusal: 'target-not-up', because: `${to} is not up` };
@@ -58,7 +65,8 @@ function whyNoMove(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'm
   if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
   const rival = findRivalNodes(draft, guest).get(to);
   if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
-  return takesCommands(entry) ? null : { refusal: 'wrong-state', because: `it is ${entry.state.kind} now` };
+  if (!takesCommands(entry)) return { refusal: 'wrong-state', because: `it is ${entry.state.kind} now` };
+  return whyNoRoomFor(draft, guest, listDragged(draft, command), to);
 }
 
 /** A command to a guest that is in the middle of something is refused rather than forgotten. */

@@ -41,7 +41,12 @@ export type ManagerStep =
 export type Decision =
   | { kind: 'node'; node: string; was: NodeState | null; state: NodeState; because: string }
   | { kind: 'guest'; guest: string; node: string; was: GuestState['kind']; state: GuestState; because: string }
-  | { kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered'; guest: string; node: string; because: string }
+  | {
+      kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered' | 'cannot-leave';
+      guest: string;
+      node: string;
+      because: string;
+    }
   | { kind: 'start-failed'; guest: string; node: string; next: 'other-node' | 'gave-up'; because: string }
   | { kind: 'dragged'; guest: string; to: string; with: string; because: string }
   | { kind: 'returns'; guest: string; to: string; because: string }
@@ -74,7 +79,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     imbalancedRounds: memory.imbalancedRounds,
     nextOrderId: memory.nextOrderId,
     firstNewOrderId: memory.nextOrderId,
-    usage: emptyUsage([], facts.settings.placement),
+    usage: emptyUsage([], facts.settings),
     steps: [],
     decisions: [],
   };
@@ -88,7 +93,7 @@ export function closeDraft(draft: RoundDraft): ManagerMemory {
 /** Counts every guest anew, over the nodes that may receive guests now. */
 export function recountUsage(draft: RoundDraft): void {
   const open = draft.facts.nodes.filter((node) => isOpen(draft, node.name));
-  draft.usage = emptyUsage(open, draft.facts.settings.placement);
+  draft.usage = emptyUsage(open, draft.facts.settings);
   for (const [id, entry] of draft.guests) countEntry(draft.usage, guestFactsOf(draft, id), entry, 1);
 }
 

@@ -110,7 +110,7 @@ export type ManagerSettings = {
   autoRebalance: RebalanceSettings | null;
   /** A node lost for this long is claimed as soon as a guest needs it. */
   fenceAfterMs: number;
-  /** A recovery refuses a node whose memory the guest does not fit in. */
+  /** A guest goes only to a node whose memory it fits in, with those that come with it (room.ts). */
   memoryMustFit: boolean;
   /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */
   standingOrders: boolean;

@@ -9,6 +9,7 @@ import {
   type Mover,
   type NodeShare,
 } from '#core/ha/manager/rebalance-choice.ts';
+import { freeBytesOn } from '#core/ha/manager/room.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
 import { loadOn, type NodeUsage, sharesOf } from '#core/ha/manager/usage.ts';
 
@@ -76,6 +77,7 @@ function listMovers(draft: RoundDraft): Mover[] {
   const indexOf = new Map(nodes.map((node, index) => [node.name, index]));
   const othersOf = nodes.map((_, source) => [...nodes.keys()].filter((target) => target !== source));
   const sizes = groupSizes(draft);
+  const freeBytes = draft.usage.nodes.map((node) => freeBytesOn(draft, node));
   const movers: Mover[] = [];
   for (const id of draft.ids) {
     const entry = draft.guests.get(id);
@@ -88,7 +90,7 @@ function listMovers(draft: RoundDraft): Mover[] {
     if (set.some((member) => member < id)) continue;
     const others = othersOf[source] ?? [];
     const isUnruled = set.length === 1 && !draft.rules.ranks.has(id) && !draft.rules.apart.has(id);
-    const targets = isUnruled ? others : listAllowed(draft, set, others);
+    const targets = listRoomy(draft, set, isUnruled ? others : listAllowed(draft, set, others), freeBytes);
     const shares = sizes.samples.map((node) => shareOf(draft, set, node));
     const arrives = sizes.groupOf.map((group) => shares[group] ?? { cpu: 0, memory: 0 });
     movers.push({ guest: id, source, targets, leaves: arrives[source] ?? { cpu: 0, memory: 0 }, arrives });
@@ -122,6 +124,18 @@ function listAllowed(draft: RoundDraft, set: string[], others: readonly number[]
       return !rivals.has(name) && (ranks === undefined || ranks.get(name) === highest);
     });
   }, others);
+}
+
+/** Nodes on which the set's memory fits. */
+function listRoomy(
+  draft: RoundDraft,
+  set: string[],
+  targets: readonly number[],
+  freeBytes: readonly number[],
+): readonly number[] {
+  const claimedBytes = set.reduce((sum, member) => sum + guestFactsOf(draft, member).claimed.memoryBytes, 0);
+  const fits = (target: number): boolean => claimedBytes <= (freeBytes[target] ?? 0);
+  return targets.every(fits) ? targets : targets.filter(fits);
 }
 
 /** What the set takes of a node of this size. */

@@ -1,6 +1,7 @@
 import type { CopyFacts, GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, isOpen, whyRefused } from '#core/ha/manager/draft.ts';
+import { whyNoRoom } from '#core/ha/manager/room.ts';
 import { allowsNode } from '#core/ha/manager/selection.ts';
 
 /**
@@ -42,10 +43,10 @@ export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
 /** Disks that every node reaches: only the room counts, where it must. */
 function planRoomOnly(draft: RoundDraft, guest: GuestFacts): SitePlan {
   if (!draft.facts.settings.memoryMustFit) return { sites: null, refusals: [], because: null };
-  const full = draft.usage.nodes.filter((node) => whyNoRoom(draft, guest, node.name) !== null).map((node) => node.name);
+  const full = draft.usage.nodes.filter((node) => whyNoRoom(draft, [guest.id], node.name) !== null).map((node) => node.name);
   return {
     sites: new Set(draft.usage.nodes.map((node) => node.name).filter((name) => !full.includes(name))),
-    refusals: full.map((name) => `${name}: ${whyNoRoom(draft, guest, name) ?? ''}`),
+    refusals: full.map((name) => `${name}: ${whyNoRoom(draft, [guest.id], name) ?? ''}`),
     because: null,
   };
 }
@@ -55,15 +56,7 @@ function whyNot(draft: RoundDraft, guest: GuestFacts, copy: CopyFacts): string |
   const limitMs = guest.maxDataAgeMs ?? null;
   if (limitMs !== null && copy.dataAgeMs > limitMs) return `its copy is ${copy.dataAgeMs} ms old, the limit is ${limitMs} ms`;
   if (!allowsNode(draft, guest.id, copy.node)) return 'the rules forbid it';
-  return whyNoRoom(draft, guest, copy.node);
-}
-
-function whyNoRoom(draft: RoundDraft, guest: GuestFacts, name: string): string | null {
-  if (!draft.facts.settings.memoryMustFit) return null;
-  const node = draft.usage.byName.get(name);
-  if (node === undefined) return 'is not up';
-  const freeBytes = node.size.memoryBytes - node.memoryBytes;
-  return freeBytes >= guest.claimed.memoryBytes ? null : `${freeBytes} bytes of memory free, ${guest.claimed.memoryBytes} needed`;
+  return whyNoRoom(draft, [guest.id], copy.node);
 }
 
 /** A fresher copy on a node that is away may be worth a wait, if the operator said so; the wait counts from the claim. */

@@ -18,12 +18,14 @@ function select(
   mode: SelectionMode,
   up = ['a', 'b', 'c'],
   placement: 'count' | 'by-size' = 'count',
+  memoryMustFit = false,
 ): string | null {
   const usage = emptyUsage(
     up.map((name) => plainNode(name)),
-    placement,
+    { placement, memoryMustFit },
   );
   const entries = new Map<string, GuestEntry>();
+  const guestFacts = new Map(Object.entries(guests).map(([id, { node, facts }]) => [id, plainGuest(id, node, facts)]));
   for (const [id, { node, state = active, failedNodes = [], returnTo = null }] of Object.entries(guests)) {
     const entry = { state, node, orderId: 1, failedNodes, returnTo, command: null, sinceMs: 0, because: '' };
     entries.set(id, entry);
@@ -32,7 +34,7 @@ function select(
   const entry = entries.get('x');
   assert.ok(entry !== undefined);
   const facts = plainGuest('x', entry.node, guests['x']?.facts);
-  return selectNode({ usage, rules: compileRules(rules, ['a', 'b', 'c']), guests: entries }, facts, entry, mode);
+  return selectNode({ usage, rules: compileRules(rules, ['a', 'b', 'c']), guests: entries, guestFacts }, facts, entry, mode);
 }
 
 function prefer(ranks: Record<string, number>, hard = true): Rule {

@@ -1,20 +1,15 @@
-import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { type GuestEntry, takesRoom, targetOf } from '#core/ha/manager/memory.ts';
+import { type Placement, setWithRoom, whyNoRoom } from '#core/ha/manager/room.ts';
 import { scoreNodes } from '#core/ha/manager/scores.ts';
-import { compareNames, type RankedNodes, type Usage } from '#core/ha/manager/usage.ts';
+import { compareNames, countsOn, type RankedNodes, type Usage } from '#core/ha/manager/usage.ts';
 
 /**
  * Where a guest belongs.
  *
- *   nodes that are up ──> those its node rule allows, the highest rank present ──> without rivals ──> where its companions are
+ *   nodes that are up ──> where the memory fits ──> those its node rule allows, the highest rank present ──> without rivals ──> where its companions are
  *     ──> the drained node it returns to, else where it is, else the lowest score
  */
-export type Placement = {
-  usage: Usage;
-  rules: CompiledRules;
-  guests: ReadonlyMap<string, GuestEntry>;
-};
 
 /**
  * `stay`: a normal round, the guest keeps its place unless a rule says otherwise. `best`: it has no place now. `next`: its start
@@ -36,6 +31,40 @@ export function selectNode(
   if (mode === 'stay' && sites === null && isUnruled(placement, guest.id, entry)) {
     if (placement.usage.byName.has(entry.node)) return entry.node;
   }
+  // Most of the time memory is no matter, so the rest is looked at only when it turns out to be.
+  const node = selectAmong(placement, guest, entry, mode, sites);
+  if (node === null || !placement.usage.mustFit) return node;
+  const set = setWithRoom(placement, guest.id);
+  if (hasRoom(placement, set, entry, node)) return node;
+  const roomy = selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, set, entry, sites));
+  // Who is down starts without its companions rather than not at all.
+  if (roomy !== null || mode === 'stay' || set.length === 1) return roomy;
+  return selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, [guest.id], entry, sites));
+}
+
+/** Those of the sites on which the guests fit together. */
+function sitesWithRoom(
+  placement: Placement,
+  guests: readonly string[],
+  entry: GuestEntry,
+  sites: ReadonlySet<string> | null,
+): ReadonlySet<string> {
+  const known = sites ?? placement.usage.byName.keys();
+  return new Set([...known].filter((name) => hasRoom(placement, guests, entry, name)));
+}
+
+/** The node that a guest takes room on already is not too small for its companions to stay where they are. */
+function hasRoom(placement: Placement, guests: readonly string[], entry: GuestEntry, node: string): boolean {
+  return countsOn(entry, node) || whyNoRoom(placement, guests, node) === null;
+}
+
+function selectAmong(
+  placement: Placement,
+  guest: GuestFacts,
+  entry: GuestEntry,
+  mode: SelectionMode,
+  sites: ReadonlySet<string> | null,
+): string | null {
   const { allowed, preferred } = rankNodes(placement, guest.id, sites);
   if (preferred.length === 0) return null;
   const companions = countCompanions(placement, guest.id);
@@ -78,6 +107,15 @@ function applyRule(usage: Usage, rule: ReadonlyMap<string, number> | null, sites
 export function allowsNode(placement: Pick<Placement, 'rules' | 'guests'>, guest: string, node: string): boolean {
   const rule = placement.rules.ranks.get(guest);
   return (rule === undefined || rule.has(node)) && !findRivalNodes(placement, guest).has(node);
+}
+
+/** Why each of the nodes that receive guests is no place for the guest with its companions. */
+export function listRefusals(placement: Placement, guest: string): string[] {
+  const set = setWithRoom(placement, guest);
+  return placement.usage.nodes.flatMap(({ name }) => {
+    const because = allowsNode(placement, guest, name) ? whyNoRoom(placement, set, name) : 'the rules forbid it';
+    return because === null ? [] : [`${name}: ${because}${set.length > 1 ? ' with its companions' : ''}`];
+  });
 }
 
 /** How many companions each node holds or is about to hold. */

@@ -8,10 +8,20 @@ import { type GuestEntry, takesRoom, targetOf } from '#core/ha/manager/memory.ts
  * Sums are kept in whole numbers (millionths of a core, bytes): adding and taking away leaves no rounding behind, so nodes that
  * carry the same are equal, and ties fall to the name.
  */
-export type NodeUsage = { name: string; size: Size; guests: number; microCores: number; memoryBytes: number };
+export type NodeUsage = {
+  name: string;
+  size: Size;
+  guests: number;
+  microCores: number;
+  memoryBytes: number;
+  /** Memory that the guests claim, whatever they use. */
+  claimedBytes: number;
+};
 
 export type Usage = {
   placement: ManagerSettings['placement'];
+  /** Claims of memory must fit on a node. */
+  mustFit: boolean;
   /** In name order. */
   nodes: NodeUsage[];
   byName: ReadonlyMap<string, NodeUsage>;
@@ -23,11 +33,15 @@ export type Usage = {
 export type RankedNodes = { allowed: ReadonlySet<string>; preferred: readonly string[] };
 
 /** Nodes that guests may be placed on, still carrying nothing. */
-export function emptyUsage(nodes: readonly NodeFacts[], placement: ManagerSettings['placement']): Usage {
+export function emptyUsage(
+  nodes: readonly NodeFacts[],
+  { placement, memoryMustFit }: Pick<ManagerSettings, 'placement' | 'memoryMustFit'>,
+): Usage {
   const list = nodes
-    .map(({ name, size }) => ({ name, size, guests: 0, microCores: 0, memoryBytes: 0 }))
+    .map(({ name, size }) => ({ name, size, guests: 0, microCores: 0, memoryBytes: 0, claimedBytes: 0 }))
     .sort((a, b) => compareNames(a.name, b.name));
-  return { placement, nodes: list, byName: new Map(list.map((node) => [node.name, node])), ranked: new Map() };
+  const byName = new Map(list.map((node) => [node.name, node]));
+  return { placement, mustFit: memoryMustFit, nodes: list, byName, ranked: new Map() };
 }
 
 /** Byte order, the same on every machine. */
@@ -44,6 +58,12 @@ export function countEntry(usage: Usage, guest: GuestFacts, entry: GuestEntry, s
   if (target !== null && target !== entry.node) addTo(usage, target, guest, sign);
 }
 
+/** True when the entry counts on the node. */
+export function countsOn(entry: GuestEntry, node: string): boolean {
+  if (!takesRoom(entry.state)) return false;
+  return targetOf(entry.state) === node || (entry.node === node && entry.state.kind !== 'start-requested-elsewhere');
+}
+
 function addTo(usage: Usage, name: string, guest: GuestFacts, sign: 1 | -1): void {
   const node = usage.byName.get(name);
   if (node === undefined) return;
@@ -51,6 +71,7 @@ function addTo(usage: Usage, name: string, guest: GuestFacts, sign: 1 | -1): voi
   node.guests += sign;
   node.microCores += sign * load.microCores;
   node.memoryBytes += sign * load.memoryBytes;
+  node.claimedBytes += sign * guest.claimed.memoryBytes;
 }
 
 /** What the guest would put on a node of this size: what it was measured to use, else what it claims. */
