@@ -26,6 +26,7 @@ export function stepActive(draft: RoundDraft, guest: GuestFacts, entry: GuestEnt
   }
   const result = resultOf(draft, entry);
   const verdict = result === undefined ? 'stay' : judgeStart(draft, guest, entry, state, result);
+  if (verdict === 'stay' && isFirstStartOnDrained(draft, guest)) return;
   if (verdict !== 'gave-up') place(draft, guest, verdict, mayReorder(draft, result));
 }
 
@@ -89,6 +90,12 @@ function judgeFailedStart(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
   if (next === 'other-node') return 'next';
   enter(draft, guest.id, { kind: 'failed' }, because);
   return 'gave-up';
+}
+
+/** Its node was drained when it came back with the guest's own disks: it starts there first, and leaves once it runs. */
+function isFirstStartOnDrained(draft: RoundDraft, guest: GuestFacts): boolean {
+  const { state, node } = entryOf(draft, guest.id);
+  return state.kind === 'active' && state.recovered && draft.nodes.get(node) === 'draining';
 }
 
 /** Only once the last order's end is known, or it would never be told under an id that still counts. */

@@ -102,6 +102,11 @@ export function isOpen(draft: RoundDraft, node: string): boolean {
   return draft.nodes.get(node) === 'up' && whyRefused(draft, node) === null;
 }
 
+/** It is seen, and nothing but its drain speaks against it. */
+export function canServe(draft: RoundDraft, node: string): boolean {
+  return draft.nodeFacts.get(node)?.present === true && whyRefused(draft, node) === null;
+}
+
 /** Why the node receives no guests although it may be up; null: it receives them. */
 export function whyRefused(draft: RoundDraft, node: string): string | null {
   const facts = draft.nodeFacts.get(node);

@@ -36,7 +36,10 @@ export type NodeFacts = {
 /** A verified copy of a guest's disks on a node. */
 export type CopyFacts = {
   node: string;
-  /** Grows with the age order of copies: the greater, the fresher. Equal for copies of the same replicated point. */
+  /**
+   * Grows with the age order of copies: the greater, the fresher. Equal for copies of the same replicated point. Infinity: no copy but the
+   * guest's own disks, on its node that is back.
+   */
   freshness: number;
   /** Age of the data at the moment the guest was lost. */
   dataAgeMs: number;

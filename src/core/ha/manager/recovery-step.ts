@@ -1,7 +1,7 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
-import { planSites } from '#core/ha/manager/recovery-sites.ts';
+import { planSites, type SitePlan } from '#core/ha/manager/recovery-sites.ts';
 import { selectNode } from '#core/ha/manager/selection.ts';
 
 /**
@@ -10,7 +10,7 @@ import { selectNode } from '#core/ha/manager/selection.ts';
  */
 export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
   const plan = planSites(draft, guest, entry);
-  const node = plan.sites === null || plan.sites.size > 0 ? selectNode(draft, guest, entry, 'best', plan.sites) : null;
+  const node = chooseSite(draft, guest, entry, plan);
   if (node === null) {
     if (guest.want === 'disabled') {
       enter(draft, guest.id, { kind: 'inactive' }, 'it was disabled while it awaited a node', { failedNodes: [] });
@@ -31,4 +31,11 @@ export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry
     because,
     { node },
   );
+}
+
+function chooseSite(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, { sites, isBack }: SitePlan): string | null {
+  if (sites?.size === 0) return null;
+  // Its own disks lie on one node only, which receives nobody else while it is drained.
+  if (isBack) return [...(sites ?? [])][0] ?? null;
+  return selectNode(draft, guest, entry, 'best', sites);
 }
