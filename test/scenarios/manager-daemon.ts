@@ -128,6 +128,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       fenceAfterMs: world.clock.fenceDelay * 1000,
       memoryMustFit: false,
       standingOrders: false,
+      startsAfterWaitMs: 0,
     },
   };
 }
@@ -181,6 +182,7 @@ function recordDecision(world: World, decision: Decision): void {
     case 'forgotten':
     case 'no-recovery-target':
     case 'cannot-leave':
+    case 'starts-after':
       return record(world, { kind: decision.kind, workload: decision.guest, node: decision.node, text: decision.because });
     case 'dragged':
     case 'returns':

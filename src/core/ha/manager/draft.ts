@@ -25,6 +25,8 @@ export type RoundDraft = {
   /** Orders from this number on are given in this round: no fact speaks of them yet. */
   firstNewOrderId: number;
   usage: Usage;
+  /** Guests that start after each other in circles; null: not looked for yet. */
+  startCycles: ReadonlyMap<string, readonly string[]> | null;
   steps: ManagerStep[];
   decisions: Decision[];
 };
@@ -45,6 +47,15 @@ export type Decision =
       kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered' | 'cannot-leave';
       guest: string;
       node: string;
+      because: string;
+    }
+  /** `waits`: for others to run; `over`: it waited long enough; `circle`: they would wait for each other. */
+  | {
+      kind: 'starts-after';
+      guest: string;
+      node: string;
+      stage: 'waits' | 'over' | 'circle';
+      others: readonly string[];
       because: string;
     }
   | { kind: 'start-failed'; guest: string; node: string; next: 'other-node' | 'gave-up'; because: string }
@@ -80,6 +91,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     nextOrderId: memory.nextOrderId,
     firstNewOrderId: memory.nextOrderId,
     usage: emptyUsage([], facts.settings),
+    startCycles: null,
     steps: [],
     decisions: [],
   };

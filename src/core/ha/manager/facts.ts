@@ -70,6 +70,8 @@ export type GuestFacts = {
   betterCopyWaitMs?: number;
   /** Guests of a lower number are recovered first; left out: 0. */
   startOrder?: number;
+  /** Guests that must run before this one is started or recovered; left out: none. */
+  startsAfter?: readonly string[];
   /**
    * Nothing on its node can start it any more under its last order: that order's epoch is over, or the node declined it. It is
    * recovered without a fence, also onto the same node.
@@ -115,6 +117,8 @@ export type ManagerSettings = {
   fenceAfterMs: number;
   /** A guest goes only to a node whose memory it fits in, with those that come with it (room.ts). */
   memoryMustFit: boolean;
+  /** How long a guest waits for those that it starts after. */
+  startsAfterWaitMs: number;
   /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */
   standingOrders: boolean;
 };

@@ -4,6 +4,7 @@ import { type GuestEntry, type GuestState } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
 import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
 import { selectNode } from '#core/ha/manager/selection.ts';
+import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
 import { isBackUnclaimed, leaveWithoutFence } from '#core/ha/manager/without-fence.ts';
 
@@ -44,6 +45,7 @@ export function wantedState(guest: GuestFacts, recovered = false): GuestState {
 }
 
 function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (waitsForOthers(draft, guest)) return;
   if (draft.facts.settings.balanceOnStart) {
     const best = selectNode(draft, guest, entry, 'best');
     if (best !== null && best !== entry.node) {

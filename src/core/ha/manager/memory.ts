@@ -14,7 +14,8 @@ import type { Command } from '#core/ha/manager/facts.ts';
  *   given up by its node, or its order's epoch is over ──> awaiting-recovery
  */
 export type GuestState =
-  | { kind: 'start-requested' }
+  /** `waitsFor`: guests that it starts after and that do not run yet; left out: nobody (start-groups.ts). */
+  | { kind: 'start-requested'; waitsFor?: readonly string[] }
   /** Balanced before its start: moved while it does not run. */
   | { kind: 'start-requested-elsewhere'; to: string }
   /** `seenRunning`: the last start order succeeded. `recovered`: the first start after a recovery is still awaited. */
@@ -24,7 +25,7 @@ export type GuestState =
   | { kind: 'moving-live'; to: string }
   | { kind: 'moving-cold'; to: string }
   | { kind: 'awaiting-fence' }
-  | { kind: 'awaiting-recovery' }
+  | { kind: 'awaiting-recovery'; waitsFor?: readonly string[] }
   | { kind: 'frozen' }
   | { kind: 'failed' };
 

@@ -2,7 +2,7 @@ import type { CopyFacts, GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, canServe, isOpen, whyRefused } from '#core/ha/manager/draft.ts';
 import { whyNoRoom } from '#core/ha/manager/room.ts';
-import { allowsNode } from '#core/ha/manager/selection.ts';
+import { allowsNode, selectNode } from '#core/ha/manager/selection.ts';
 
 /**
  * Where a lost guest can start: a verified copy of its disks lies there, it is no older than the guest allows, the rules allow the
@@ -17,6 +17,8 @@ export type SitePlan = {
   because: string | null;
   /** Its own disks, on its node that is back. */
   isBack: boolean;
+  /** A fresher copy is worth a wait. */
+  waits: boolean;
 };
 
 export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): SitePlan {
@@ -32,7 +34,7 @@ export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
   if (copies.length === 0) refusals.push('no verified copy on any node');
   const best = fitting.reduce((freshest, copy) => Math.max(freshest, copy.freshness), -Infinity);
   const wait = whyWait(draft, guest, entry, copies, best);
-  if (wait !== null) return { sites: new Set(), refusals: [wait], because: null, isBack: false };
+  if (wait !== null) return { sites: new Set(), refusals: [wait], because: null, isBack: false, waits: true };
   const freshest = fitting.filter((copy) => copy.freshness === best);
   if (best === ownDisks)
     return {
@@ -40,6 +42,7 @@ export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
       refusals,
       because: 'its node is back, with its own disks',
       isBack: true,
+      waits: false,
     };
   const dataAgeMs = freshest[0]?.dataAgeMs ?? null;
   const passed = refusals.length > 0 ? ` (passed over: ${refusals.join('; ')})` : '';
@@ -48,18 +51,34 @@ export function planSites(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
     refusals,
     because: dataAgeMs === null ? null : `freshest verified copy that may be used, ${dataAgeMs} ms old at the loss${passed}`,
     isBack: false,
+    waits: false,
   };
+}
+
+/** The node of the plan that is the best for the guest; null: none will do now. */
+export function chooseSite(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, { sites, isBack }: SitePlan): string | null {
+  if (sites?.size === 0) return null;
+  // Its own disks lie on one node only, which receives nobody else while it is drained.
+  if (isBack) return [...(sites ?? [])][0] ?? null;
+  return selectNode(draft, guest, entry, 'best', sites);
+}
+
+/** True when the lost guest can be placed now, or waits for a fresher copy by itself. */
+export function hasSite(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
+  const plan = planSites(draft, guest, entry);
+  return plan.waits || chooseSite(draft, guest, entry, plan) !== null;
 }
 
 /** Disks that every node reaches: only the room counts, where it must. */
 function planRoomOnly(draft: RoundDraft, guest: GuestFacts): SitePlan {
-  if (!draft.facts.settings.memoryMustFit) return { sites: null, refusals: [], because: null, isBack: false };
+  if (!draft.facts.settings.memoryMustFit) return { sites: null, refusals: [], because: null, isBack: false, waits: false };
   const full = draft.usage.nodes.filter((node) => whyNoRoom(draft, [guest.id], node.name) !== null).map((node) => node.name);
   return {
     sites: new Set(draft.usage.nodes.map((node) => node.name).filter((name) => !full.includes(name))),
     refusals: full.map((name) => `${name}: ${whyNoRoom(draft, [guest.id], name) ?? ''}`),
     because: null,
     isBack: false,
+    waits: false,
   };
 }
 

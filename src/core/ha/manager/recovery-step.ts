@@ -1,14 +1,15 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
-import { planSites, type SitePlan } from '#core/ha/manager/recovery-sites.ts';
-import { selectNode } from '#core/ha/manager/selection.ts';
+import { type RoundDraft, amend, enter } from '#core/ha/manager/draft.ts';
+import { chooseSite, planSites } from '#core/ha/manager/recovery-sites.ts';
+import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 
 /**
  * A guest whose node is claimed: it goes where it can start, freshest data first, then as the rules and the load say. Without such
  * a node it is tried again every round, for as long as it takes.
  */
 export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (waitsForOthers(draft, guest)) return;
   const plan = planSites(draft, guest, entry);
   const node = chooseSite(draft, guest, entry, plan);
   if (node === null) {
@@ -17,6 +18,9 @@ export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry
       return;
     }
     const because = plan.refusals.length > 0 ? plan.refusals.join('; ') : 'no node that is up is allowed by its rules';
+    // What it waited for is over.
+    if (entry.state.kind === 'awaiting-recovery' && entry.state.waitsFor !== undefined)
+      amend(draft, guest.id, { state: { kind: 'awaiting-recovery' }, because: 'no node can take it now' });
     draft.decisions.push({ kind: 'no-recovery-target', guest: guest.id, node: entry.node, because });
     return;
   }
@@ -31,11 +35,4 @@ export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry
     because,
     { node },
   );
-}
-
-function chooseSite(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, { sites, isBack }: SitePlan): string | null {
-  if (sites?.size === 0) return null;
-  // Its own disks lie on one node only, which receives nobody else while it is drained.
-  if (isBack) return [...(sites ?? [])][0] ?? null;
-  return selectNode(draft, guest, entry, 'best', sites);
 }

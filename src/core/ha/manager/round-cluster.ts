@@ -40,6 +40,7 @@ export const plainSettings: ManagerSettings = {
   fenceAfterMs: 15_000,
   memoryMustFit: false,
   standingOrders: false,
+  startsAfterWaitMs: 120_000,
 };
 
 export function plainFacts(patch: Partial<ManagerFacts> = {}): ManagerFacts {
