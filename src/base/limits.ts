@@ -113,8 +113,20 @@ export const limits = {
   cliPollMs: 300,
   /** A live agent takes a request up within a round or two; after this the command line withdraws it. */
   requestPickupMs: 15_000,
+  /** The manager takes a command in its next round; after this, time for another node to take a lost lead, it is withdrawn. */
+  commandPickupMs: 20_000,
+  /** A move that was accepted shows in the guest's record within some rounds; later it did not begin. */
+  moveBeginMs: 10_000,
   /** The command line stops waiting for a request that moves whole disks after this; the request goes on. */
   requestDeadlineMs: 60 * 60_000,
+  /**
+   * People are told when a guest is longer than this in a state that somebody should have ended: a choice of the manager, a place for a lost
+   * guest, a move (a shutdown, then what the copy still lacks), a server's or agent's return.
+   */
+  overdueRoundMs: 10_000,
+  overduePlaceMs: 60_000,
+  overdueMoveMs: 15 * 60_000,
+  overdueReturnMs: 15 * 60_000,
   /** The command line waits this long for a guest to start or stop: an ACPI shutdown and a slow kernel fit in. */
   guestWaitMs: 90_000,
   /** One call of the command line to the store; people wait longer than a guard may. */

@@ -63,15 +63,14 @@ function listMembers({ store, world }: Session): Promise<StoreMember[]> {
 
 async function readSnapshot({ store, world }: Session): Promise<ClusterSnapshot> {
   const options = { deadlineMs: limits.cliStoreCallMs, signal: world.signal };
-  const { nodes, guests, haResources, haStatus, replication, replicas } = prefixes;
-  const wanted = [nodes, guests, haResources, haStatus, replication, replicas];
-  const [cluster, manager, ...lists] = await Promise.all([
-    store.read(keys.cluster, options),
-    store.read(keys.manager, options),
-    ...wanted.map((prefix) => store.list(prefix, options)),
+  const { nodes, guests, haResources, haStatus, haRules, replication, replicas } = prefixes;
+  const [singles, lists] = await Promise.all([
+    Promise.all([keys.cluster, keys.manager, keys.haMemory, keys.haSettings].map((key) => store.read(key, options))),
+    Promise.all(
+      [nodes, guests, haResources, haStatus, haRules, replication, replicas].map((prefix) => store.list(prefix, options)),
+    ),
   ]);
-  const single = [cluster, manager].filter((entry) => entry !== null);
-  return sortSnapshot([...single, ...lists.flatMap((list) => list.entries)]);
+  return sortSnapshot([...singles.filter((entry) => entry !== null), ...lists.flatMap((list) => list.entries)]);
 }
 
 /** Why the manager could not place a guest, from its newest event about it; only read when a guest's home was fenced. */

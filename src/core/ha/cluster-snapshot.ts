@@ -2,9 +2,14 @@ import { AppError } from '#base/error.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type {
+  AgentRecord,
   BmcRecord,
   ClusterRecord,
+  DisarmOrder,
+  HaMemory,
   HaResource,
+  HaRule,
+  HaSettings,
   HaStatus,
   Heartbeat,
   ManagerRecord,
@@ -17,6 +22,10 @@ import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
 export type ClusterSnapshot = {
   cluster: ClusterRecord | null;
   manager: ManagerRecord | null;
+  /** null: no manager has written it yet. */
+  memory: HaMemory | null;
+  settings: HaSettings | null;
+  rules: HaRule[];
   nodes: NodeRecords[];
   guests: GuestRecord[];
   resources: HaResource[];
@@ -33,6 +42,8 @@ export type NodeRecords = {
   /** Revision of the heartbeat's last write: two reads with different ones prove that the guard is alive. */
   heartbeatRevision: bigint;
   bmc: BmcRecord | null;
+  agent: AgentRecord | null;
+  disarm: DisarmOrder | null;
 };
 
 export type RecordEntry = { key: string; value: string; modRevision: bigint };
@@ -57,6 +68,9 @@ export function sortSnapshot(entries: readonly RecordEntry[]): ClusterSnapshot {
   return {
     cluster: single<ClusterRecord>(keys.cluster),
     manager: single<ManagerRecord>(keys.manager),
+    memory: single<HaMemory>(keys.haMemory),
+    settings: single<HaSettings>(keys.haSettings),
+    rules: under<HaRule>(prefixes.haRules),
     nodes: sortNodes(entries.filter((entry) => entry.key.startsWith(prefixes.nodes))),
     guests: under<GuestRecord>(prefixes.guests).sort(byVmid),
     resources: under<HaResource>(prefixes.haResources).sort(byVmid),
@@ -71,10 +85,13 @@ function sortNodes(entries: readonly RecordEntry[]): NodeRecords[] {
   for (const entry of entries) {
     const [name, part] = entry.key.slice(prefixes.nodes.length).split('/');
     if (name === undefined || part === undefined) continue;
-    const node = nodes.get(name) ?? { name, info: null, permit: null, heartbeat: null, heartbeatRevision: 0n, bmc: null };
-    nodes.set(name, { ...node, ...parseNodePart(entry, part) });
+    nodes.set(name, { ...(nodes.get(name) ?? unknownNode(name)), ...parseNodePart(entry, part) });
   }
   return [...nodes.values()].sort((a, b) => a.name.localeCompare(b.name));
+}
+
+function unknownNode(name: string): NodeRecords {
+  return { name, info: null, permit: null, heartbeat: null, heartbeatRevision: 0n, bmc: null, agent: null, disarm: null };
 }
 
 function parseNodePart(entry: RecordEntry, part: string): Partial<NodeRecords> {
@@ -87,6 +104,10 @@ function parseNodePart(entry: RecordEntry, part: string): Partial<NodeRecords> {
       return { heartbeat: parseRecord<Heartbeat>(entry), heartbeatRevision: entry.modRevision };
     case 'bmc':
       return { bmc: parseRecord<BmcRecord>(entry) };
+    case 'agent':
+      return { agent: parseRecord<AgentRecord>(entry) };
+    case 'disarm':
+      return { disarm: parseRecord<DisarmOrder>(entry) };
     default:
       return {};
   }

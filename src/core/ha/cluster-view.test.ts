@@ -4,7 +4,8 @@ import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { sortSnapshot, type RecordEntry } from '#core/ha/cluster-snapshot.ts';
 import { deriveView, listSilent } from '#core/ha/cluster-view.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { HaStatus, Heartbeat, Permit } from '#core/ha/records.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import type { AgentRecord, HaMemory, HaStatus, Heartbeat, Permit } from '#core/ha/records.ts';
 
 const granted: Permit = { state: 'granted', epoch: 3, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 };
 const revoked: Permit = {
@@ -40,6 +41,10 @@ function heartbeat(changes: Partial<Heartbeat> = {}): Heartbeat {
 }
 
 type World = {
+  ha?: GuestEntry;
+  memory?: HaMemory;
+  agent?: AgentRecord;
+  givenUp?: GuestRecord['givenUp'];
   want?: string;
   order?: GuestRecord['order'];
   permit?: Permit;
@@ -58,7 +63,14 @@ function entries(world: World, round: 1 | 2): RecordEntry[] {
     entry(keys.nodePermit('n2'), granted),
     entry(keys.nodeHeartbeat('n2'), heartbeat(), BigInt(10 * round)),
     entry(keys.manager, { node: 'n1', epoch: 5, sinceAtMs: 0 }),
-    entry(keys.guest(100), { ...guest, order: world.order === undefined ? guest.order : world.order }),
+    entry(keys.guest(100), {
+      ...guest,
+      order: world.order === undefined ? guest.order : world.order,
+      ha: world.ha,
+      givenUp: world.givenUp,
+    }),
+    ...(world.memory === undefined ? [] : [entry(keys.haMemory, world.memory)]),
+    ...(world.agent === undefined ? [] : [entry(keys.nodeAgent('n1'), world.agent)]),
     entry(keys.haResource(100), { vmid: 100, want: world.want ?? 'started', maxDataAgeMs: null }),
     ...(world.status === null ? [] : [entry(keys.haStatus(100), world.status ?? running)]),
     entry(keys.replica(100, 'n2'), {
@@ -116,6 +128,77 @@ test('a guest that is not wanted and has no order to run is stopped, whatever it
   assert.equal(view({ want: 'stopped', order: stop, status: failed }).guests[0]?.state, 'stopped');
   assert.equal(view({ want: 'stopped', order: stop }).guests[0]?.state, 'running');
   assert.equal(view({ want: 'stopped', status: null }).guests[0]?.state, 'waiting');
+});
+
+function managed(state: GuestEntry['state'], changes: Partial<GuestEntry> = {}): GuestEntry {
+  const rest = { node: 'n1', orderId: 1, failedNodes: [], returnTo: null, command: null, sinceMs: 40_000, because: 'why not' };
+  return { ...rest, state, ...changes };
+}
+
+const memory: HaMemory = {
+  nodes: { n1: 'draining', n2: 'up' },
+  drains: ['n1'],
+  disarm: null,
+  unguarded: [],
+  imbalancedRounds: 0,
+  nextOrderId: 5,
+  flaps: { n2: { claimedAtMs: [-3_600_000, 80_000, 95_000], quarantined: true } },
+};
+
+test('what the manager knows of nodes is shown; what an agent said ends with its boot', () => {
+  const agent: AgentRecord = { mode: 'maintenance', bootId: 'b', because: 'the node is ended', atMs: 0 };
+  const [n1, n2] = view({ memory, agent }).nodes;
+  assert.deepEqual(n1?.ha, {
+    state: 'draining',
+    drained: true,
+    quarantined: false,
+    claimedAgoMs: [],
+    agentMode: 'maintenance',
+    agentBecause: 'the node is ended',
+  });
+  assert.deepEqual([n2?.ha.quarantined, n2?.ha.claimedAgoMs], [true, [20_000, 5_000]]);
+  assert.equal(view({ agent: { ...agent, bootId: 'older' } }).nodes[0]?.ha.agentMode, 'active');
+  assert.deepEqual([view().nodes[0]?.ha.state, view().guests[0]?.ha], [null, null]);
+});
+
+test('a guest of the manager has its next step and what is left until its deadline', () => {
+  const moving = view({ ha: managed({ kind: 'moving-cold', to: 'n2' }) }).guests[0];
+  assert.deepEqual([moving?.state, moving?.ha?.forMs, moving?.ha?.next.next], ['running', 60_000, 'n1 moves it to n2']);
+  assert.ok((moving?.ha?.leftMs ?? 0) > 0);
+  const late = view({ ha: managed({ kind: 'start-requested' }) }).guests[0];
+  assert.equal(late?.ha?.leftMs, -50_000);
+  assert.equal(view({ ha: managed({ kind: 'active', seenRunning: true, recovered: false }) }).guests[0]?.ha?.leftMs, null);
+});
+
+test('a guest frozen by an operator who disarmed is never overdue', () => {
+  const ha = managed({ kind: 'frozen' }, { sinceMs: -10 * 3_600_000 });
+  assert.ok((view({ ha }).guests[0]?.ha?.leftMs ?? 0) < 0);
+  const held = view({ ha, memory: { ...memory, disarm: { mode: 'hold', stage: 'complete' } } });
+  assert.deepEqual([held.ha.disarm?.mode, held.guests[0]?.ha?.leftMs], ['hold', null]);
+});
+
+test('a guest on a disarmed node runs', () => {
+  assert.equal(view({ phase: 'disarmed' }).guests[0]?.state, 'running');
+});
+
+test('a guest that does not run says what it waits for: its move, its new home, its own node, an operator', () => {
+  const stopped = { ...running, state: 'stopped' as const, because: 'it was shut down' };
+  const moving = view({ ha: managed({ kind: 'moving-cold', to: 'n2' }), status: stopped }).guests[0];
+  assert.deepEqual([moving?.state, moving?.because], ['waiting', 'it is on its way to n2']);
+  const givenUp = {
+    node: 'n1',
+    orderId: 1,
+    point: { generation: 2, seq: 7 },
+    copiedTo: ['n2'],
+    atMs: 0,
+    because: 'it was to move',
+  };
+  const left = view({ order: null, givenUp, status: stopped }).guests[0];
+  assert.deepEqual([left?.state, left?.because], ['waiting', 'n1 gave it up: it was to move']);
+  const frozen = view({ permit: revoked, beats: false, ha: managed({ kind: 'frozen' }, { because: 'n1 reboots' }) }).guests[0];
+  assert.deepEqual([frozen?.state, frozen?.because], ['frozen', 'n1 reboots']);
+  const failed = view({ ha: managed({ kind: 'failed' }, { because: 'it failed on n1' }), status: stopped }).guests[0];
+  assert.deepEqual([failed?.state, failed?.because], ['failed', 'it failed on n1']);
 });
 
 test('an unreadable record is refused by its key', () => {

@@ -1,5 +1,14 @@
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ClusterSnapshot, NodeRecords } from '#core/ha/cluster-snapshot.ts';
+import {
+  deriveManagedCluster,
+  deriveManagedGuest,
+  deriveManagedNode,
+  type ManagedCluster,
+  type ManagedGuest,
+  type ManagedNode,
+} from '#core/ha/cluster-view-ha.ts';
+import { targetOf } from '#core/ha/manager/memory.ts';
 import type { ClaimProof, HaStatus, WantedState } from '#core/ha/records.ts';
 import { defaultReplicationJob, type LeftBehind } from '#core/replica/records.ts';
 
@@ -17,6 +26,7 @@ export type ClusterView = {
   cluster: string | null;
   members: { name: string; endpoint: string; healthy: boolean; leader: boolean }[];
   manager: { node: string; epoch: number; alive: boolean } | null;
+  ha: ManagedCluster;
   nodes: NodeView[];
   guests: GuestView[];
   tails: TailView[];
@@ -47,6 +57,7 @@ export type NodeView = {
   load: { guestsRunning: number; memoryUsedMb: number } | null;
   memoryMb: number | null;
   problems: string[];
+  ha: ManagedNode;
 };
 
 type GuestState =
@@ -71,6 +82,8 @@ export type GuestView = {
   replicated: boolean;
   intervalMs: number;
   maxDataAgeMs: number | null;
+  /** What the manager makes of it; null: it does not manage it, or not yet. */
+  ha: ManagedGuest | null;
   /** One for every node but the home. */
   copies: CopyView[];
 };
@@ -98,6 +111,7 @@ export function deriveView(earlier: ClusterSnapshot, now: ClusterSnapshot, optio
     deriveNode(
       node,
       earlier.nodes.find((before) => before.name === node.name),
+      now,
       options.nowMs,
     ),
   );
@@ -110,6 +124,7 @@ export function deriveView(earlier: ClusterSnapshot, now: ClusterSnapshot, optio
       now.manager === null
         ? null
         : { node: now.manager.node, epoch: now.manager.epoch, alive: leader !== undefined && isAlive(leader.condition) },
+    ha: deriveManagedCluster(now),
     nodes,
     guests: now.guests.map((guest) => deriveGuest(guest, now, nodes, options)),
     tails: now.replicas.flatMap((copy) => copy.leftBehind.map((tail) => ({ ...tail, vmid: copy.vmid, node: copy.node }))),
@@ -118,7 +133,8 @@ export function deriveView(earlier: ClusterSnapshot, now: ClusterSnapshot, optio
 
 /** What can be said when the store could not be read: only which members answer. */
 export function unreadableView(members: ClusterView['members']): ClusterView {
-  return { readable: false, cluster: null, members, manager: null, nodes: [], guests: [], tails: [] };
+  const ha: ManagedCluster = { disarm: null, quarantine: { afterClaims: 0, windowMs: 0 } };
+  return { readable: false, cluster: null, members, manager: null, ha, nodes: [], guests: [], tails: [] };
 }
 
 /** True while the node's guard renews. */
@@ -144,7 +160,7 @@ function hasNewHeartbeat(before: NodeRecords | undefined, node: NodeRecords): bo
   return node.heartbeat !== null && before !== undefined && node.heartbeatRevision !== before.heartbeatRevision;
 }
 
-function deriveNode(node: NodeRecords, before: NodeRecords | undefined, nowMs: number): NodeView {
+function deriveNode(node: NodeRecords, before: NodeRecords | undefined, now: ClusterSnapshot, nowMs: number): NodeView {
   const condition = deriveCondition(node, before, nowMs);
   return {
     name: node.name,
@@ -159,6 +175,7 @@ function deriveNode(node: NodeRecords, before: NodeRecords | undefined, nowMs: n
     load: isAlive(condition) ? (node.heartbeat?.load ?? null) : null,
     memoryMb: node.info?.memoryMb ?? null,
     problems: node.info?.problems ?? [],
+    ha: deriveManagedNode(node, now, nowMs),
   };
 }
 
@@ -181,55 +198,77 @@ function deriveGuest(guest: GuestRecord, now: ClusterSnapshot, nodes: NodeView[]
     (entry) => entry.vmid === guest.vmid && entry.node === guest.home && entry.generation === guest.generation,
   );
   const want = resource?.want ?? 'ignored';
+  const ha = deriveManagedGuest(guest, now, options.nowMs);
   return {
     vmid: guest.vmid,
     name: guest.name,
     home: guest.home,
     generation: guest.generation,
     want,
-    ...deriveGuestState(guest, want, status, home, options.deferrals),
+    ...deriveGuestState({ guest, want, ha, status, home, deferral: options.deferrals.get(guest.vmid) ?? null }),
     replicated: job.enabled,
     intervalMs: job.intervalMs,
     maxDataAgeMs: resource?.maxDataAgeMs ?? null,
+    ha,
     copies: nodes.filter((node) => node.name !== guest.home).map((node) => deriveCopy(guest, node, now, options.nowMs)),
   };
 }
 
-function deriveGuestState(
-  guest: GuestRecord,
-  want: WantedState,
-  status: HaStatus | undefined,
-  home: NodeView | undefined,
-  deferrals: Map<number, string>,
-): { state: GuestState; because: string } {
+type StateClues = {
+  guest: GuestRecord;
+  want: WantedState;
+  ha: ManagedGuest | null;
+  status: HaStatus | undefined;
+  home: NodeView | undefined;
+  deferral: string | null;
+};
+
+type SeenState = { state: GuestState; because: string };
+
+function deriveGuestState(clues: StateClues): SeenState {
+  const { guest, want, ha, status, home } = clues;
   if (home === undefined) return { state: 'lost', because: `its home ${guest.home} is not known to the cluster` };
-  if (home.condition.kind === 'fenced' || home.condition.kind === 'joining') {
-    if (want !== 'started') return { state: 'stopped', because: `its home ${guest.home} is down` };
-    return {
-      state: 'lost',
-      because: deferrals.get(guest.vmid) ?? `its home ${guest.home} was fenced; the manager is to place it`,
-    };
-  }
-  const ran = status?.state === 'running' || status?.state === 'starting';
-  if (!ran && want !== 'started' && guest.order?.kind !== 'run') {
+  if (home.condition.kind === 'fenced' || home.condition.kind === 'joining') return deriveOnLostHome(clues);
+  if (status?.state === 'running' || status?.state === 'starting') return deriveIfItRan(status, home);
+  if (ha?.state.kind === 'failed' && want !== 'ignored') return { state: 'failed', because: failure(ha, status) };
+  if (want !== 'started' && guest.order?.kind !== 'run') {
     return { state: 'stopped', because: status?.because ?? 'it was not started here' };
   }
-  if (status === undefined) {
+  const to = ha === null ? null : targetOf(ha.state);
+  if (to !== null) return { state: 'waiting', because: `it is on its way to ${to}` };
+  if (guest.givenUp !== undefined)
+    return { state: 'waiting', because: `${guest.givenUp.node} gave it up: ${guest.givenUp.because}` };
+  if (status !== undefined) return { state: status.state, because: status.because };
+  return {
+    state: 'waiting',
+    because: guest.order === null ? 'the manager has not adopted it yet' : `${guest.home} has not taken its order up yet`,
+  };
+}
+
+function deriveOnLostHome({ guest, want, ha, deferral }: StateClues): SeenState {
+  if (want !== 'started') return { state: 'stopped', because: `its home ${guest.home} is down` };
+  // It waits for its node on purpose: nobody is to place it elsewhere.
+  if (ha?.state.kind === 'frozen') return { state: 'frozen', because: ha.because };
+  if (ha?.state.kind === 'failed') return { state: 'failed', because: ha.because };
+  return { state: 'lost', because: deferral ?? `its home ${guest.home} was fenced; the manager is to place it` };
+}
+
+function deriveIfItRan(status: HaStatus, home: NodeView): SeenState {
+  // A disarmed guard guards nothing, so nothing freezes its guests either.
+  if (home.condition.kind !== 'serving' && home.condition.kind !== 'disarmed') {
+    return { state: 'frozen', because: `its home ${home.name} is ${home.condition.kind}` };
+  }
+  if (status.nodeEpoch !== home.epoch) {
     return {
       state: 'waiting',
-      because: guest.order === null ? 'the manager has not adopted it yet' : `${guest.home} has not taken its order up yet`,
-    };
-  }
-  if (ran && home.condition.kind !== 'serving') {
-    return { state: 'frozen', because: `its home ${guest.home} is ${home.condition.kind}` };
-  }
-  if (ran && status.nodeEpoch !== home.epoch) {
-    return {
-      state: 'waiting',
-      because: `${guest.home} began epoch ${home.epoch}; the guest ran under epoch ${status.nodeEpoch}`,
+      because: `${home.name} began epoch ${home.epoch}; the guest ran under epoch ${status.nodeEpoch}`,
     };
   }
   return { state: status.state, because: status.because };
+}
+
+function failure(ha: ManagedGuest, status: HaStatus | undefined): string {
+  return status?.state === 'failed' && status.because !== ha.because ? `${ha.because}; ${status.because}` : ha.because;
 }
 
 function deriveCopy(guest: GuestRecord, node: NodeView, now: ClusterSnapshot, nowMs: number): CopyView {

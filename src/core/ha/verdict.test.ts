@@ -17,6 +17,7 @@ function node(name: string, changes: Partial<NodeView> = {}): NodeView {
     load: { guestsRunning: 1, memoryUsedMb: 512 },
     memoryMb: 8_192,
     problems: [],
+    ha: { state: 'up', drained: false, quarantined: false, claimedAgoMs: [], agentMode: 'active', agentBecause: null },
     ...changes,
   };
 }
@@ -38,6 +39,7 @@ function guest(vmid: number, changes: Partial<GuestView> = {}): GuestView {
     replicated: true,
     intervalMs: 60_000,
     maxDataAgeMs: null,
+    ha: null,
     copies: [copy('n2', 41_000), copy('n3', 20_000)],
     ...changes,
   };
@@ -47,7 +49,8 @@ function view(changes: Partial<ClusterView> = {}): ClusterView {
   const members = ['n1', 'n2', 'n3'].map((name, index) => ({ name, endpoint: name, healthy: true, leader: index === 0 }));
   const manager = { node: 'n2', epoch: 1, alive: true };
   const nodes = [node('n1'), node('n2'), node('n3')];
-  return { readable: true, cluster: 'lab', members, manager, nodes, guests: [guest(100), guest(101)], tails: [], ...changes };
+  const ha: ClusterView['ha'] = { disarm: null, quarantine: { afterClaims: 5, windowMs: 3_600_000 } };
+  return { readable: true, cluster: 'lab', members, manager, ha, nodes, guests: [guest(100), guest(101)], tails: [], ...changes };
 }
 
 const fencedForMs = (forMs: number): NodeView['condition'] => ({
@@ -145,4 +148,74 @@ test('a kept tail is worth a look and breaks nothing; a guest not wanted is no t
 
 test('a cluster without guests says so', () => {
   assert.equal(judge(view({ guests: [] })).sentence, 'All 3 nodes serve; there is no guest yet.');
+});
+
+function managed(changes: Partial<NonNullable<GuestView['ha']>>): NonNullable<GuestView['ha']> {
+  const state = { kind: 'active' as const, seenRunning: true, recovered: false };
+  const rest = { node: 'n1', orderId: 1, failedNodes: [], returnTo: null, command: null, because: 'it runs' };
+  return {
+    ...rest,
+    state,
+    forMs: 90_000,
+    next: { who: 'agent', next: 'n1 starts it again if it ends' },
+    leftMs: null,
+    ...changes,
+  };
+}
+
+test('a disarmed cluster is told once, not by every node', () => {
+  const nodes = ['n1', 'n2', 'n3'].map((name) => node(name, { condition: { kind: 'disarmed' } }));
+  const disarm = { mode: 'hold' as const, stage: 'complete' as const };
+  const { level, findings } = judge(view({ nodes, ha: { ...view().ha, disarm } }));
+  assert.deepEqual(
+    [level, findings.map((finding) => finding.text)],
+    ['degraded', ['the cluster is disarmed (hold): nobody is fenced or recovered']],
+  );
+  assert.equal(judge(view({ nodes })).findings.length, 3);
+});
+
+test('a drained node is worth a note, a quarantined one is missing when it is needed', () => {
+  const quiet = view().nodes[0]?.ha;
+  assert.ok(quiet !== undefined);
+  const drained = judge(view({ nodes: [node('n1', { ha: { ...quiet, drained: true } }), node('n2'), node('n3')] }));
+  assert.deepEqual([drained.level, drained.findings[0]?.next], ['ok', '`holdfast ha undrain n1` when the work is done']);
+  const ha = { ...quiet, quarantined: true, claimedAgoMs: [60_000, 30_000] };
+  const kept = judge(view({ nodes: [node('n1', { ha }), node('n2'), node('n3')] }));
+  assert.deepEqual(
+    [kept.level, kept.findings[0]?.text],
+    ['degraded', 'n1 receives no guests: it is quarantined (claimed 2 times in 1 h)'],
+  );
+  assert.match(kept.findings[0]?.next ?? '', /ha release-quarantine n1/);
+});
+
+test('a failed guest says how it is taken up again, whether it is wanted or not', () => {
+  const ha = managed({ state: { kind: 'failed' }, because: 'it did not start on n1, n2', leftMs: -90_000 });
+  const wanted = judge(view({ guests: [guest(100, { state: 'failed', because: ha.because, ha })] }));
+  assert.deepEqual([wanted.level, wanted.findings.length], ['down', 1]);
+  assert.match(wanted.findings[0]?.next ?? '', /`holdfast ha set 100 --want disabled` and after that `--want started`$/);
+  const idle = judge(view({ guests: [guest(100, { want: 'stopped', state: 'failed', because: ha.because, ha })] }));
+  assert.deepEqual(
+    [idle.level, idle.findings[0]?.text],
+    ['degraded', 'guest 100 vm100 failed (it did not start on n1, n2) and is left alone'],
+  );
+});
+
+test('a state that lasts too long is told with what it waits for, once', () => {
+  const late = managed({
+    state: { kind: 'moving-cold', to: 'n2' },
+    forMs: 1_200_000,
+    next: { who: 'agent', next: 'n1 moves it to n2' },
+    leftMs: -300_000,
+    because: 'a move was asked for',
+  });
+  const runs = judge(view({ guests: [guest(100, { ha: late })] }));
+  assert.deepEqual(
+    runs.findings.map((finding) => finding.text),
+    ['guest 100 vm100 is moving-cold for 20 min, 5 min too long (a move was asked for)'],
+  );
+  assert.match(runs.findings[0]?.next ?? '', /it waits for this: agent: n1 moves it to n2/);
+  const down = judge(view({ guests: [guest(100, { state: 'waiting', because: 'it is on its way to n2', ha: late })] }));
+  assert.deepEqual([down.level, down.findings.length], ['down', 1]);
+  assert.match(down.findings[0]?.next ?? '', /n1 moves it to n2/);
+  assert.equal(judge(view({ guests: [guest(100, { ha: managed({ leftMs: 5_000 }) })] })).findings.length, 0);
 });

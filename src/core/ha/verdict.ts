@@ -1,17 +1,10 @@
 import { limits } from '#base/limits.ts';
 import { isAlive, type ClusterView, type GuestView, type NodeView } from '#core/ha/cluster-view.ts';
 import type { ClaimProof } from '#core/ha/records.ts';
+import type { Finding, Severity } from '#core/ha/verdict-finding.ts';
+import { judgeDisarm, judgeManagedGuest, judgeManagedNode, nextForFailed, nextForOverdue } from '#core/ha/verdict-managed.ts';
 import { formatDuration } from '#core/text/duration.ts';
 
-/**
- * What the state of the cluster means for the people who depend on it, worst first.
- *
- * - down: somebody cannot work: a wanted guest does not run, or nothing can be decided.
- * - degraded: everything wanted runs, but the next loss would hurt: a node is missing, a copy is late, an agent is silent.
- * - note: nothing is wrong; somebody should look when there is time.
- */
-type Severity = 'down' | 'degraded' | 'note';
-type Finding = { severity: Severity; text: string; next: string };
 export type Verdict = { level: 'ok' | 'degraded' | 'down'; sentence: string; findings: Finding[] };
 
 const severities: Severity[] = ['down', 'degraded', 'note'];
@@ -60,8 +53,9 @@ function judgeStore(view: ClusterView): Finding[] {
 }
 
 function judgeReadable(view: ClusterView): Finding[] {
-  const cluster = [...judgeStore(view), ...judgeManager(view)];
-  return [...cluster, ...view.nodes.flatMap(judgeNode), ...judgeGuests(view), ...judgeTails(view)];
+  const cluster = [...judgeStore(view), ...judgeManager(view), ...judgeDisarm(view)];
+  const nodes = view.nodes.flatMap((node) => [...judgeNode(node, view), ...judgeManagedNode(node, view.ha)]);
+  return [...cluster, ...nodes, ...judgeGuests(view), ...judgeTails(view)];
 }
 
 function judgeUnreadable(view: ClusterView): Finding[] {
@@ -84,7 +78,7 @@ function judgeManager(view: ClusterView): Finding[] {
   return [{ severity: 'degraded', text, next: 'wait some seconds for another node to take the lead, then look again' }];
 }
 
-function judgeNode(node: NodeView): Finding[] {
+function judgeNode(node: NodeView, view: ClusterView): Finding[] {
   const { condition, name } = node;
   if (condition.kind === 'fenced') {
     const text = `${name} has been down for ${formatDuration(condition.forMs)} (${formatProof(condition.proof)})`;
@@ -103,17 +97,21 @@ function judgeNode(node: NodeView): Finding[] {
   if (condition.kind === 'joining') {
     return [{ severity: 'degraded', text: `${name} holds no permit`, next: `look whether its guard runs` }];
   }
-  return [...judgePhase(node), ...judgeParts(node)];
+  return [...judgePhase(node, view), ...judgeParts(node)];
 }
 
-function judgePhase(node: NodeView): Finding[] {
+function judgePhase(node: NodeView, { ha }: ClusterView): Finding[] {
   if (node.condition.kind === 'frozen') {
     const text = `${node.name} has its guests frozen`;
     return [{ severity: 'degraded', text, next: 'look again in some seconds; if it stays, check its network' }];
   }
+  // Said once of the whole cluster.
+  if (node.condition.kind === 'disarmed' && ha.disarm !== null) return [];
   if (node.condition.kind === 'disarmed') {
     const text = `${node.name} is disarmed: its guests are not protected`;
-    return [{ severity: 'degraded', text, next: 'arm the cluster when the work is done (`holdfast ha arm`)' }];
+    return [
+      { severity: 'degraded', text, next: 'the cluster is armed: look again in some seconds, then at the log of its guard' },
+    ];
   }
   if (node.condition.kind === 'releasing') {
     return [{ severity: 'degraded', text: `${node.name} is giving its guests up`, next: 'look again in some seconds' }];
@@ -142,7 +140,13 @@ function judgeParts(node: NodeView): Finding[] {
 }
 
 function judgeGuests(view: ClusterView): Finding[] {
-  return view.guests.flatMap((guest) => (guest.want === 'started' ? [...judgeRun(guest), ...judgeCopies(guest, view)] : []));
+  return view.guests.flatMap((guest) => {
+    if (guest.want === 'ignored') return [];
+    const run = guest.want === 'started' ? judgeRun(guest) : [];
+    // Who does not run although it should has said it all.
+    const managed = run.length === 0 ? judgeManagedGuest(guest) : [];
+    return [...run, ...managed, ...(guest.want === 'started' ? judgeCopies(guest, view) : [])];
+  });
 }
 
 function judgeRun(guest: GuestView): Finding[] {
@@ -152,13 +156,17 @@ function judgeRun(guest: GuestView): Finding[] {
 }
 
 function nextForGuest(guest: GuestView): string {
+  if (guest.ha?.state.kind === 'failed') return nextForFailed(guest);
+  if (guest.ha !== null && guest.ha.leftMs !== null && guest.ha.leftMs < 0) return nextForOverdue(guest);
   switch (guest.state) {
     case 'failed':
       return `read \`holdfast guest serial ${guest.vmid}\` and the agent's log on ${guest.home}`;
     case 'lost':
       return `watch \`holdfast ha events\`; the guest is placed as soon as a node with a good copy can take it`;
     case 'frozen':
-      return `wait for ${guest.home} to return or to be claimed; nobody has to do anything`;
+      return guest.ha?.state.kind === 'frozen'
+        ? `it waits for ${guest.ha.node} on purpose; see \`holdfast ha show ${guest.vmid}\``
+        : `wait for ${guest.home} to return or to be claimed; nobody has to do anything`;
     default:
       return `look again in some seconds; \`holdfast guest show ${guest.vmid}\` tells what it waits for`;
   }

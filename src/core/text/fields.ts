@@ -29,6 +29,15 @@ export function parseWholeNumber(text: string, field: string, min: number, max: 
   return value;
 }
 
+/** Reads a number such as `0.3` from `min` to `max`. Raises AppError invalid, naming `field`. */
+export function parseNumber(text: string, field: string, min: number, max: number): number {
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : NaN;
+  if (!(value >= min && value <= max)) {
+    throw new AppError('invalid', `${field}: ${JSON.stringify(text)} is not a number from ${min} to ${max}`);
+  }
+  return value;
+}
+
 /** Returns `text` if it is one of `choices`. Raises AppError invalid, naming `field` and the choices. */
 export function parseChoice<Choice extends string>(text: string, field: string, choices: readonly Choice[]): Choice {
   const choice = choices.find((candidate) => candidate === text);

@@ -33,6 +33,24 @@ test('the wrapping column keeps the table within its width', () => {
   );
 });
 
+test('of two wrapping columns the wider gives way first, and short ones keep their width', () => {
+  const text = formatTable(
+    [
+      { title: 'A', wraps: true },
+      { title: 'B', wraps: true },
+      { title: 'C', wraps: true },
+    ],
+    [['short', 'ten words '.repeat(6).trim(), 'four words or more '.repeat(4).trim()]],
+    { widthColumns: 60, color: false },
+  );
+  const lines = text.trimEnd().split('\n');
+  assert.ok(
+    lines.every((line) => line.length <= 60),
+    text,
+  );
+  assert.match(lines[1] ?? '', /^short {2}ten words ten words ten {2,4}four words or more four$/);
+});
+
 test('no rows give no output, colour only when asked for', () => {
   assert.equal(formatTable([{ title: 'A' }], [], plain), '');
   const colored = formatTable([{ title: 'A' }], [[{ text: 'x', tone: 'bad' }]], { widthColumns: 100, color: true });

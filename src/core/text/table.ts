@@ -3,7 +3,7 @@
 /** How a cell is meant; shown as colour on a terminal. */
 export type Tone = 'plain' | 'good' | 'warn' | 'bad' | 'dim';
 export type Cell = string | { text: string; tone: Tone };
-/** `wraps`: the one column that gives way when the table would be too wide; its words go on in the next line. */
+/** `wraps`: gives way when the table would be too wide; its words go on in the next line. The widest gives most. */
 export type Column = { title: string; align?: 'left' | 'right'; wraps?: boolean };
 type TableLook = { widthColumns: number; color: boolean };
 
@@ -31,10 +31,17 @@ export function formatTable(columns: Column[], rows: Cell[][], look: TableLook):
 
 function fitWidths(columns: Column[], rows: Cell[][], widthColumns: number): number[] {
   const natural = columns.map((column, index) => Math.max(column.title.length, ...rows.map((row) => textOf(row[index]).length)));
-  const total = natural.reduce((sum, width) => sum + width, 0) + gap.length * (columns.length - 1);
-  return natural.map((width, index) =>
-    columns[index]?.wraps ? Math.max(Math.min(width, narrowestWrap), width - Math.max(0, total - widthColumns)) : width,
-  );
+  const widths = [...natural];
+  const wrapping = columns.flatMap((column, index) => (column.wraps === true ? [index] : []));
+  const width = (index: number) => widths[index] ?? 0;
+  let excess = widths.reduce((sum, each) => sum + each, 0) + gap.length * (columns.length - 1) - widthColumns;
+  while (excess > 0) {
+    const widest = wrapping.filter((index) => width(index) > narrowestWrap).sort((a, b) => width(b) - width(a))[0];
+    if (widest === undefined) break;
+    widths[widest] = width(widest) - 1;
+    excess -= 1;
+  }
+  return widths;
 }
 
 function formatRow(columns: Column[], row: Cell[], widths: number[], look: TableLook): string[] {
