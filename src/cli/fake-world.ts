@@ -1,6 +1,6 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaResource, HaStatus, Heartbeat, NodeInfo, Permit } from '#core/ha/records.ts';
+import type { HaCommand, HaResource, HaStatus, Heartbeat, NodeInfo, Permit } from '#core/ha/records.ts';
 import type { RequestRecord, RequestState } from '#core/ha/requests.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { StoreEntry } from '#ports/store.ts';
@@ -217,6 +217,29 @@ export function playAgent(fake: FakeWorld, states: RequestState[]): RequestRecor
       const request = JSON.parse(entry.value) as RequestRecord;
       if (seen.length === 0) seen.push(request);
       fake.store.put(entry.key, { ...request, ...state });
+    });
+  };
+  return seen;
+}
+
+/** Plays the manager: answers each command at the next sleep and does `after` in the same instant; keeps what it was told. */
+export function playManager(
+  fake: FakeWorld,
+  answer: Pick<HaCommand, 'state' | 'because'>,
+  after: (command: HaCommand) => void = () => {},
+): HaCommand[] {
+  const seen: HaCommand[] = [];
+  const before = fake.onSleep;
+  fake.onSleep = () => {
+    before();
+    void fake.store.list(prefixes.haCommands).then(({ entries }) => {
+      for (const entry of entries) {
+        const command = JSON.parse(entry.value) as HaCommand;
+        if (command.state !== 'waiting') continue;
+        seen.push(command);
+        fake.store.put(entry.key, { ...command, ...answer });
+        after(command);
+      }
     });
   };
   return seen;

@@ -20,8 +20,7 @@ export async function setWanted(
   const guest = await findGuest(session, numberOrName);
   const askedAtMs = session.world.nowMs();
   await changeRecord<HaResource>(session, keys.haResource(guest.vmid), `what is wanted of guest ${guest.vmid}`, (current) => ({
-    vmid: guest.vmid,
-    maxDataAgeMs: current?.maxDataAgeMs ?? null,
+    ...(current ?? { vmid: guest.vmid, maxDataAgeMs: null }),
     want,
   }));
   if (!options.wait) {

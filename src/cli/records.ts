@@ -55,28 +55,37 @@ export async function changeRecord<T>(
 
 /** The guest with this number or name. Raises AppError missing with the known ones, conflict when several bear the name. */
 export async function findGuest(session: Reader, numberOrName: string): Promise<GuestRecord> {
-  const guests = await listRecords<GuestRecord>(session, prefixes.guests);
+  return chooseGuest(await listRecords<GuestRecord>(session, prefixes.guests), numberOrName, 'guest');
+}
+
+/** As findGuest, among guests already read; `field` names the option that asked. */
+export function chooseGuest(guests: GuestRecord[], numberOrName: string, field: string): GuestRecord {
   const found = guests.filter((guest) => String(guest.vmid) === numberOrName || guest.name === numberOrName);
   const exact = found.find((guest) => String(guest.vmid) === numberOrName) ?? found[0];
   if (exact === undefined) {
     const known = guests.map((guest) => `${guest.vmid} ${guest.name}`).join(', ');
-    throw new AppError('missing', `guest: there is no guest ${numberOrName}; known: ${known === '' ? 'none' : known}`);
+    throw new AppError('missing', `${field}: there is no guest ${numberOrName}; known: ${known === '' ? 'none' : known}`);
   }
   if (found.length > 1 && String(exact.vmid) !== numberOrName) {
     const numbers = found.map((guest) => guest.vmid).join(', ');
-    throw new AppError('conflict', `guest: several guests are named ${numberOrName} (${numbers}); use the number`);
+    throw new AppError('conflict', `${field}: several guests are named ${numberOrName} (${numbers}); use the number`);
   }
   return exact;
 }
 
 /** Returns `name` if the cluster knows that node. Raises AppError missing with the known ones. */
 export async function findNode(session: Reader, name: string, field = 'node'): Promise<string> {
+  const joined = await listNodes(session);
+  if (joined.includes(name)) return name;
+  throw new AppError('missing', `${field}: there is no node ${name}; known: ${joined.length === 0 ? 'none' : joined.join(', ')}`);
+}
+
+/** The nodes of the cluster, in name order. */
+export async function listNodes(session: Reader): Promise<string[]> {
   const { entries } = await session.store.list(prefixes.nodes, callOptions(session));
   const names = new Set(entries.map((entry) => entry.key.slice(prefixes.nodes.length).split('/')[0] ?? ''));
   // A controller may be written for a node that never joined; only a node that told about itself counts.
-  const joined = [...names].filter((node) =>
+  return [...names].filter((node) =>
     entries.some((entry) => entry.key === keys.nodeInfo(node) || entry.key === keys.nodePermit(node)),
   );
-  if (joined.includes(name)) return name;
-  throw new AppError('missing', `${field}: there is no node ${name}; known: ${joined.length === 0 ? 'none' : joined.join(', ')}`);
 }

@@ -17,7 +17,8 @@ export async function performRequest(session: Session, node: string, order: Requ
   const startedAtMs = world.nowMs();
   const id = requestId(startedAtMs, world.chance(8));
   const request: RequestRecord = { id, node, createdAtMs: startedAtMs, ...order, state: 'waiting' };
-  await changeRecord<RequestRecord>(session, keys.request(id), `request ${id}`, () => request);
+  // After a lost answer the agent may already be at it: what it wrote stays.
+  await changeRecord<RequestRecord>(session, keys.request(id), `request ${id}`, (current) => current ?? request);
   using progress = startProgress(world.err);
   try {
     return await followRequest(session, request, deadlineMs, progress.say);

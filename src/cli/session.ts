@@ -41,6 +41,8 @@ async function withCluster(
   return (await work({ world, store, place: reach.place, printer })) ?? exitCodes.ok;
 }
 
+/** Makes an action for commander from work on a cluster. */
+export type Act = ReturnType<typeof clusterActions>;
 type ClusterWork = (session: Session, args: string[], options: Record<string, unknown>) => Promise<number | void>;
 
 /** Makes actions for commander from work on a cluster; `run` receives each command's exit code. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
@@ -15,6 +16,109 @@ test('ha set changes one thing and keeps the other', async () => {
   assert.equal(fake.store.peek<HaResource>(keys.haResource(100))?.maxDataAgeMs, null);
   assert.match((await fake.run('ha', 'set', '100', '--want', 'on')).err, /want: "on" is none of started, stopped/);
   assert.match((await fake.run('ha', 'set', '100')).err, /want: nothing to change/);
+});
+
+test('ha set writes each policy of a guest, and shows what holds', async () => {
+  const fake = createHealthyCluster();
+  fake.store.put(keys.guest(101), { ...fake.store.peek<GuestRecord>(keys.guest(100)), vmid: 101, name: 'web' });
+  const policies = '--retries 3 --relocations 2 --failback off --wait-for-better-copy 5m --start-order 7 --starts-after ehr-db';
+  const { code, out } = await fake.run('ha', 'set', 'web', ...policies.split(' '));
+  assert.equal(code, 0);
+  assert.deepEqual(fake.store.peek(keys.haResource(101)), {
+    vmid: 101,
+    want: 'ignored',
+    maxDataAgeMs: null,
+    localRetries: 3,
+    otherNodeTries: 2,
+    failback: false,
+    betterCopyWaitMs: 300_000,
+    startOrder: 7,
+    startsAfter: [100],
+  });
+  assert.match(out, /^recovery +onto verified copies of any age; waits 5 min for a better one$/m);
+  assert.match(out, /^starts +order 7, after 100$/m);
+  await fake.run('ha', 'set', 'web', '--wait-for-better-copy', 'none', '--starts-after', 'none');
+  const after = fake.store.peek<HaResource>(keys.haResource(101));
+  assert.deepEqual([after?.betterCopyWaitMs, after?.startsAfter, after?.startOrder], [0, [], 7]);
+});
+
+test('guest start and stop keep every policy of the guest', async () => {
+  const fake = createHealthyCluster();
+  await fake.run('ha', 'set', '100', '--retries', '4', '--start-order', '2');
+  await fake.run('guest', 'stop', '100', '--no-wait');
+  assert.deepEqual(fake.store.peek(keys.haResource(100)), {
+    vmid: 100,
+    want: 'stopped',
+    maxDataAgeMs: null,
+    localRetries: 4,
+    startOrder: 2,
+  });
+});
+
+test('ha set refuses bad policies by their field, also guests that would wait for each other', async () => {
+  const fake = createHealthyCluster();
+  for (const [vmid, name] of [
+    [101, 'web'],
+    [102, 'mail'],
+  ] as const) {
+    fake.store.put(keys.guest(vmid), { ...fake.store.peek<GuestRecord>(keys.guest(100)), vmid, name });
+  }
+  await fake.run('ha', 'set', '101', '--starts-after', '100');
+  await fake.run('ha', 'set', '102', '--starts-after', '101');
+  const before = fake.store.peek(keys.haResource(100));
+  for (const [argv, code, words] of [
+    ['--retries many', 2, /retries: "many"/],
+    ['--relocations 101', 2, /relocations: "101"/],
+    ['--failback yes', 2, /failback: "yes" is none of on, off/],
+    ['--wait-for-better-copy 5', 2, /wait-for-better-copy: "5" is not a duration/],
+    ['--start-order -1', 2, /start-order: "-1"/],
+    ['--starts-after 999', 3, /starts-after: there is no guest 999/],
+    ['--starts-after 100', 2, /starts-after: guest 100 cannot wait for itself/],
+    ['--starts-after 102', 2, /starts-after: .* for ever \(100 after 102 after 101 after 100\)/],
+  ] as const) {
+    const refused = await fake.run('ha', 'set', '100', ...argv.split(' '));
+    assert.deepEqual([refused.code, words.test(refused.err)], [code, true], refused.err);
+  }
+  assert.deepEqual(fake.store.peek(keys.haResource(100)), before);
+});
+
+test('ha settings shows defaults, and changes only what is given', async () => {
+  const fake = createHealthyCluster();
+  const shown = await fake.run('ha', 'settings');
+  assert.match(shown.out, /^placement +count +default$/m);
+  assert.match(shown.out, /^quarantine-window +1 h +default$/m);
+  assert.equal(fake.store.peek(keys.haSettings), null);
+  const changed = await fake.run('ha', 'settings', '--rebalance', 'threshold=0.5,hold=4', '--shutdown-policy', 'migrate');
+  assert.match(changed.out, /^rebalance +threshold=0.5,method=bruteforce,hold=4,gain=0.1 \(idle: needs placement/m);
+  await fake.run('ha', 'settings', ...'--placement by-load --balance-on-start on --quarantine-after 0'.split(' '));
+  assert.deepEqual(fake.store.peek(keys.haSettings), {
+    autoRebalance: { threshold: 0.5, method: 'bruteforce', holdRounds: 4, minRelativeGain: 0.1 },
+    shutdownPolicy: 'migrate',
+    placement: 'by-load',
+    balanceOnStart: true,
+    quarantineAfter: 0,
+  });
+  assert.match((await fake.run('ha', 'settings', '--rebalance', 'off', '--json')).out, /"autoRebalance": null/);
+});
+
+test('ha settings refuses what no manager could work with, by its field', async () => {
+  const fake = createHealthyCluster();
+  for (const [argv, words] of [
+    ['--placement best', /placement: "best" is none of count, by-size, by-load/],
+    ['--balance-on-start 1', /balance-on-start: "1"/],
+    ['--rebalance on', /rebalance: "on" is not key=value/],
+    ['--rebalance method=luck', /rebalance method: "luck"/],
+    ['--rebalance threshold=lots', /rebalance threshold: "lots" is not a number from 0 to 10/],
+    ['--rebalance hold=0', /rebalance hold: "0"/],
+    ['--rebalance gain=2', /rebalance gain: "2"/],
+    ['--shutdown-policy none', /shutdown-policy: "none"/],
+    ['--quarantine-after often', /quarantine-after: "often"/],
+    ['--quarantine-window 5s', /quarantine-window: "5s" is not from 1m to 30d/],
+  ] as const) {
+    const refused = await fake.run('ha', 'settings', ...argv.split(' '));
+    assert.deepEqual([refused.code, words.test(refused.err)], [2, true], refused.err);
+  }
+  assert.equal(fake.store.peek(keys.haSettings), null);
 });
 
 test('ha shows the timeline, newest so many, with the proof of a claim', async () => {
@@ -65,6 +169,32 @@ test('a tail is found by name, exported and released on the node that holds it',
   const { out } = await fake.run('replication', 'export', '100', 'left-behind-g1', '/tmp/x');
   assert.equal(out, 'left-behind-g1 of guest 100 is written on n3:\n/tmp/x/disk0.raw\n');
   assert.deepEqual([seen[0]?.node, seen[0]?.kind], ['n3', 'tail-export']);
+});
+
+test('node end asks the agent of the node and tells what may be done now; node stay takes it back', async () => {
+  const fake = createHealthyCluster();
+  const result = ['guest 100 is frozen until n1 is back'];
+  const seen = playAgent(fake, [running, { state: 'done', result }]);
+  const { code, out, err } = await fake.run('node', 'end', 'n1', '--reboot', '--policy', 'freeze');
+  assert.deepEqual(
+    [code, out],
+    [0, 'guest 100 is frozen until n1 is back\nn1 may be rebooted now; to keep it up: holdfast node stay n1\n'],
+  );
+  assert.match(err, /^n1: copying disk0$/m);
+  const request = seen[0];
+  assert.ok(request?.kind === 'node-end');
+  assert.deepEqual([request.node, request.request, request.policy], ['n1', 'reboot', 'freeze']);
+  playAgent(fake, [running, { state: 'done', result: [] }]);
+  assert.equal((await fake.run('node', 'stay', 'n1')).out, 'n1 stays and takes guests again\n');
+  for (const [argv, words] of [
+    ['end n1', /power-off: say what/],
+    ['end n1 --power-off --reboot', /power-off: say what/],
+    ['end n1 --reboot --policy soft', /policy: "soft" is none of conditional/],
+    ['end n9 --reboot', /node: there is no node n9/],
+    ['stay n9', /node: there is no node n9/],
+  ] as const) {
+    assert.match((await fake.run('node', ...argv.split(' '))).err, words);
+  }
 });
 
 test('node bmc set refuses what no controller can be reached by', async () => {

@@ -1,26 +1,28 @@
 import type { Command } from 'commander';
-import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaEvent, HaResource, WantedState } from '#core/ha/records.ts';
+import { prefixes } from '#core/ha/keys.ts';
+import type { HaEvent } from '#core/ha/records.ts';
 import { formatProof } from '#core/ha/verdict.ts';
-import { formatDuration, parseDuration } from '#core/text/duration.ts';
-import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
+import { formatDuration } from '#core/text/duration.ts';
+import { parseWholeNumber } from '#core/text/fields.ts';
 import type { Cell } from '#core/text/table.ts';
-import { readView } from '#cli/commands/status.ts';
-import { changeRecord, findGuest, listRecords } from '#cli/records.ts';
+import { addManagedGuestCommands } from '#cli/commands/ha-guests.ts';
+import { addManagedNodesCommand } from '#cli/commands/ha-nodes.ts';
+import { addOrderCommands } from '#cli/commands/ha-orders.ts';
+import { addRuleCommands } from '#cli/commands/ha-rules.ts';
+import { addSettingsCommand } from '#cli/commands/ha-settings.ts';
+import { listRecords } from '#cli/records.ts';
 import { clusterActions, tableWithoutHead, type Session } from '#cli/session.ts';
 import { formatTimeMs } from '#cli/time.ts';
 import type { CliWorld } from '#cli/world.ts';
 
-const wantedStates: readonly WantedState[] = ['started', 'stopped', 'disabled', 'ignored'];
-
-type SetOptions = { want?: string; maxDataAge?: string };
 type EventOptions = { limit: string; follow?: boolean };
 
 /** Adds the group `ha` to the program. Without a subcommand it shows the timeline. */
 export function addHaCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
-  const group = program.command('ha').description('what is wanted of the guests, and the timeline of claims and recoveries');
+  const group = program
+    .command('ha')
+    .description('the manager: what it does with guests and nodes, what it is told, its timeline');
   const act = clusterActions(world, run);
   group
     .command('events', { isDefault: true })
@@ -28,75 +30,11 @@ export function addHaCommands(program: Command, world: CliWorld, run: (code: num
     .option('--limit <count>', 'the newest so many', '40')
     .option('-f, --follow', 'go on as more happens, until Ctrl-C')
     .action(act((session, _args, options) => showEvents(session, options as EventOptions)));
-  group.command('list').description('what is wanted of each guest').action(act(listWanted));
-  group
-    .command('set <guest>')
-    .description('change what is wanted of a guest')
-    .option('--want <state>', wantedStates.join(', '))
-    .option('--max-data-age <duration>', 'never recover onto a copy older than this; none: any verified copy will do')
-    .action(act((session, [guest], options) => setResource(session, guest ?? '', options as SetOptions)));
-}
-
-async function listWanted(session: Session): Promise<void> {
-  const { guests } = await readView(session);
-  const list = guests.map(({ vmid, name, home, want, state, because, maxDataAgeMs }) => ({
-    vmid,
-    name,
-    home,
-    want,
-    state,
-    because,
-    maxDataAgeMs,
-  }));
-  const rows = list.map((guest): Cell[] => [
-    String(guest.vmid),
-    guest.name,
-    guest.want,
-    guest.maxDataAgeMs === null ? 'any' : formatDuration(guest.maxDataAgeMs),
-    guest.home,
-    guest.state,
-    guest.because,
-  ]);
-  const columns = [
-    { title: 'GUEST', align: 'right' as const },
-    { title: 'NAME' },
-    { title: 'WANTED' },
-    { title: 'MAX DATA AGE' },
-    { title: 'HOME' },
-    { title: 'STATE' },
-    { title: 'BECAUSE', wraps: true },
-  ];
-  session.printer.show(list, () => session.printer.table(columns, rows, 'there is no guest yet'));
-}
-
-async function setResource(session: Session, numberOrName: string, options: SetOptions): Promise<void> {
-  if (options.want === undefined && options.maxDataAge === undefined) {
-    throw new AppError('invalid', 'want: nothing to change; give --want or --max-data-age');
-  }
-  const want = options.want === undefined ? undefined : parseChoice(options.want, 'want', wantedStates);
-  const maxDataAgeMs = parseMaxDataAge(options.maxDataAge);
-  const guest = await findGuest(session, numberOrName);
-  const resource = await changeRecord<HaResource>(
-    session,
-    keys.haResource(guest.vmid),
-    `what is wanted of guest ${guest.vmid}`,
-    (current) => ({
-      vmid: guest.vmid,
-      want: want ?? current?.want ?? 'ignored',
-      maxDataAgeMs: maxDataAgeMs === undefined ? (current?.maxDataAgeMs ?? null) : maxDataAgeMs,
-    }),
-  );
-  session.printer.show(resource, () => {
-    const age = resource?.maxDataAgeMs ?? null;
-    const limit = age === null ? 'of any age' : `at most ${formatDuration(age)} old`;
-    return `guest ${guest.vmid} ${guest.name} is wanted ${resource?.want}, recovered onto verified copies ${limit}\n`;
-  });
-}
-
-/** undefined: leave it as it is; null: no limit. */
-function parseMaxDataAge(text: string | undefined): number | null | undefined {
-  if (text === undefined) return undefined;
-  return text === 'none' ? null : parseDuration(text, 'max-data-age');
+  addManagedGuestCommands(group, act);
+  addManagedNodesCommand(group, act);
+  addOrderCommands(group, act);
+  addRuleCommands(group, act);
+  addSettingsCommand(group, act);
 }
 
 async function showEvents(session: Session, options: EventOptions): Promise<void> {

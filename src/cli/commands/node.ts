@@ -4,13 +4,17 @@ import { isAbsolute } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { BmcRecord, NodeInfo } from '#core/ha/records.ts';
-import { parseWholeNumber } from '#core/text/fields.ts';
+import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
+import { longTimeout, parseTimeout } from '#cli/command-options.ts';
 import { readView } from '#cli/commands/status.ts';
 import { changeRecord, findNode, readRecord } from '#cli/records.ts';
+import { performRequest } from '#cli/request-run.ts';
 import { clusterActions, type Session } from '#cli/session.ts';
+import { shutdownPolicies } from '#cli/setting-options.ts';
 import { formatNodes } from '#cli/status-text.ts';
 import type { CliWorld } from '#cli/world.ts';
 
+type EndOptions = { powerOff?: boolean; reboot?: boolean; policy?: string; timeout: string };
 type BmcOptions = { address: string; port: string; user: string; passwordFile: string };
 
 const hostPattern = /^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}[a-zA-Z0-9])?$/;
@@ -26,6 +30,19 @@ export function addNodeCommands(program: Command, world: CliWorld, run: (code: n
     .command('show <node>')
     .description('one node: what it has, its permit, its controller')
     .action(act((session, [node]) => showNode(session, node ?? '')));
+  group
+    .command('end <node>')
+    .description('prepare a node for power-off or reboot: its guests are dealt with as the policy says')
+    .option('--power-off', 'it is to be powered off')
+    .option('--reboot', 'it is to be rebooted')
+    .option('--policy <policy>', `${shutdownPolicies.join(', ')}; left out: the cluster's setting`)
+    .option('--timeout <duration>', 'how long to wait', longTimeout)
+    .action(act((session, [node], options) => endNode(session, node ?? '', options as EndOptions)));
+  group
+    .command('stay <node>')
+    .description('take `node end` back: the node serves again')
+    .option('--timeout <duration>', 'how long to wait', longTimeout)
+    .action(act((session, [node], { timeout }) => keepNode(session, node ?? '', String(timeout))));
   const bmc = group.command('bmc').description("a server's management controller, asked when the server is silent");
   bmc
     .command('set <node>')
@@ -73,6 +90,27 @@ function formatInfo(info: NodeInfo | null, bmc: BmcRecord | null): string {
     ],
   ];
   return lines.map(([title, text]) => `${(title ?? '').padEnd(12)}${text}\n`).join('');
+}
+
+async function endNode(session: Session, name: string, options: EndOptions): Promise<void> {
+  if ((options.powerOff === true) === (options.reboot === true)) {
+    throw new AppError('invalid', 'power-off: say what the node is to be prepared for: either --power-off or --reboot');
+  }
+  const deadlineMs = parseTimeout(options.timeout);
+  const policy = options.policy === undefined ? null : parseChoice(options.policy, 'policy', shutdownPolicies);
+  const node = await findNode(session, name);
+  const request = options.reboot === true ? 'reboot' : 'power-off';
+  const result = await performRequest(session, node, { kind: 'node-end', request, policy }, deadlineMs);
+  const may = `${node} may be ${request === 'reboot' ? 'rebooted' : 'powered off'} now; to keep it up: holdfast node stay ${node}`;
+  session.printer.show({ node, request, policy, result }, () => [...result, may].map((line) => `${line}\n`).join(''));
+}
+
+async function keepNode(session: Session, name: string, timeout: string): Promise<void> {
+  const deadlineMs = parseTimeout(timeout);
+  const node = await findNode(session, name);
+  const result = await performRequest(session, node, { kind: 'node-stay' }, deadlineMs);
+  const stays = `${node} stays and takes guests again`;
+  session.printer.show({ node, result }, () => [...result, stays].map((line) => `${line}\n`).join(''));
 }
 
 async function setBmc(session: Session, name: string, options: BmcOptions): Promise<void> {

@@ -66,7 +66,13 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
   const overdue = listOverdue(memory, deadlines, nowMs)[0];
   const { state, node, orderId, failedNodes, returnTo, command, because } = ha;
   return {
-    ...{ state, node, orderId, failedNodes, returnTo, command, because },
+    state,
+    node,
+    orderId,
+    failedNodes,
+    returnTo,
+    command,
+    because,
     forMs: Math.max(0, nowMs - ha.sinceMs),
     next: { who, next },
     // An operator's hold has no end of its own: listOverdue knows, so what is not overdue there never shows a deadline that passed.
