@@ -44,6 +44,12 @@ export const limits = {
   agentRoundMs: 2_000,
   /** The manager's loop: silence is counted in seconds, so look twice a second. */
   managerRoundMs: 500,
+  /** A round of the manager that counts for the balance of loads; a move between two of them must show. */
+  rebalanceRoundMs: 20_000,
+  /** A lost guest waits this long for its own home, when that has booted and its agent has not spoken yet. */
+  homeReturnWaitMs: 30_000,
+  /** A guest waits this long for those that it starts after. */
+  startsAfterWaitMs: 120_000,
   /** The agent says it is alive this often; the guard publishes it. */
   agentAliveMs: 1_000,
   /** An agent silent this long is given up: its node's guests are moved by asking its guard to release them. */

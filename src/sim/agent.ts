@@ -202,7 +202,7 @@ export class AgentProcess extends Process {
       cores: 2,
       memoryMb: this.cluster.swarm.nodeMemoryMb,
       watchdog: null,
-      primaryCopies: [],
+      primaryCopies: host.disk.listPrimaries(),
       problems: host.guardFile === null ? ['its guard has not reported'] : host.guardFile.problems,
     };
   }

@@ -73,6 +73,12 @@ export class SimDisk {
     return manifest === null ? [] : this.imageAt(vmid, currentDepths(manifest));
   }
 
+  listPrimaries(): { vmid: number; generation: number }[] {
+    return [...this.held.values()].flatMap(({ manifest: { role, vmid, generation } }) =>
+      role === 'primary' ? [{ vmid, generation }] : [],
+    );
+  }
+
   create(vmid: number): void {
     const file = `${diskName}-g1.raw`;
     const manifest = createPrimary(vmid, 1, [{ name: diskName, layers: [makeLayer(file, 'raw')] }]);

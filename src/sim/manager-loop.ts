@@ -1,11 +1,9 @@
 import { limits } from '#base/limits.ts';
-import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { suspectAfterMs } from '#core/ha/claim.ts';
-import { prefixes } from '#core/ha/keys.ts';
-import type { ManagerFacts, ManagerStep, NodeFacts } from '#core/ha/manager-plan.ts';
+import { noEvidence, suspectAfterMs } from '#core/ha/claim.ts';
+import { type ClusterFacts, readClusterFacts } from '#core/ha/cluster-round/facts.ts';
+import type { ClusterStep, CommitStep } from '#core/ha/cluster-round/steps.ts';
 import { silenceOf } from '#core/ha/observer.ts';
-import type { HaResource, Heartbeat, ManagerRecord, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
-import type { ReplicaRecord } from '#core/replica/records.ts';
+import type { Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import { tryOnce } from '#sim/owned-record.ts';
@@ -13,22 +11,28 @@ import type { Task } from '#sim/process.ts';
 import type { SimCompare } from '#sim/store.ts';
 
 type Lead = { epoch: number; compare: SimCompare };
+type Rounds = { writtenRevision: bigint; writtenBootMs: number; balancedBootMs: number; said: Map<number, string> };
 
 /** As programs/agent/manager-loop.ts and lead.ts: the same reads, compares and commits in the same order, without the event records. */
 export function* runManagerLoop(agent: AgentProcess): Task<void> {
   let lead: Lead | null = null;
   let known = { revision: -1n, sinceBootMs: agent.host.bootMs() };
-  const said = new Map<string, string>();
+  const rounds: Rounds = { writtenRevision: 0n, writtenBootMs: 0, balancedBootMs: 0, said: new Map() };
   for (;;) {
     if (agent.ready) {
       const revision = agent.read(keys.manager)?.modRevision ?? 0n;
       if (revision !== known.revision) known = { revision, sinceBootMs: agent.host.bootMs() };
       const held: Lead | null = yield* holdLead(agent, lead, agent.host.bootMs() - known.sinceBootMs);
       lead = held;
-      if (held !== null) yield* tryOnce(performRound(agent, held, said));
+      if (held !== null && seesOwnWrites(agent, rounds)) yield* tryOnce(performRound(agent, held, rounds));
     }
     yield* agent.bells.manager.next(agent, limits.managerRoundMs);
   }
+}
+
+function seesOwnWrites(agent: AgentProcess, rounds: Rounds): boolean {
+  const waitedMs = agent.host.bootMs() - rounds.writtenBootMs;
+  return agent.viewRevision >= rounds.writtenRevision || waitedMs > limits.managerRoundMs;
 }
 
 function* holdLead(agent: AgentProcess, own: Lead | null, recordKnownMs: number): Task<Lead | null> {
@@ -82,112 +86,74 @@ function listFreshNodes(agent: AgentProcess, nowBootMs: number): string[] {
     });
 }
 
-function* performRound(agent: AgentProcess, lead: Lead, said: Map<string, string>): Task<void> {
+function* performRound(agent: AgentProcess, lead: Lead, rounds: Rounds): Task<void> {
   const nowBootMs = agent.host.bootMs();
-  const facts = readFacts(agent, lead, nowBootMs);
-  const plan = agent.cluster.rules.planManagerRound(facts, nowBootMs, agent.host.wallMs());
-  for (const step of plan.steps) yield* performStep(agent, lead, step, said);
+  const facts = readFacts(agent, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
+  if (facts.balances) rounds.balancedBootMs = nowBootMs;
+  const plan = agent.cluster.rules.planClusterRound(facts, nowBootMs, agent.host.wallMs());
+  for (const step of plan.steps) if (!(yield* performStep(agent, lead, step, rounds))) break;
 }
 
-function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number): ManagerFacts {
-  return {
+function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number, balances: boolean): ClusterFacts {
+  const { observer } = agent;
+  const facts = readClusterFacts(agent, {
     self: agent.host.name,
     managerEpoch: lead.epoch,
-    nodes: agent.cluster.hosts
-      .map((host) => host.name)
-      .filter((name) => knowsNode(agent, name))
-      .map((name) => readNode(agent, name, nowBootMs)),
-    guests: agent.list<GuestRecord>(prefixes.guests).map((entry) => {
-      const resource = agent.read<HaResource>(keys.haResource(entry.value.vmid));
-      return {
-        record: entry.value,
-        modRevision: entry.modRevision,
-        resource: resource?.value ?? null,
-        resourceRevision: resource?.modRevision ?? 0n,
-      };
-    }),
-    replicas: agent.list<ReplicaRecord>(prefixes.replicas).map((entry) => entry.value),
     timing: agent.cluster.timing,
     readsApartMs: limits.bmcReadsApartMs,
     agentSilentMs: limits.agentSilentMs,
-  };
+    balances,
+    sightOf: (node) => ({
+      silence: silenceOf(observer, node, nowBootMs),
+      lastSightBootMs: observer.nodes[node]?.lastSightBootMs ?? nowBootMs,
+    }),
+    evidenceOf: () => noEvidence,
+  });
+  if (!agent.cluster.swarm.controllers) return facts;
+  // Here a machine has a controller without a record that says so.
+  const nodes = facts.nodes.map((node) => ({
+    ...node,
+    controller: { name: `controller of ${node.name}`, evidence: agent.controllers.evidence(node.name) },
+  }));
+  return { ...facts, nodes };
 }
 
-function knowsNode(agent: AgentProcess, name: string): boolean {
-  return [keys.nodeInfo(name), keys.nodePermit(name), keys.nodeHeartbeat(name)].some((key) => agent.read(key) !== null);
-}
-
-function readNode(agent: AgentProcess, name: string, nowBootMs: number): NodeFacts {
-  const controlled = agent.cluster.swarm.controllers;
-  return {
-    name,
-    info: agent.read<NodeInfo>(keys.nodeInfo(name))?.value ?? null,
-    permit: agent.read<Permit>(keys.nodePermit(name)),
-    heartbeat: agent.read<Heartbeat>(keys.nodeHeartbeat(name)),
-    silence: silenceOf(agent.observer, name, nowBootMs),
-    lastSightBootMs: agent.observer.nodes[name]?.lastSightBootMs ?? nowBootMs,
-    controller: controlled ? { name: `controller of ${name}`, evidence: agent.controllers.evidence(name) } : null,
-  };
-}
-
-function* performStep(agent: AgentProcess, lead: Lead, step: ManagerStep, said: Map<string, string>): Task<void> {
+/** False when nothing after this step may be written. */
+function* performStep(agent: AgentProcess, lead: Lead, step: ClusterStep, rounds: Rounds): Task<boolean> {
   const { cluster } = agent;
-  const leadCompare = cluster.rules.compareLead ? [lead.compare] : [];
   switch (step.kind) {
     case 'ask-controller':
       agent.controllers.ask(step.node, step.action);
-      return;
-    case 'claim': {
-      const both = [
-        { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
-        { key: keys.nodeHeartbeat(step.node), modRevision: step.heartbeatRevision },
-      ];
-      const outcome = yield* agent.commit(
-        [...leadCompare, ...(cluster.rules.compareClaim ? both : [])],
-        [{ key: keys.nodePermit(step.node), value: JSON.stringify(step.next) }],
-        lead.epoch,
-      );
-      cluster.say(`${agent.host.name} claims ${step.node} (${outcome.kind}): ${step.because}`);
-      return;
-    }
-    case 'order': {
-      const guest = { key: keys.guest(step.vmid), modRevision: step.guestRevision };
-      const outcome = yield* agent.commit(
-        [
-          ...leadCompare,
-          ...(cluster.rules.compareGuest ? [guest] : []),
-          ...(cluster.rules.compareWant ? [{ key: keys.haResource(step.vmid), modRevision: step.resourceRevision }] : []),
-          { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
-          ...(step.lostPermit === null
-            ? []
-            : [{ key: keys.nodePermit(step.lostPermit.node), modRevision: step.lostPermit.modRevision }]),
-        ],
-        [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }],
-        lead.epoch,
-      );
-      said.delete(`guest ${step.vmid}`);
-      cluster.say(
-        `${agent.host.name} orders guest ${step.vmid} ${step.next.order?.kind} on ${step.node} ` +
-          `(generation ${step.next.generation}, ${outcome.kind}): ${step.because}`,
-      );
-      return;
-    }
-    case 'defer': {
-      const topic = `guest ${step.vmid}`;
-      if (said.get(topic) === step.because) return;
-      said.set(topic, step.because);
+      return true;
+    case 'defer':
+      if (rounds.said.get(step.vmid) === step.because) return true;
+      rounds.said.set(step.vmid, step.because);
       cluster.checks.noteDefer(step.vmid, step.because);
       cluster.say(`${agent.host.name} defers guest ${step.vmid}: ${step.because}`);
-      return;
-    }
-    case 'ask-release': {
-      const key = keys.nodeRelease(step.node);
-      if (agent.read(key) !== null) return;
-      cluster.say(`${agent.host.name} asks ${step.node} for its release: ${step.because}`);
-      const order: ReleaseOrder = { reason: step.because, managerEpoch: lead.epoch, askedAtMs: agent.host.wallMs() };
-      const compares = [...leadCompare, { key, modRevision: 0n }];
-      yield* agent.commit(compares, [{ key, value: JSON.stringify(order) }], lead.epoch);
-      return;
+      return true;
+    case 'commit': {
+      const { about } = step;
+      const compares = [...(cluster.rules.compareLead ? [lead.compare] : []), ...keepCompares(agent, step)];
+      const outcome = yield* agent.commit(compares, step.writes, lead.epoch);
+      if (outcome.kind === 'committed') {
+        rounds.writtenRevision = outcome.revision;
+        rounds.writtenBootMs = agent.host.bootMs();
+      }
+      if (about.kind === 'guest') rounds.said.delete(about.vmid);
+      const what = about.kind === 'guest' ? `guest ${about.vmid} on ${about.node}` : 'node' in about ? about.node : '';
+      cluster.say(`${agent.host.name} manager: ${about.kind} ${what} (${outcome.kind}): ${step.because}`);
+      return outcome.kind === 'committed' || about.kind !== 'memory';
     }
   }
+}
+
+/** The compares of a step, without those that a broken rule forgets. */
+function keepCompares(agent: AgentProcess, { about, compares }: CommitStep): CommitStep['compares'] {
+  const { rules } = agent.cluster;
+  if (about.kind === 'claim') return rules.compareClaim ? compares : [];
+  if (about.kind !== 'guest') return compares;
+  return compares.filter(({ key }) => {
+    if (key === keys.guest(about.vmid)) return rules.compareGuest;
+    return key !== keys.haResource(about.vmid) || rules.compareWant;
+  });
 }

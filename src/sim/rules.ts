@@ -1,7 +1,8 @@
 import { type GuestPlanFacts, planGuestAction, type GuestAction } from '#core/guest/guest-plan.ts';
 import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
 import { type LeadDecision, type LeadFacts, type LeadTiming, planLead } from '#core/ha/lead.ts';
-import { type ManagerFacts, type ManagerPlan, planManagerRound } from '#core/ha/manager-plan.ts';
+import type { ClusterFacts } from '#core/ha/cluster-round/facts.ts';
+import { type ClusterPlan, planClusterRound } from '#core/ha/cluster-round/round.ts';
 import { demoteToReplica, type Manifest } from '#core/storage/manifest.ts';
 import { dropPoints } from '#core/storage/merge-plan.ts';
 
@@ -12,7 +13,7 @@ import { dropPoints } from '#core/storage/merge-plan.ts';
 export type Rules = {
   planGuard: typeof planGuard;
   startGuard: typeof startGuard;
-  planManagerRound: (facts: ManagerFacts, nowBootMs: number, nowWallMs: number) => ManagerPlan;
+  planClusterRound: (facts: ClusterFacts, nowBootMs: number, nowWallMs: number) => Pick<ClusterPlan, 'steps'>;
   planLead: (facts: LeadFacts, timing: LeadTiming) => LeadDecision;
   planGuestAction: (facts: GuestPlanFacts) => GuestAction;
   demote: (manifest: Manifest, untilAtMs: number | null) => Manifest;
@@ -42,7 +43,7 @@ export type Rules = {
 export const shippedRules: Rules = {
   planGuard,
   startGuard,
-  planManagerRound,
+  planClusterRound,
   planLead,
   planGuestAction,
   demote: demoteToReplica,

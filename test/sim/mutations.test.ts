@@ -1,6 +1,8 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { GuardState } from '#core/ha/guard-state.ts';
+import { keys } from '#core/ha/keys.ts';
 import { demoteToReplica } from '#core/storage/manifest.ts';
 import { type Rules, shippedRules } from '#sim/rules.ts';
 import { runSeed } from '#sim/simulation.ts';
@@ -26,7 +28,7 @@ type Mutation = {
 /** A seed that has not been caught by then is given up. */
 const hoursEach = 0.5;
 
-const { planManagerRound, planGuestAction, planGuard } = shippedRules;
+const { planClusterRound, planGuestAction, planGuard } = shippedRules;
 
 /** The guard believes of each renewal that it was sent when its answer came. */
 const timedFromAnswer: Rules['planGuard'] = (state, facts, nowBootMs) => {
@@ -54,14 +56,14 @@ const neverFreezes: Rules['planGuard'] = (state, facts, nowBootMs) => {
   return planGuard(fresh, facts, nowBootMs);
 };
 
-function claimAfter(claimMs: (timing: { claimMs: number; softMs: number }) => number): Rules['planManagerRound'] {
+function claimAfter(claimMs: (timing: { claimMs: number; softMs: number }) => number): Rules['planClusterRound'] {
   return (facts, nowBootMs, nowWallMs) => {
     const shortMs = claimMs(facts.timing);
     const nodes = facts.nodes.map((node) => {
       if (node.permit?.value.state !== 'granted') return node;
       return { ...node, permit: { ...node.permit, value: { ...node.permit.value, claimMs: shortMs } } };
     });
-    return planManagerRound({ ...facts, nodes, timing: { ...facts.timing, claimMs: shortMs } }, nowBootMs, nowWallMs);
+    return planClusterRound({ ...facts, nodes, timing: { ...facts.timing, claimMs: shortMs } }, nowBootMs, nowWallMs);
   };
 }
 
@@ -72,14 +74,14 @@ const mutations: Mutation[] = [
     what: 'a claim is made one second early',
     caughtAs: ['S2', 'S3'],
     seeds: 3,
-    rules: { planManagerRound: claimAfter((timing) => timing.claimMs - 1_000) },
+    rules: { planClusterRound: claimAfter((timing) => timing.claimMs - 1_000) },
     faults: silent,
   },
   {
     what: 'a claim is made at the soft limit',
     caughtAs: ['S2', 'S3'],
     seeds: 3,
-    rules: { planManagerRound: claimAfter((timing) => timing.softMs) },
+    rules: { planClusterRound: claimAfter((timing) => timing.softMs) },
     faults: silent,
   },
   {
@@ -154,19 +156,24 @@ const mutations: Mutation[] = [
     caughtAs: ['S6'],
     seeds: 12,
     rules: {
-      planManagerRound: (facts, nowBootMs, nowWallMs) => {
+      planClusterRound: (facts, nowBootMs, nowWallMs) => {
         const guests = facts.guests.map((guest) => {
           // Only the fact that its home declined stays known, not at which point.
           const declined = guest.record.declined?.map((copy) => ({ ...copy, point: { generation: 0, seq: 0 } }));
           return { ...guest, record: { ...guest.record, declined } };
         });
-        const plan = planManagerRound({ ...facts, guests }, nowBootMs, nowWallMs);
+        const plan = planClusterRound({ ...facts, guests }, nowBootMs, nowWallMs);
+        // What is written keeps what was declined.
         const steps = plan.steps.map((step) => {
-          if (step.kind !== 'order') return step;
-          return {
-            ...step,
-            next: { ...step.next, declined: facts.guests.find((guest) => guest.record.vmid === step.vmid)?.record.declined },
-          };
+          if (step.kind !== 'commit' || step.about.kind !== 'guest') return step;
+          const { vmid } = step.about;
+          const declined = facts.guests.find((guest) => guest.record.vmid === vmid)?.record.declined;
+          const writes = step.writes.map(({ key, value }) =>
+            key === keys.guest(vmid) && value !== null
+              ? { key, value: JSON.stringify({ ...(JSON.parse(value) as GuestRecord), declined }) }
+              : { key, value },
+          );
+          return { ...step, writes };
         });
         return { ...plan, steps };
       },

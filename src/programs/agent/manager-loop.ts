@@ -1,12 +1,12 @@
 import { limits } from '#base/limits.ts';
-import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { type ClusterFacts, readClusterFacts } from '#core/ha/cluster-round/facts.ts';
+import { planClusterRound } from '#core/ha/cluster-round/round.ts';
+import type { ClusterStep, CommitStep } from '#core/ha/cluster-round/steps.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import { type ManagerFacts, type ManagerStep, type NodeFacts, planManagerRound } from '#core/ha/manager-plan.ts';
 import { type Observer, silenceOf } from '#core/ha/observer.ts';
-import type { BmcRecord, HaEvent, HaResource, Heartbeat, NodeInfo, Permit, ReleaseOrder } from '#core/ha/records.ts';
-import type { ReplicaRecord } from '#core/replica/records.ts';
+import type { BmcRecord, HaEvent } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
-import type { Compare, Store } from '#ports/store.ts';
+import type { Store } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { Controllers } from '#programs/agent/controllers.ts';
 import { newEvent } from '#programs/agent/ha-event.ts';
@@ -14,7 +14,7 @@ import { holdLead, type Lead } from '#programs/agent/lead.ts';
 import type { World } from '#programs/agent/world.ts';
 
 /**
- * The manager role: look who leads; when it is this process, read facts, plan (core/ha/manager-plan.ts), record each step by
+ * The manager role: look who leads; when it is this process, read facts, plan (core/ha/cluster-round), record each step by
  * compare-and-set together with the lead, next round. Every node runs the observer, so timers are warm at a takeover.
  */
 export type ManagerOptions = {
@@ -29,9 +29,19 @@ export type ManagerOptions = {
   log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
 };
 
+/** What the loop keeps between rounds; nothing that matters is lost with it. */
+type Rounds = {
+  /** The newest of its own writes: the view is waited for, or the next round would meet them as conflicts. */
+  writtenRevision: bigint;
+  writtenBootMs: number;
+  balancedBootMs: number;
+  /** The last reason told of each guest that cannot run. */
+  said: Map<number, string>;
+};
+
 export async function runManagerLoop(options: ManagerOptions, signal: AbortSignal): Promise<void> {
   let lead = null as Lead | null;
-  const said = new Map<string, string>();
+  const rounds: Rounds = { writtenRevision: 0n, writtenBootMs: 0, balancedBootMs: 0, said: new Map() };
   let known = { revision: -1n, sinceBootMs: options.clock.bootMs() };
   while (!signal.aborted) {
     if (options.world.isReady()) {
@@ -54,7 +64,7 @@ export async function runManagerLoop(options: ManagerOptions, signal: AbortSigna
         if (held?.epoch !== lead?.epoch)
           options.log.info({ event: 'lead.changed', epoch: held?.epoch ?? null }, held === null ? 'follows' : 'leads');
         lead = held;
-        if (lead !== null) await performRound(options, lead, said);
+        if (lead !== null && seesOwnWrites(options, rounds)) await performRound(options, lead, rounds);
       } catch (error) {
         options.log.warn({ event: 'manager.round-failed', err: error }, 'a manager round failed; the next one starts afresh');
       }
@@ -63,11 +73,17 @@ export async function runManagerLoop(options: ManagerOptions, signal: AbortSigna
   }
 }
 
-async function performRound(options: ManagerOptions, lead: Lead, said: Map<string, string>): Promise<void> {
+/** A view that lags for long is planned on all the same: its commits meet conflicts and change nothing. */
+function seesOwnWrites({ world, clock }: ManagerOptions, rounds: Rounds): boolean {
+  return world.revision() >= rounds.writtenRevision || clock.bootMs() - rounds.writtenBootMs > limits.managerRoundMs;
+}
+
+async function performRound(options: ManagerOptions, lead: Lead, rounds: Rounds): Promise<void> {
   const nowBootMs = options.clock.bootMs();
-  const facts = readFacts(options, lead, nowBootMs);
-  const plan = planManagerRound(facts, nowBootMs, options.clock.wallMs());
-  for (const step of plan.steps) await performStep(options, lead, step, said);
+  const facts = readFacts(options, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
+  if (facts.balances) rounds.balancedBootMs = nowBootMs;
+  const plan = planClusterRound(facts, nowBootMs, options.clock.wallMs());
+  for (const step of plan.steps) if (!(await performStep(options, lead, step, rounds))) break;
   await trimEvents(options, lead);
 }
 
@@ -79,130 +95,73 @@ async function trimEvents(options: ManagerOptions, lead: Lead): Promise<void> {
   await options.store.commit([lead.compare], writes);
 }
 
-function readFacts(options: ManagerOptions, lead: Lead, nowBootMs: number): ManagerFacts {
-  const { world } = options;
-  return {
+function readFacts(options: ManagerOptions, lead: Lead, nowBootMs: number, balances: boolean): ClusterFacts {
+  const observer = options.observer();
+  return readClusterFacts(options.world, {
     self: options.self,
     managerEpoch: lead.epoch,
-    nodes: listNodeNames(world).map((name) => readNode(options, name, nowBootMs)),
-    guests: world.list<GuestRecord>(prefixes.guests).map((entry) => {
-      const resource = world.read<HaResource>(keys.haResource(entry.value.vmid));
-      return {
-        record: entry.value,
-        modRevision: entry.modRevision,
-        resource: resource?.value ?? null,
-        resourceRevision: resource?.modRevision ?? 0n,
-      };
-    }),
-    replicas: world.list<ReplicaRecord>(prefixes.replicas).map((entry) => entry.value),
     timing: options.timing,
     readsApartMs: limits.bmcReadsApartMs,
     agentSilentMs: limits.agentSilentMs,
-  };
+    balances,
+    sightOf: (node) => ({
+      silence: silenceOf(observer, node, nowBootMs),
+      lastSightBootMs: observer.nodes[node]?.lastSightBootMs ?? nowBootMs,
+    }),
+    evidenceOf: (node) => options.controllers.evidence(node),
+  });
 }
 
-function readNode(options: ManagerOptions, name: string, nowBootMs: number): NodeFacts {
-  const { world } = options;
-  const observer = options.observer();
-  const bmc = world.read<BmcRecord>(keys.nodeBmc(name))?.value ?? null;
-  return {
-    name,
-    info: world.read<NodeInfo>(keys.nodeInfo(name))?.value ?? null,
-    permit: world.read<Permit>(keys.nodePermit(name)),
-    heartbeat: world.read<Heartbeat>(keys.nodeHeartbeat(name)),
-    silence: silenceOf(observer, name, nowBootMs),
-    lastSightBootMs: observer.nodes[name]?.lastSightBootMs ?? nowBootMs,
-    controller: bmc === null ? null : { name: `${bmc.kind}:${bmc.address}`, evidence: options.controllers.evidence(name) },
-  };
-}
-
-/** Every node that has written anything. */
-function listNodeNames(world: World): string[] {
-  const names = world.list(prefixes.nodes).map((entry) => entry.key.slice(prefixes.nodes.length).split('/')[0] ?? '');
-  return [...new Set(names)].sort();
-}
-
-async function performStep(options: ManagerOptions, lead: Lead, step: ManagerStep, said: Map<string, string>): Promise<void> {
-  const { store, controllers, log } = options;
+/** False when nothing after this step may be written. */
+async function performStep(options: ManagerOptions, lead: Lead, step: ClusterStep, rounds: Rounds): Promise<boolean> {
+  const { controllers, log } = options;
   switch (step.kind) {
     case 'ask-controller': {
       const bmc = options.world.read<BmcRecord>(keys.nodeBmc(step.node))?.value;
       if (bmc !== undefined) controllers.ask(step.node, bmc, step.action);
       log.info({ event: 'controller.asked', target: step.node, action: step.action }, step.because);
-      return;
+      return true;
     }
-    case 'claim': {
-      const { write } = newEvent({
-        kind: 'claimed',
-        node: step.node,
-        vmid: null,
-        managerEpoch: lead.epoch,
-        text: step.because,
-        proof: step.proof,
-      });
-      const outcome = await store.commit(
-        [
-          lead.compare,
-          { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
-          { key: keys.nodeHeartbeat(step.node), modRevision: step.heartbeatRevision },
-        ],
-        [{ key: keys.nodePermit(step.node), value: JSON.stringify(step.next) }, write],
-      );
-      log.warn({ event: 'node.claimed', target: step.node, outcome: outcome.kind, proof: step.proof }, step.because);
-      return;
-    }
-    case 'order': {
-      const outcome = await commitOrder(options, lead, step);
-      log.info({ event: 'guest.ordered', guest: step.vmid, target: step.node, outcome }, step.because);
-      said.delete(`guest ${step.vmid}`);
-      return;
-    }
-    case 'defer': {
-      const topic = `guest ${step.vmid}`;
-      if (said.get(topic) === step.because) return;
-      said.set(topic, step.because);
-      log.warn({ event: 'guest.deferred', guest: step.vmid }, step.because);
-      const { write } = newEvent({
-        kind: 'deferred',
-        node: options.self,
-        vmid: step.vmid,
-        managerEpoch: lead.epoch,
-        text: step.because,
-        proof: null,
-      });
-      await store.commit([lead.compare], [write]);
-      return;
-    }
-    case 'ask-release': {
-      const key = keys.nodeRelease(step.node);
-      if (options.world.read(key) !== null) return;
-      log.warn({ event: 'node.release-asked', target: step.node, epoch: step.epoch }, step.because);
-      const order: ReleaseOrder = { reason: step.because, managerEpoch: lead.epoch, askedAtMs: options.clock.wallMs() };
-      await store.commit([lead.compare, { key, modRevision: 0n }], [{ key, value: JSON.stringify(order) }]);
-      return;
-    }
+    case 'defer':
+      await tellDeferred(options, lead, step, rounds);
+      return true;
+    case 'commit':
+      return await performCommit(options, lead, step, rounds);
   }
 }
 
-async function commitOrder(options: ManagerOptions, lead: Lead, step: Extract<ManagerStep, { kind: 'order' }>): Promise<string> {
+async function performCommit(options: ManagerOptions, lead: Lead, step: CommitStep, rounds: Rounds): Promise<boolean> {
+  const events = step.events.map((event) => newEvent({ managerEpoch: lead.epoch, proof: null, ...event }).write);
+  const outcome = await options.store.commit([lead.compare, ...step.compares], [...step.writes, ...events]);
+  if (outcome.kind === 'committed') {
+    rounds.writtenRevision = outcome.revision;
+    rounds.writtenBootMs = options.clock.bootMs();
+  }
+  const { about } = step;
+  if (about.kind === 'guest') rounds.said.delete(about.vmid);
+  const level = about.kind === 'claim' || about.kind === 'release' ? 'warn' : 'info';
+  const target = 'node' in about ? { target: about.node } : {};
+  const guest = about.kind === 'guest' ? { guest: about.vmid } : {};
+  options.log[level]({ event: `manager.${about.kind}`, ...target, ...guest, outcome: outcome.kind }, step.because);
+  return outcome.kind === 'committed' || about.kind !== 'memory';
+}
+
+async function tellDeferred(
+  options: ManagerOptions,
+  lead: Lead,
+  step: Extract<ClusterStep, { kind: 'defer' }>,
+  { said }: Rounds,
+): Promise<void> {
+  if (said.get(step.vmid) === step.because) return;
+  said.set(step.vmid, step.because);
+  options.log.warn({ event: 'guest.deferred', guest: step.vmid }, step.because);
   const { write } = newEvent({
-    kind: step.event,
-    node: step.node,
+    kind: 'deferred',
+    node: options.self,
     vmid: step.vmid,
     managerEpoch: lead.epoch,
-    text: `guest ${step.vmid} ${step.next.order?.kind ?? ''} on ${step.node} (generation ${step.next.generation}): ${step.because}`,
+    text: step.because,
     proof: null,
   });
-  const compares: Compare[] = [
-    lead.compare,
-    { key: keys.guest(step.vmid), modRevision: step.guestRevision },
-    { key: keys.haResource(step.vmid), modRevision: step.resourceRevision },
-    { key: keys.nodePermit(step.node), modRevision: step.permitRevision },
-    ...(step.lostPermit === null
-      ? []
-      : [{ key: keys.nodePermit(step.lostPermit.node), modRevision: step.lostPermit.modRevision }]),
-  ];
-  const outcome = await options.store.commit(compares, [{ key: keys.guest(step.vmid), value: JSON.stringify(step.next) }, write]);
-  // The watch rings when the view has this write. To plan again before that is to meet one's own commit as a conflict.
-  return outcome.kind;
+  await options.store.commit([lead.compare], [write]);
 }

@@ -1,11 +1,11 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, enter, resultOf } from '#core/ha/manager/draft.ts';
+import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
 
 /**
  * Guests that are recovered although nobody fences their node: what is known of their own order is proof enough that they run nowhere.
  *
- *   their node gave them up while alive       their order can start nothing any more (its epoch is over, or it was declined)
+ *   their node gave them up while alive       they wait for a fence, and their order can start nothing any more (its epoch is over)
  */
 
 /** True when only a claim of its node can tell that the guest runs nowhere. */
@@ -38,7 +38,8 @@ function mayLeave(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): bool
   switch (entry.state.kind) {
     case 'active':
     case 'stop-requested':
-      return true;
+      // An order that is over while its node serves is given again there, under the new epoch and from the guest's own disks.
+      return guest.givenUp === true;
     case 'start-requested':
     case 'inactive':
       return guest.want === 'started' && guest.givenUp === true;
@@ -48,8 +49,7 @@ function mayLeave(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): bool
     case 'start-requested-elsewhere':
     case 'moving-live':
     case 'moving-cold':
-      // A move that succeeded ends its order too: its result goes first.
-      return guest.givenUp !== true && resultOf(draft, entry) === undefined;
+      return false;
     case 'awaiting-recovery':
     case 'failed':
       return false;
