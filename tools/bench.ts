@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
  */
 const benches: Record<string, { title: string; argv: string[] }> = {
   round: { title: 'one manager round', argv: [process.execPath, path('bench-round.ts')] },
+  'cluster-round': { title: 'one manager round, records to commits', argv: [process.execPath, path('bench-cluster-round.ts')] },
   replication: { title: 'replication cycle beside rsync', argv: [process.execPath, path('bench-replication.ts')] },
   pulls: { title: 'plug pulls', argv: [path('../bin/holdfast'), 'drill', 'pulls'] },
 };

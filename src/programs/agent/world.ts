@@ -13,7 +13,7 @@ export type World = {
   revision(): bigint;
   read<T>(key: string): { value: T; modRevision: bigint } | null;
   /** All records under a prefix, by key. Unreadable ones are reported once and left out. */
-  list<T>(prefix: string): { key: string; value: T; modRevision: bigint }[];
+  list<T>(prefix: string): readonly { key: string; value: T; modRevision: bigint }[];
 };
 
 export type WorldOptions = {
@@ -27,9 +27,12 @@ export type WorldOptions = {
 /** Starts following the record until `signal` aborts; the returned promise settles then. */
 export function followWorld(options: WorldOptions, signal: AbortSignal): { world: World; done: Promise<void> } {
   const decoded = new Map<string, { value: unknown; modRevision: bigint }>();
+  // Sorted lists are kept until something under their prefix changes: heartbeats come every second, guests hardly ever change.
+  const lists = new Map<string, { key: string; value: unknown; modRevision: bigint }[]>();
   let revision = 0n;
   let ready = false;
   const take = (key: string, entry: StoreEntry | null) => {
+    for (const prefix of lists.keys()) if (key.startsWith(prefix)) lists.delete(prefix);
     if (entry === null) {
       decoded.delete(key);
       return;
@@ -70,11 +73,15 @@ export function followWorld(options: WorldOptions, signal: AbortSignal): { world
     isReady: () => ready,
     revision: () => revision,
     read: <T>(key: string) => (decoded.get(key) as { value: T; modRevision: bigint } | undefined) ?? null,
-    list: <T>(prefix: string) =>
-      [...decoded.entries()]
-        .filter(([key]) => key.startsWith(prefix))
-        .sort(([a], [b]) => a.localeCompare(b))
-        .map(([key, entry]) => ({ key, value: entry.value as T, modRevision: entry.modRevision })),
+    list: <T>(prefix: string) => {
+      let list = lists.get(prefix);
+      if (list === undefined) {
+        const found = [...decoded.entries()].filter(([key]) => key.startsWith(prefix)).sort(([a], [b]) => a.localeCompare(b));
+        list = found.map(([key, entry]) => ({ key, value: entry.value, modRevision: entry.modRevision }));
+        lists.set(prefix, list);
+      }
+      return list as readonly { key: string; value: T; modRevision: bigint }[];
+    },
   };
   return { world, done: follow() };
 }

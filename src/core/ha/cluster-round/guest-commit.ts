@@ -182,7 +182,8 @@ function planNewHome(
 function withEntry(change: Managed): CommitStep | null {
   const { guest, entry, wantStopped, commands } = change;
   const was = guest.record.ha;
-  const isSame = was !== undefined && JSON.stringify(was) === JSON.stringify(entry);
+  // An entry is replaced, never changed: the same one means that nothing was decided.
+  const isSame = was === entry;
   if (isSame && !wantStopped && commands.length === 0) return null;
   const changed = was?.state.kind !== entry.state.kind || was.node !== entry.node;
   const text = `guest ${guest.record.vmid} is ${entry.state.kind} on ${entry.node}: ${entry.because}`;

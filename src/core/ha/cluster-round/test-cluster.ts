@@ -17,12 +17,18 @@ export class TestCluster {
   nowMs = 100_000;
   balances = false;
 
-  constructor(nodes: readonly string[]) {
+  private readonly lists = new Map<string, { key: string; value: unknown; modRevision: bigint }[]>();
+  private readonly self: string;
+
+  /** `self` leads. */
+  constructor(nodes: readonly string[], self = 'n2') {
+    this.self = self;
     for (const name of nodes) this.addNode(name);
   }
 
   put(key: string, value: unknown): void {
     this.revision += 1n;
+    for (const prefix of this.lists.keys()) if (key.startsWith(prefix)) this.lists.delete(prefix);
     if (value === null) this.entries.delete(key);
     else this.entries.set(key, { value, modRevision: this.revision });
   }
@@ -32,8 +38,13 @@ export class TestCluster {
   }
 
   list<T>(prefix: string): { key: string; value: T; modRevision: bigint }[] {
-    const found = [...this.entries].filter(([key]) => key.startsWith(prefix)).sort(([a], [b]) => (a < b ? -1 : 1));
-    return found.map(([key, { value, modRevision }]) => ({ key, value: value as T, modRevision }));
+    let found = this.lists.get(prefix);
+    if (found === undefined) {
+      const entries = [...this.entries].filter(([key]) => key.startsWith(prefix)).sort(([a], [b]) => (a < b ? -1 : 1));
+      found = entries.map(([key, { value, modRevision }]) => ({ key, value, modRevision }));
+      this.lists.set(prefix, found);
+    }
+    return found as { key: string; value: T; modRevision: bigint }[];
   }
 
   addNode(name: string, epoch = 1): void {
@@ -143,7 +154,7 @@ export class TestCluster {
       return { silence: { kind: 'counted', silentMs }, lastSightBootMs: this.nowMs - silentMs };
     };
     return readClusterFacts(this, {
-      self: 'n2',
+      self: this.self,
       managerEpoch: 1,
       timing: { renewMs: 1000, softMs: 6000, claimMs: 15_000 },
       readsApartMs: 500,
