@@ -44,6 +44,8 @@ export const limits = {
   agentRoundMs: 2_000,
   /** The manager's loop: silence is counted in seconds, so look twice a second. */
   managerRoundMs: 500,
+  /** Guests' commits that the manager has under way at once after the loss of a node; the store batches them. */
+  commitsAtOnce: 16,
   /** A round of the manager that counts for the balance of loads; a move between two of them must show. */
   rebalanceRoundMs: 20_000,
   /** A lost guest waits this long for its own home, when that has booted and its agent has not spoken yet. */

@@ -83,8 +83,20 @@ async function performRound(options: ManagerOptions, lead: Lead, rounds: Rounds)
   const facts = readFacts(options, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
   if (facts.balances) rounds.balancedBootMs = nowBootMs;
   const plan = planClusterRound(facts, nowBootMs, options.clock.wallMs());
-  for (const step of plan.steps) if (!(await performStep(options, lead, step, rounds))) break;
+  await performSteps(options, lead, plan.steps, rounds);
   await trimEvents(options, lead);
+}
+
+/** In order, and not beyond a memory that was not written; guests do not wait for each other. */
+async function performSteps(options: ManagerOptions, lead: Lead, steps: readonly ClusterStep[], rounds: Rounds): Promise<void> {
+  const isGuests = (step: ClusterStep) => step.kind === 'commit' && step.about.kind === 'guest';
+  for (const step of steps.filter((candidate) => !isGuests(candidate)))
+    if (!(await performStep(options, lead, step, rounds))) return;
+  const guests = steps.filter(isGuests);
+  for (let at = 0; at < guests.length; at += limits.commitsAtOnce) {
+    const batch = guests.slice(at, at + limits.commitsAtOnce);
+    await Promise.all(batch.map(async (step) => performStep(options, lead, step, rounds)));
+  }
 }
 
 /** Old events go in batches, so that a quiet cluster writes nothing. */
@@ -134,7 +146,7 @@ async function performCommit(options: ManagerOptions, lead: Lead, step: CommitSt
   const events = step.events.map((event) => newEvent({ managerEpoch: lead.epoch, proof: null, ...event }).write);
   const outcome = await options.store.commit([lead.compare, ...step.compares], [...step.writes, ...events]);
   if (outcome.kind === 'committed') {
-    rounds.writtenRevision = outcome.revision;
+    if (outcome.revision > rounds.writtenRevision) rounds.writtenRevision = outcome.revision;
     rounds.writtenBootMs = options.clock.bootMs();
   }
   const { about } = step;
