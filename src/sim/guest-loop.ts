@@ -124,7 +124,13 @@ export class GuestLoop {
       running: process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch },
       copy: manifest === null ? null : { role: manifest.role, generation: manifest.generation },
     });
-    if (action.kind === 'none') return;
+    if (action.kind === 'none') {
+      const order = record?.home === agent.host.name ? (record.order ?? null) : null;
+      if (order === null || order.nodeEpoch !== agent.readEpoch()) return;
+      if (order.kind === 'run' && process?.resumed === true) yield* tryOnce(this.report(record, vmid, 'running', 'runs', 'ok'));
+      if (order.kind === 'stop' && process === null) yield* tryOnce(this.report(record, vmid, 'stopped', 'stopped', 'ok'));
+      return;
+    }
     const failure = this.failures.get(vmid);
     const key = `${action.kind} ${record?.generation ?? 0} ${record?.order?.nodeEpoch ?? 0}`;
     if (failure?.key === key && agent.host.bootMs() < failure.retryAtBootMs) return;
@@ -279,11 +285,18 @@ export class GuestLoop {
     }
   }
 
-  private *report(record: GuestRecord | null, vmid: number, state: HaStatus['state'], because: string): Task<void> {
+  private *report(
+    record: GuestRecord | null,
+    vmid: number,
+    state: HaStatus['state'],
+    because: string,
+    result: 'ok' | null = null,
+  ): Task<void> {
     const { agent } = this;
     const generation = record?.generation ?? 0;
     const nodeEpoch = record?.order?.nodeEpoch ?? 0;
-    const status = { vmid, node: agent.host.name, generation, nodeEpoch, state, because, promoted: null };
+    const end = result === null ? {} : { end: { orderId: record?.order?.id ?? 0, result } };
+    const status = { vmid, node: agent.host.name, generation, nodeEpoch, state, because, promoted: null, ...end };
     const text = JSON.stringify(status);
     if (this.statuses.get(vmid) === text) return;
     yield* writeOwned(agent, keys.haStatus(vmid), { ...status, atMs: agent.host.wallMs(), qemuStartedAtMs: null });

@@ -154,6 +154,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     if (failure?.key === failureKey && options.clock.bootMs() < failure.retryAtBootMs) return;
     try {
       await act(vmid, record, action);
+      if (action.kind === 'none') await reportEnd(vmid, record, process);
     } catch (error) {
       const count = failure?.key === failureKey ? failure.count + 1 : 1;
       const waitMs = Math.min(limits.guestRetryMs * 2 ** (count - 1), limits.guestRetryMaxMs);
@@ -168,6 +169,21 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
         if (!isAppError(lower)) throw lower;
       });
     }
+  };
+
+  const reportEnd = async (vmid: number, record: GuestRecord | null, process: RunningGuest | null) => {
+    const order = record?.home === options.self ? record.order : null;
+    if (order === null || order.nodeEpoch !== options.readEpoch()) return;
+    const known = options.world.read<HaStatus>(keys.haStatus(vmid))?.value;
+    const end = { orderId: order.id, result: 'ok' as const };
+    if (known?.end?.orderId === order.id) return;
+    if (order.kind === 'run' && process !== null) {
+      const status = { ...statusOf(options.self, record, vmid, 'running', 'runs'), end };
+      const isSame = known?.generation === record?.generation && known?.nodeEpoch === order.nodeEpoch;
+      await report(isSame ? { ...status, qemuStartedAtMs: known.qemuStartedAtMs, promoted: known.promoted } : status);
+    }
+    if (order.kind === 'stop' && process === null)
+      await report({ ...statusOf(options.self, record, vmid, 'stopped', 'stopped'), end });
   };
 
   const launch = (vmid: number) => {

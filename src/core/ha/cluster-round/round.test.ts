@@ -196,7 +196,7 @@ describe('copies', () => {
     lose(cluster, 'n1');
     cluster.settle();
     assert.equal(cluster.guest(100).home, 'n2');
-    assert.match(cluster.guest(100).ha?.because ?? '', /n3: \d+ bytes of memory free, \d+ needed/);
+    assert.match(cluster.guest(100).ha?.because ?? '', /n3: \d+ MiB of memory free, 512 MiB needed/);
   });
 });
 
