@@ -63,8 +63,9 @@ describe('a guest whose order is over', () => {
 
   test('does not run on after a move whose order ended without a result, and follows a result that is told', () => {
     const moving = memoryIn({ kind: 'moving-cold', to: 'b' });
-    assert.deepEqual(end(plan(moving, { orderOver: true, copies })), ['a', 'active']);
-    assert.deepEqual(end(plan(moving, { orderOver: true, copies }, {}, { results: new Map([[7, 'ok']]) })), ['b', 'active']);
+    const lost = { present: false, lostMs: 60_000, permit: 'held' } as const;
+    assert.deepEqual(end(plan(moving, { orderOver: true, copies }, lost)), ['a', 'active']);
+    assert.deepEqual(end(plan(moving, { orderOver: true, copies }, lost, { results: new Map([[7, 'ok']]) })), ['b', 'active']);
   });
 
   test('waits for its node while frozen, and gets a new order there once its agent is active', () => {
@@ -74,44 +75,12 @@ describe('a guest whose order is over', () => {
     assert.deepEqual([end(back), stepKinds(back)], [['c', 'active'], []]);
   });
 
-  test('rests when it is disabled', () => {
-    assert.deepEqual(end(plan(memoryIn(active), { orderOver: true, want: 'disabled' })), ['c', 'inactive']);
-  });
-});
-
-describe('a guest that its node gave up', () => {
-  test('is recovered at once and not fenced, from every state in which it has a place; the reason names the node', () => {
-    const states: GuestState[] = [active, { kind: 'stop-requested', timeoutMs: null }, { kind: 'frozen' }, { kind: 'inactive' }];
-    for (const state of [...states, { kind: 'start-requested' } as const, { kind: 'awaiting-fence' } as const]) {
-      const round = plan(memoryIn(state), { givenUp: true, copies }, { refusal: 'is about to end' });
-      assert.deepEqual([end(round), stepKinds(round)], [['a', 'active'], ['rehome']], state.kind);
-      const left = round.decisions.find((decision) => decision.kind === 'guest');
-      assert.equal(left?.because, 'c gave it up', state.kind);
-    }
+  test('stays while its node serves: the order is given again there', () => {
+    assert.deepEqual(end(plan(memoryIn(active), { orderOver: true, copies })), ['c', 'active']);
   });
 
-  test('stays where it is as long as nobody wants it to run', () => {
-    assert.deepEqual(end(plan(memoryIn({ kind: 'inactive' }), { givenUp: true, want: 'stopped' })), ['c', 'inactive']);
-    assert.deepEqual(end(plan(memoryIn({ kind: 'failed' }), { givenUp: true })), ['c', 'failed']);
-  });
-
-  test('in the middle of a move waits for the result of the move', () => {
-    const moving = memoryIn({ kind: 'moving-live', to: 'b' });
-    assert.deepEqual(end(plan(moving, { givenUp: true, copies })), ['c', 'moving-live']);
-    assert.deepEqual(end(plan(moving, { givenUp: true, copies }, {}, { results: new Map([[7, 'ok']]) })), ['b', 'active']);
-  });
-});
-
-describe('a node that is to be fenced and is seen again under a permit', () => {
-  test('is up, and its guests have their place again, where orders stand', () => {
-    const round = plan(memoryIn({ kind: 'awaiting-fence' }, 'fencing'), {});
-    assert.deepEqual([end(round), round.memory.nodes.get('c'), stepKinds(round)], [['c', 'active'], 'up', []]);
-  });
-
-  test('is fenced all the same when a proof for its claim is at hand, and where agents obey fences', () => {
-    const claimable = plan(memoryIn({ kind: 'awaiting-fence' }, 'fencing'), { copies }, { permit: 'claimable' });
-    assert.deepEqual(stepKinds(claimable), ['claim', 'rehome']);
-    const recorded = plan(memoryIn({ kind: 'awaiting-fence' }, 'fencing'), {}, {}, { settings: plainSettings });
-    assert.deepEqual([end(recorded), recorded.memory.nodes.get('c')], [['c', 'awaiting-fence'], 'fencing']);
+  test('rests when it is disabled and its node is claimed', () => {
+    const claimed = { present: false, lostMs: 2_000, permit: 'claimed' } as const;
+    assert.deepEqual(end(plan(memoryIn(active), { orderOver: true, want: 'disabled' }, claimed)), ['c', 'inactive']);
   });
 });

@@ -1,6 +1,6 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
+import { type RoundDraft, enter, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
 
 /**
  * Guests that are recovered although nobody fences their node: what is known of their own order is proof enough that they run nowhere.
@@ -38,8 +38,7 @@ function mayLeave(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): bool
   switch (entry.state.kind) {
     case 'active':
     case 'stop-requested':
-      // An order that is over while its node serves is given again there, under the new epoch and from the guest's own disks.
-      return guest.givenUp === true;
+      return guest.givenUp === true || !mayServeAgain(draft, entry.node);
     case 'start-requested':
     case 'inactive':
       return guest.want === 'started' && guest.givenUp === true;
@@ -49,9 +48,18 @@ function mayLeave(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): bool
     case 'start-requested-elsewhere':
     case 'moving-live':
     case 'moving-cold':
-      return false;
+      // A move that succeeded ends its order too: its result goes first.
+      return guest.givenUp !== true && !mayServeAgain(draft, entry.node) && resultOf(draft, entry) === undefined;
     case 'awaiting-recovery':
     case 'failed':
       return false;
   }
+}
+
+/**
+ * True while the node holds a permit and is seen, or was a moment ago: the order that is over is given again there, under the new epoch and
+ * from the guest's own disks.
+ */
+function mayServeAgain(draft: RoundDraft, node: string): boolean {
+  return draft.nodeFacts.get(node)?.permit === 'held' && !isLongLost(draft, node);
 }
