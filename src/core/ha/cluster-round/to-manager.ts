@@ -33,6 +33,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number): ManagerF
       fenceAfterMs: facts.timing.claimMs,
       memoryMustFit: true,
       standingOrders: true,
+      startsAfterWaitMs: limits.startsAfterWaitMs,
     },
   };
 }
@@ -71,6 +72,7 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     maxDataAgeMs: resource.maxDataAgeMs,
     betterCopyWaitMs: Math.max(resource.betterCopyWaitMs, isSettling(nodes.get(record.home)) ? limits.homeReturnWaitMs : 0),
     startOrder: resource.startOrder,
+    startsAfter: resource.startsAfter.map(String),
     orderOver: isOrderOver(facts, nodes.get(record.home)),
     givenUp: isGivenUp(facts),
   };
