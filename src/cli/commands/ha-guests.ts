@@ -35,7 +35,7 @@ export function addManagedGuestCommands(group: Command, act: Act): void {
       'a recovery waits so long for a fresher copy on a node that is away; none: not at all',
     )
     .option('--start-order <number>', 'guests of a lower number are recovered first')
-    .option('--starts-after <guest,guest>', 'guests that must run before this one is recovered; none: no such guest')
+    .option('--starts-after <guest,guest>', 'guests that this one waits for when it is started or recovered; none: no such guest')
     .action(act((session, [guest], options) => setResource(session, guest ?? '', options as ResourceOptions)));
 }
 

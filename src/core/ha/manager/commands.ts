@@ -88,7 +88,7 @@ function drain(draft: RoundDraft, command: Extract<Command, { kind: 'drain' }>):
   if (state !== 'up')
     return refuseCommand(draft, command, 'target-not-up', `${command.node} is ${state ?? 'not a node of the cluster'}`);
   draft.drains.add(command.node);
-  acceptCommand(draft, command, 'its guests leave live and return when it is undrained');
+  acceptCommand(draft, command, 'its guests leave and return when it is undrained');
 }
 
 function arm(draft: RoundDraft, command: Command): void {
