@@ -30,12 +30,12 @@ test('who finds no place is told with the reason of every node', () => {
   const rule: Rule = { id: 'r', enabled: true, kind: 'keep-apart', guests: ['1', '2'] };
   const copies = [
     { node: 'a', freshness: 1, dataAgeMs: 10 },
-    { node: 'b', freshness: 1, dataAgeMs: 90 },
+    { node: 'b', freshness: 1, dataAgeMs: 90_000 },
   ];
-  const guests = [sized('1', 'c', 8, { copies, maxDataAgeMs: 50 }), sized('2', 'a', 8)];
+  const guests = [sized('1', 'c', 8, { copies, maxDataAgeMs: 50_000 }), sized('2', 'a', 8)];
   const [plan] = planLosses(factsOf(guests, [rule])).filter((entry) => entry.node === 'c');
   assert.deepEqual(plan?.unplaced, [
-    { guest: '1', because: 'a: a guest to be kept apart from it is there; b: its copy is 90 ms old, the limit is 50 ms' },
+    { guest: '1', because: 'a: a guest to be kept apart from it is there; b: its copy is 1 min 30 s old, the limit is 50 s' },
   ]);
 });
 

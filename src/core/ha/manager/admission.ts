@@ -1,6 +1,8 @@
 import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { GuestFacts, NodeFacts } from '#core/ha/manager/facts.ts';
 import { compareNames } from '#core/ha/manager/usage.ts';
+import { formatDuration } from '#core/text/duration.ts';
+import { formatSize } from '#core/text/size.ts';
 
 /**
  * Would everything that must run still fit after the loss of each node?
@@ -117,8 +119,9 @@ function whyNot(
     const copy = guest.copies.find((entry) => entry.node === node);
     if (copy === undefined) return 'no verified copy';
     const limitMs = guest.maxDataAgeMs ?? null;
-    if (limitMs !== null && copy.dataAgeMs > limitMs) return `its copy is ${copy.dataAgeMs} ms old, the limit is ${limitMs} ms`;
+    if (limitMs !== null && copy.dataAgeMs > limitMs)
+      return `its copy is ${formatDuration(copy.dataAgeMs)} old, the limit is ${formatDuration(limitMs)}`;
   }
   const needed = guest.claimed.memoryBytes;
-  return freeBytes < needed ? `${Math.max(0, freeBytes)} bytes of memory free, ${needed} needed` : null;
+  return freeBytes < needed ? `${formatSize(Math.max(0, freeBytes))} of memory free, ${formatSize(needed)} needed` : null;
 }
