@@ -15,3 +15,5 @@ export function collect(value: string, before: string[]): string[] {
 export const longTimeout = `${limits.requestDeadlineMs / 60_000}m`;
 /** Default of `--timeout` for a guest's start or stop. */
 export const shortTimeout = `${limits.guestWaitMs / 1_000}s`;
+/** What `--force` means where a guest is to be started. */
+export const forceStart = 'even if not all guests would find room after the loss of a node';

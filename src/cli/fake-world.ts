@@ -212,7 +212,7 @@ export function playAgent(fake: FakeWorld, states: RequestState[]): RequestRecor
     before();
     void fake.store.list(prefixes.requests).then(({ entries }) => {
       const entry = entries[0];
-      const state = left.shift();
+      const state = entry === undefined ? undefined : left.shift();
       if (entry === undefined || state === undefined) return;
       const request = JSON.parse(entry.value) as RequestRecord;
       if (seen.length === 0) seen.push(request);

@@ -3,21 +3,23 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus } from '#core/ha/records.ts';
+import { refuseUnlessItFits } from '#cli/admission.ts';
 import { startProgress } from '#cli/progress.ts';
 import { changeRecord, findGuest, readRecord } from '#cli/records.ts';
 import type { Session } from '#cli/session.ts';
 
 /**
  * Records that a guest is wanted started or stopped and waits until its home says that it is so.
- * Raises AppError missing (no such guest), timeout (the wish stays recorded), conflict (the guest failed).
+ * Raises AppError missing (no such guest), timeout (the wish stays recorded), conflict (it would not fit after a loss; the guest failed).
  */
 export async function setWanted(
   session: Session,
   numberOrName: string,
   want: 'started' | 'stopped',
-  options: { wait: boolean; deadlineMs: number },
+  options: { wait: boolean; deadlineMs: number; force: boolean },
 ): Promise<void> {
   const guest = await findGuest(session, numberOrName);
+  if (want === 'started' && !options.force) await refuseNewStart(session, guest);
   const askedAtMs = session.world.nowMs();
   await changeRecord<HaResource>(session, keys.haResource(guest.vmid), `what is wanted of guest ${guest.vmid}`, (current) => ({
     ...(current ?? { vmid: guest.vmid, maxDataAgeMs: null }),
@@ -31,6 +33,12 @@ export async function setWanted(
   const because = status === null ? '' : ` (${status.because})`;
   const text = want === 'started' ? `runs on ${status?.node ?? guest.home}${because}` : `is stopped${because}`;
   session.printer.show({ vmid: guest.vmid, want, status }, () => `guest ${guest.vmid} ${guest.name} ${text}\n`);
+}
+
+/** As refuseUnlessItFits, but for a guest that is wanted started already nothing would change. */
+export async function refuseNewStart(session: Session, guest: GuestRecord): Promise<void> {
+  const resource = await readRecord<HaResource>(session, keys.haResource(guest.vmid));
+  if (resource?.want !== 'started') await refuseUnlessItFits(session, guest);
 }
 
 async function followStatus(

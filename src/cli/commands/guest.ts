@@ -4,7 +4,8 @@ import { AppError } from '#base/error.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { prefixes } from '#core/ha/keys.ts';
 import { formatSize } from '#core/text/size.ts';
-import { collect, longTimeout, parseTimeout, shortTimeout } from '#cli/command-options.ts';
+import { refuseUnlessItFits } from '#cli/admission.ts';
+import { collect, forceStart, longTimeout, parseTimeout, shortTimeout } from '#cli/command-options.ts';
 import { followSerial } from '#cli/guest-serial.ts';
 import { parseGuestOptions, type GuestOptions, type WantedGuest } from '#cli/guest-options.ts';
 import { setWanted } from '#cli/guest-wanted.ts';
@@ -18,7 +19,7 @@ import type { CliWorld } from '#cli/world.ts';
 /** Folders of which each node of a lab has its own; all others are this machine's. */
 const nodeOwnFolders = ['/var/lib/holdfast/', '/run/holdfast/', '/etc/holdfast/', '/dev/', '/proc/'];
 
-type CreateOptions = GuestOptions & { node?: string; start?: boolean; timeout: string };
+type CreateOptions = GuestOptions & { node?: string; start?: boolean; force?: boolean; timeout: string };
 
 /** Adds the group `guest` to the program. */
 export function addGuestCommands(program: Command, world: CliWorld, run: (code: number) => void): void {
@@ -34,16 +35,21 @@ export function addGuestCommands(program: Command, world: CliWorld, run: (code: 
     ['start', 'started'],
     ['stop', 'stopped'],
   ] as const) {
-    group
+    const command = group
       .command(`${verb} <guest>`)
       .description(`want the guest ${want} and wait until it is`)
       .option('--no-wait', 'return as soon as the wish is recorded')
-      .option('--timeout <duration>', 'how long to wait', shortTimeout)
-      .action(
-        act((session, [guest], { wait, timeout }) =>
-          setWanted(session, guest ?? '', want, { wait: wait !== false, deadlineMs: parseTimeout(String(timeout)) }),
-        ),
-      );
+      .option('--timeout <duration>', 'how long to wait', shortTimeout);
+    if (want === 'started') command.option('--force', forceStart);
+    command.action(
+      act((session, [guest], { wait, timeout, force }) =>
+        setWanted(session, guest ?? '', want, {
+          wait: wait !== false,
+          deadlineMs: parseTimeout(String(timeout)),
+          force: force === true,
+        }),
+      ),
+    );
   }
   group
     .command('delete <guest>')
@@ -73,6 +79,7 @@ function addCreate(group: Command): Command {
     .option('--append <text>', "the kernel's command line")
     .option('--node <node>', 'its first home; on a server: this one if not given')
     .option('--start', 'want it started at once')
+    .option('--force', forceStart)
     .option('--timeout <duration>', 'how long to wait', longTimeout);
 }
 
@@ -118,6 +125,7 @@ async function createGuest(session: Session, options: CreateOptions): Promise<vo
   const deadlineMs = parseTimeout(options.timeout);
   const imports = await locateImports(session, guest, node);
   const want = options.start === true ? 'started' : 'stopped';
+  if (want === 'started' && options.force !== true) await refuseUnlessItFits(session, { ...guest, home: node });
   await performRequest(session, node, { kind: 'guest-create', ...guest, imports, want }, deadlineMs);
   const next = want === 'started' ? 'it is wanted started' : `start it: holdfast guest start ${guest.vmid}`;
   session.printer.show(

@@ -8,7 +8,9 @@ import { compileRules } from '#core/ha/manager/compiled-rules.ts';
 import type { HaResource, HaRule, HaStatus } from '#core/ha/records.ts';
 import { formatDuration } from '#core/text/duration.ts';
 import { readView } from '#cli/commands/status.ts';
+import { forceStart } from '#cli/command-options.ts';
 import { formatCommand } from '#cli/command-run.ts';
+import { refuseNewStart } from '#cli/guest-wanted.ts';
 import { formatManagedGuests, formatNext } from '#cli/managed-text.ts';
 import { changeRecord, chooseGuest, findGuest, listNodes, listRecords, readRecord } from '#cli/records.ts';
 import { parseResourceOptions, wantedStates, type ResourceOptions } from '#cli/resource-options.ts';
@@ -36,7 +38,10 @@ export function addManagedGuestCommands(group: Command, act: Act): void {
     )
     .option('--start-order <number>', 'guests of a lower number are recovered first')
     .option('--starts-after <guest,guest>', 'guests that this one waits for when it is started or recovered; none: no such guest')
-    .action(act((session, [guest], options) => setResource(session, guest ?? '', options as ResourceOptions)));
+    .option('--force', `with --want started: ${forceStart}`)
+    .action(
+      act((session, [guest], options) => setResource(session, guest ?? '', options as ResourceOptions & { force?: boolean })),
+    );
 }
 
 async function listManaged(session: Session): Promise<void> {
@@ -128,11 +133,16 @@ function formatPolicies(policies: FullHaResource): Line[] {
   ];
 }
 
-async function setResource(session: Session, numberOrName: string, options: ResourceOptions): Promise<void> {
+async function setResource(
+  session: Session,
+  numberOrName: string,
+  { force, ...options }: ResourceOptions & { force?: boolean },
+): Promise<void> {
   const guests = await listRecords<GuestRecord>(session, prefixes.guests);
   const guest = chooseGuest(guests, numberOrName, 'guest');
   const resources = await listRecords<HaResource>(session, prefixes.haResources);
   const changes = parseResourceOptions(options, guest, guests, resources);
+  if (changes.want === 'started' && force !== true) await refuseNewStart(session, guest);
   const resource = await changeRecord<HaResource>(
     session,
     keys.haResource(guest.vmid),
