@@ -6,7 +6,6 @@ import { formatPoint, refuseSender } from '#core/replica/send-plan.ts';
 import {
   createPrimary,
   createReplica,
-  currentDepths,
   layersAt,
   newestPoint,
   promoteTo,
@@ -59,18 +58,20 @@ export class SimDisk {
 
   imageAt(vmid: number, depths: Depths): Image {
     const held = this.held.get(vmid);
-    const image = Array.from({ length: blockCount }, () => 0);
+    const image = emptyImage();
     if (held === undefined) return image;
-    for (const { layers } of layersAt(held.manifest, depths)) {
-      for (const layer of layers) for (const [block, write] of held.files.get(layer.file) ?? []) image[block] = write;
-    }
+    for (const { layers } of layersAt(held.manifest, depths))
+      for (const layer of layers) putOn(image, held.files.get(layer.file));
     return image;
   }
 
   /** The image that a primary's guest sees, or that the newest point of a replica makes. */
   top(vmid: number): Image {
-    const manifest = this.manifest(vmid);
-    return manifest === null ? [] : this.imageAt(vmid, currentDepths(manifest));
+    const held = this.held.get(vmid);
+    if (held === undefined) return [];
+    const image = emptyImage();
+    for (const { layers } of held.manifest.disks) for (const layer of layers) putOn(image, held.files.get(layer.file));
+    return image;
   }
 
   listPrimaries(): { vmid: number; generation: number }[] {
@@ -215,6 +216,14 @@ export class SimDisk {
     if (held === undefined) throw new AppError('missing', `${what} guest ${vmid}: no copy lies on ${this.node}`);
     return held;
   }
+}
+
+function emptyImage(): number[] {
+  return Array<number>(blockCount).fill(0);
+}
+
+function putOn(image: number[], file: ReadonlyMap<number, number> | undefined): void {
+  if (file !== undefined) for (const [block, write] of file) image[block] = write;
 }
 
 function makeLayer(file: string, format: Layer['format']): Layer {

@@ -52,6 +52,7 @@ export class Host {
   stillUntilMs = 0;
   memberDownUntilMs = 0;
   boots = 0;
+  bootId: string;
   bootedAtMs = 0;
   offSinceMs = 0;
   watchdog: { petAtMs: number } | null = null;
@@ -71,13 +72,10 @@ export class Host {
 
   constructor(name: string, rate: number, disk: SimDisk, world: HostWorld) {
     this.name = name;
+    this.bootId = `${name}-boot0`;
     this.rate = rate;
     this.disk = disk;
     this.world = world;
-  }
-
-  get bootId(): string {
-    return `${this.name}-boot${this.boots}`;
   }
 
   bootMs(): number {
@@ -107,6 +105,7 @@ export class Host {
     if (this.powered) return;
     this.powered = true;
     this.boots += 1;
+    this.bootId = `${this.name}-boot${this.boots}`;
     const boot = this.boots;
     this.bootedAtMs = this.world.engine.nowMs;
     this.memberDownUntilMs = this.world.engine.nowMs + bootMs;

@@ -5,21 +5,20 @@ import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
 
-/** What is not yet as it should be while the nodes `well` are well: one line for each thing; none: all is well. */
-export function listTroubles(cluster: Cluster, well: Host[]): string[] {
-  const troubles: string[] = [];
-  if (!cluster.store.canCommit()) troubles.push('L1 the store takes no commits');
+/** The first thing that is not yet as it should be while the nodes `well` are well; null: all is well. */
+export function findTrouble(cluster: Cluster, well: Host[]): string | null {
+  if (!cluster.store.canCommit()) return 'L1 the store takes no commits';
   for (const host of well) {
     const kind = host.guard?.state.mode.kind ?? 'gone';
-    if (kind !== 'serving') troubles.push(`L5 the guard of ${host.name} is ${kind}`);
-    if (!host.isMemberUp()) troubles.push(`L1 the store's member on ${host.name} is away`);
-    if (host.agent === null) troubles.push(`L5 ${host.name} has no agent`);
+    if (kind !== 'serving') return `L5 the guard of ${host.name} is ${kind}`;
+    if (!host.isMemberUp()) return `L1 the store's member on ${host.name} is away`;
+    if (host.agent === null) return `L5 ${host.name} has no agent`;
   }
   for (const vmid of cluster.vmids) {
     const trouble = describeGuest(cluster, well, vmid);
-    if (trouble !== null) troubles.push(trouble);
+    if (trouble !== null) return trouble;
   }
-  return troubles;
+  return null;
 }
 
 function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | null {
@@ -54,11 +53,10 @@ export function isExecutingOn(host: Host, vmid: number): boolean {
   return qemu !== undefined && host.isExecuting(qemu);
 }
 
-/** Copies that lag although their guest runs and their node is well; none: replication is current. */
-export function listStaleCopies(cluster: Cluster, well: Host[]): string[] {
+/** The first copy that lags although its guest runs and its node is well; null: replication is current. */
+export function findStaleCopy(cluster: Cluster, well: Host[]): string | null {
   const { swarm } = cluster;
   const allowedMs = 2 * swarm.intervalMs + 4 * swarm.transferMs * (swarm.nodes - 1) * swarm.guests + 15_000;
-  const stale: string[] = [];
   for (const vmid of cluster.vmids) {
     const source = well.find((host) => isExecutingOn(host, vmid));
     if (source === undefined) continue;
@@ -68,10 +66,9 @@ export function listStaleCopies(cluster: Cluster, well: Host[]): string[] {
       const newest = manifest === null ? null : newestPoint(manifest);
       const isOwn = manifest?.role === 'replica' && newest !== null && newest.source === source.name;
       const ageMs = isOwn ? source.wallMs() - newest.pointAtMs : null;
-      if (ageMs === null) stale.push(`L6 guest ${vmid} has no point of its present home on ${host.name}`);
-      else if (Math.abs(ageMs) > allowedMs)
-        stale.push(`L9 the copy of guest ${vmid} on ${host.name} is ${Math.round(ageMs)} ms old`);
+      if (ageMs === null) return `L6 guest ${vmid} has no point of its present home on ${host.name}`;
+      if (Math.abs(ageMs) > allowedMs) return `L9 the copy of guest ${vmid} on ${host.name} is ${Math.round(ageMs)} ms old`;
     }
   }
-  return stale;
+  return null;
 }

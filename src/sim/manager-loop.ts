@@ -55,10 +55,7 @@ function* holdLead(agent: AgentProcess, own: Lead | null, recordKnownMs: number)
               heartbeat: agent.read<Heartbeat>(keys.nodeHeartbeat(leaderNode))?.value ?? null,
               silence: silenceOf(agent.observer, leaderNode, nowBootMs),
             },
-      // Asked for only when the leader may be lost.
-      get freshNodes() {
-        return listFreshNodes(agent, nowBootMs);
-      },
+      freshNodes: listFreshNodes(agent, nowBootMs),
       ownSilence: silenceOf(agent.observer, self, nowBootMs),
       recordKnownMs,
     },
@@ -77,13 +74,13 @@ function* holdLead(agent: AgentProcess, own: Lead | null, recordKnownMs: number)
 }
 
 function listFreshNodes(agent: AgentProcess, nowBootMs: number): string[] {
-  return agent.cluster.hosts
-    .map((host) => host.name)
-    .filter((name) => {
-      if (agent.read(keys.nodeHeartbeat(name)) === null) return false;
-      const silence = silenceOf(agent.observer, name, nowBootMs);
-      return silence.kind === 'counted' && silence.silentMs < suspectAfterMs(agent.cluster.timing);
-    });
+  const fresh = [];
+  for (const { name } of agent.cluster.hosts) {
+    if (agent.read(keys.nodeHeartbeat(name)) === null) continue;
+    const silence = silenceOf(agent.observer, name, nowBootMs);
+    if (silence.kind === 'counted' && silence.silentMs < suspectAfterMs(agent.cluster.timing)) fresh.push(name);
+  }
+  return fresh;
 }
 
 function* performRound(agent: AgentProcess, lead: Lead, rounds: Rounds): Task<void> {

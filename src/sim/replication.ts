@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from '#core/replica/schedule.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
-import { describeReplica } from '#core/storage/manifest.ts';
+import { describeReplica, type Manifest } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
@@ -19,6 +19,7 @@ export class Replication {
   private readonly agent: AgentProcess;
   private readonly guests = new Map<number, Cycles>();
   private readonly told = new Map<number, string>();
+  private readonly toldOf = new Map<number, Manifest>();
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
@@ -59,9 +60,14 @@ export class Replication {
   *announce(vmid: number): Task<void> {
     const { agent } = this;
     const manifest = agent.host.disk.manifest(vmid);
+    // A manifest is never changed in place.
+    if (manifest !== null && this.toldOf.get(vmid) === manifest) return;
     const record = manifest && describeReplica(manifest, agent.host.name);
     const text = JSON.stringify(record);
-    if (this.told.get(vmid) === text) return;
+    if (this.told.get(vmid) === text) {
+      if (manifest !== null) this.toldOf.set(vmid, manifest);
+      return;
+    }
     try {
       const key = keys.replica(vmid, agent.host.name);
       if (record !== null) yield* writeOwned(agent, key, record);
@@ -70,9 +76,11 @@ export class Replication {
         if (current !== null) yield* agent.commit([{ key, modRevision: current.modRevision }], [{ key, value: null }]);
       }
       this.told.set(vmid, text);
+      if (manifest !== null) this.toldOf.set(vmid, manifest);
     } catch (error) {
       if (!isAppError(error)) throw error;
       this.told.delete(vmid);
+      this.toldOf.delete(vmid);
     }
   }
 

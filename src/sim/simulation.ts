@@ -5,7 +5,7 @@ import { Dice } from '#sim/engine.ts';
 import { beginFault, healNodes, setWant } from '#sim/faults.ts';
 import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
-import { canRun, isExecutingOn, listStaleCopies, listTroubles } from '#sim/liveness.ts';
+import { canRun, isExecutingOn, findStaleCopy, findTrouble } from '#sim/liveness.ts';
 import { type Rules, shippedRules } from '#sim/rules.ts';
 import { chooseFaults, chooseSwarm, type Fault, type Swarm } from '#sim/swarm.ts';
 
@@ -157,19 +157,19 @@ class Simulation {
     const { cluster } = this;
     const { swarm } = cluster;
     const untilMs = cluster.engine.nowMs + healedBoundMs;
-    this.wait(untilMs, well, () => listTroubles(cluster, well), after);
+    this.wait(untilMs, well, () => findTrouble(cluster, well), after);
     if (!withCopies) return;
     const copyMs = 2 * swarm.intervalMs + 6 * swarm.transferMs * (swarm.nodes - 1) * swarm.guests + 90_000;
-    this.wait(cluster.engine.nowMs + copyMs, well, () => listStaleCopies(cluster, well), after);
+    this.wait(cluster.engine.nowMs + copyMs, well, () => findStaleCopy(cluster, well), after);
   }
 
-  private wait(untilMs: number, well: Host[], list: () => string[], after: string): void {
+  private wait(untilMs: number, well: Host[], find: () => string | null, after: string): void {
     const { cluster } = this;
     const startMs = cluster.engine.nowMs;
     for (;;) {
       if (cluster.checks.violation !== null) return;
-      const trouble = list()[0];
-      if (trouble === undefined) return;
+      const trouble = find();
+      if (trouble === null) return;
       if (cluster.engine.nowMs >= untilMs) {
         const [name = 'L1'] = trouble.split(' ');
         const tookMs = Math.round(untilMs - startMs);
@@ -241,7 +241,7 @@ class Simulation {
     this.wait(
       startMs + boundMs,
       cluster.hosts,
-      () => listTroubles(cluster, cluster.hosts).map((text) => text.replace(/^L\d+/, 'L8')),
+      () => findTrouble(cluster, cluster.hosts)?.replace(/^L\d+/, 'L8') ?? null,
       'power came back',
     );
     this.longest.allOffMs = Math.max(this.longest.allOffMs, cluster.engine.nowMs - startMs);
@@ -254,14 +254,14 @@ class Simulation {
     this.wait(
       untilMs,
       [],
-      () =>
-        vmids
-          .filter((vmid) => !well.some((host) => isExecutingOn(host, vmid)))
-          .filter((vmid) => {
-            const record = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value;
-            return record !== undefined && canRun(cluster, well, record);
-          })
-          .map((vmid) => `${name} guest ${vmid} does not run`),
+      () => {
+        const missing = vmids.find((vmid) => {
+          if (well.some((host) => isExecutingOn(host, vmid))) return false;
+          const record = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value;
+          return record !== undefined && canRun(cluster, well, record);
+        });
+        return missing === undefined ? null : `${name} guest ${missing} does not run`;
+      },
       after,
     );
   }
