@@ -84,5 +84,7 @@ export function formatCommand(command: Command): string {
       return `disarm the cluster (${command.mode})`;
     case 'arm':
       return 'arm the cluster';
+    case 'release-quarantine':
+      return `release ${command.node} from quarantine`;
   }
 }

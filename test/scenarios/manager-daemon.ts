@@ -129,6 +129,8 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       memoryMustFit: false,
       standingOrders: false,
       startsAfterWaitMs: 0,
+      quarantineAfter: 0,
+      quarantineWindowMs: 0,
     },
   };
 }
@@ -189,6 +191,8 @@ function recordDecision(world: World, decision: Decision): void {
       return record(world, { kind: decision.kind, workload: decision.guest, node: decision.to, text: decision.because });
     case 'rebalance':
       return record(world, { kind: 'rebalance-chosen', workload: decision.guest, node: decision.to, text: decision.because });
+    case 'quarantine':
+      return record(world, { kind: 'quarantine', node: decision.node, text: decision.because });
     case 'disarm':
       return record(world, { kind: 'disarm', text: `${decision.stage}: ${decision.because}` });
   }

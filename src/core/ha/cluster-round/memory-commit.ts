@@ -79,6 +79,10 @@ function eventsOf(self: string, decision: Decision): StepEvent[] {
           text: `${describeCommand(decision.command)}: ${decision.refusal === null ? 'accepted' : 'refused'}, ${decision.because}`,
         },
       ];
+    case 'quarantine': {
+      const text = `${decision.node} is ${decision.quarantined ? 'quarantined' : 'released from quarantine'}: ${decision.because}`;
+      return [{ kind: 'node', node: decision.node, vmid: null, text }];
+    }
     case 'disarm':
       return [{ kind: 'command', node: self, vmid: null, text: `disarm is ${decision.stage}: ${decision.because}` }];
     default:
@@ -100,5 +104,7 @@ export function describeCommand(command: Command): string {
       return `disarm (${command.mode})`;
     case 'arm':
       return 'arm';
+    case 'release-quarantine':
+      return `release ${command.node} from quarantine`;
   }
 }

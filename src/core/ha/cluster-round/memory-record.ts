@@ -16,6 +16,7 @@ export function openMemory(record: HaMemory | null, guests: readonly { record: G
     unguarded: new Set(record.unguarded),
     imbalancedRounds: record.imbalancedRounds,
     nextOrderId,
+    flaps: new Map(Object.entries(record.flaps)),
   };
 }
 
@@ -28,7 +29,9 @@ export function closeMemory(memory: ManagerMemory): HaMemory {
     unguarded: [...memory.unguarded].sort(),
     imbalancedRounds: memory.imbalancedRounds,
     nextOrderId: memory.nextOrderId,
-    flaps: {},
+    flaps: Object.fromEntries(
+      [...memory.flaps].sort(byName).map(([node, flap]) => [node, { ...flap, claimedAtMs: [...flap.claimedAtMs] }]),
+    ),
   };
 }
 

@@ -8,9 +8,9 @@ import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/
 
 /**
  * The facts of a round in the words of core/ha/manager: what is proven of a node, where a guest's data lies, how its order ended. Nothing
- * is decided here.
+ * is decided here. `claimed`: nodes that are claimed in this very round, at `nowWallMs`.
  */
-export function toManagerFacts(facts: ClusterFacts, nowWallMs: number): ManagerFacts {
+export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: ReadonlySet<string> = new Set()): ManagerFacts {
   const nodes = new Map(facts.nodes.map((node) => [node.name, node]));
   const settings = withDefaults(facts.settings);
   const results = new Map<number, OrderResult>();
@@ -21,7 +21,10 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number): ManagerF
   return {
     self: facts.self,
     nowMs: nowWallMs,
-    nodes: facts.nodes.map((node) => toNode(facts, node)),
+    nodes: facts.nodes.map((node) => ({
+      ...toNode(facts, node),
+      claimedAtMs: claimed.has(node.name) ? nowWallMs : claimedAtMsOf(node),
+    })),
     guests: facts.guests.flatMap((guest) => (guest.resource === null ? [] : [toGuest(guest, nodes, nowWallMs)])),
     rules: facts.rules,
     commands: facts.commands.filter((entry) => entry.value.state === 'waiting').map((entry) => entry.value.command),
@@ -34,6 +37,8 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number): ManagerF
       memoryMustFit: true,
       standingOrders: true,
       startsAfterWaitMs: limits.startsAfterWaitMs,
+      quarantineAfter: settings.quarantineAfter,
+      quarantineWindowMs: settings.quarantineWindowMs,
     },
   };
 }
@@ -53,6 +58,12 @@ function toNode(facts: ClusterFacts, node: NodeRecordFacts): NodeFacts {
     size: { cores: node.info?.cores ?? 0, memoryBytes: (node.info?.memoryMb ?? 0) * 2 ** 20 },
     refusal: whyUnusable(facts, node),
   };
+}
+
+/** A permit that the node's own guard gave back was not taken from it. */
+function claimedAtMsOf(node: NodeRecordFacts): number | null {
+  const permit = node.permit?.value;
+  return permit?.state === 'revoked' && permit.proof.kind !== 'released' ? permit.revokedAtMs : null;
 }
 
 function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordFacts>, nowWallMs: number): GuestFacts {

@@ -1,6 +1,7 @@
 import type { Command } from '#core/ha/manager/facts.ts';
-import { type CommandRefusal, type RoundDraft, amend, whyRefused } from '#core/ha/manager/draft.ts';
+import { type CommandRefusal, type RoundDraft, amend, recountUsage, whyRefused } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import { releaseQuarantine, whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
 import { acceptCommand, refuseCommand, whyNoRoomFor } from '#core/ha/manager/taken-commands.ts';
 
@@ -29,6 +30,13 @@ function takeCommand(draft: RoundDraft, command: Command): void {
       return acceptCommand(draft, command, 'agents let go once nothing is recovered or moved');
     case 'arm':
       return arm(draft, command);
+    case 'release-quarantine':
+      if (whyQuarantined(draft, command.node) === null)
+        return refuseCommand(draft, command, 'wrong-state', `${command.node} is not quarantined`);
+      releaseQuarantine(draft, command.node);
+      // From now on it counts among those that receive guests.
+      recountUsage(draft);
+      return acceptCommand(draft, command, `${command.node} receives guests again`);
   }
 }
 

@@ -1,7 +1,8 @@
 import { assert } from '#base/assert.ts';
 import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { Command, GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
-import type { Disarm, GuestEntry, GuestState, ManagerMemory, NodeState } from '#core/ha/manager/memory.ts';
+import type { Disarm, Flap, GuestEntry, GuestState, ManagerMemory, NodeState } from '#core/ha/manager/memory.ts';
+import { whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { countEntry, emptyUsage, type Usage } from '#core/ha/manager/usage.ts';
 
 /**
@@ -24,7 +25,10 @@ export type RoundDraft = {
   nextOrderId: number;
   /** Orders from this number on are given in this round: no fact speaks of them yet. */
   firstNewOrderId: number;
+  flaps: Map<string, Flap>;
   usage: Usage;
+  /** What quarantined nodes carry that would receive guests otherwise: the last resort of a recovery. */
+  reserve: Usage;
   /** Guests that start after each other in circles; null: not looked for yet. */
   startCycles: ReadonlyMap<string, readonly string[]> | null;
   steps: ManagerStep[];
@@ -63,6 +67,7 @@ export type Decision =
   | { kind: 'returns'; guest: string; to: string; because: string }
   | { kind: 'command'; command: Command; refusal: CommandRefusal | null; because: string }
   | { kind: 'rebalance'; guest: string; to: string; imbalanceBefore: number; imbalanceAfter: number; because: string }
+  | { kind: 'quarantine'; node: string; quarantined: boolean; because: string }
   | { kind: 'disarm'; stage: Disarm['stage'] | 'armed'; because: string };
 
 /** Why a command is not carried out; people read `because`, programs this. */
@@ -90,7 +95,9 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     imbalancedRounds: memory.imbalancedRounds,
     nextOrderId: memory.nextOrderId,
     firstNewOrderId: memory.nextOrderId,
+    flaps: new Map(memory.flaps),
     usage: emptyUsage([], facts.settings),
+    reserve: emptyUsage([], facts.settings),
     startCycles: null,
     steps: [],
     decisions: [],
@@ -98,15 +105,28 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
 }
 
 export function closeDraft(draft: RoundDraft): ManagerMemory {
-  const { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId } = draft;
-  return { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId };
+  const { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId, flaps } = draft;
+  return { nodes, guests, drains, disarm, unguarded, imbalancedRounds, nextOrderId, flaps };
 }
 
 /** Counts every guest anew, over the nodes that may receive guests now. */
 export function recountUsage(draft: RoundDraft): void {
-  const open = draft.facts.nodes.filter((node) => isOpen(draft, node.name));
-  draft.usage = emptyUsage(open, draft.facts.settings);
-  for (const [id, entry] of draft.guests) countEntry(draft.usage, guestFactsOf(draft, id), entry, 1);
+  const able = draft.facts.nodes.filter(({ name }) => draft.nodes.get(name) === 'up' && whyUnable(draft, name) === null);
+  draft.usage = emptyUsage(
+    able.filter(({ name }) => whyQuarantined(draft, name) === null),
+    draft.facts.settings,
+  );
+  draft.reserve = emptyUsage(
+    able.filter(({ name }) => whyQuarantined(draft, name) !== null),
+    draft.facts.settings,
+  );
+  for (const [id, entry] of draft.guests) count(draft, id, entry, 1);
+}
+
+function count(draft: RoundDraft, id: string, entry: GuestEntry, sign: 1 | -1): void {
+  const guest = guestFactsOf(draft, id);
+  countEntry(draft.usage, guest, entry, sign);
+  if (draft.reserve.nodes.length > 0) countEntry(draft.reserve, guest, entry, sign);
 }
 
 /** The node is up and may receive guests. */
@@ -114,13 +134,13 @@ export function isOpen(draft: RoundDraft, node: string): boolean {
   return draft.nodes.get(node) === 'up' && whyRefused(draft, node) === null;
 }
 
-/** It is seen, and nothing but its drain speaks against it. */
-export function canServe(draft: RoundDraft, node: string): boolean {
-  return draft.nodeFacts.get(node)?.present === true && whyRefused(draft, node) === null;
-}
-
 /** Why the node receives no guests although it may be up; null: it receives them. */
 export function whyRefused(draft: RoundDraft, node: string): string | null {
+  return whyUnable(draft, node) ?? whyQuarantined(draft, node);
+}
+
+/** Why the node cannot take guests, trusted or not; null: it can. */
+export function whyUnable(draft: RoundDraft, node: string): string | null {
   const facts = draft.nodeFacts.get(node);
   if (facts === undefined) return 'is not a node of the cluster';
   if (facts.refusal !== null) return facts.refusal;
@@ -187,7 +207,6 @@ function replace(draft: RoundDraft, id: string, next: GuestEntry): void {
   const was = draft.guests.get(id);
   draft.guests.set(id, next);
   if (was !== undefined && was.state === next.state && was.node === next.node) return;
-  const guest = guestFactsOf(draft, id);
-  if (was !== undefined) countEntry(draft.usage, guest, was, -1);
-  countEntry(draft.usage, guest, next, 1);
+  if (was !== undefined) count(draft, id, was, -1);
+  count(draft, id, next, 1);
 }

@@ -24,6 +24,8 @@ export type NodeFacts = {
    * written before anything that rests on it. `claimed`: revoked, or never granted.
    */
   permit: 'held' | 'claimable' | 'claimed';
+  /** Wall clock of its newest claim that its own guard did not ask for; null or left out: none that still stands. */
+  claimedAtMs?: number | null;
   /** A controller says that it is off: nothing that ran there runs now. */
   confirmedOff: boolean;
   /** Its agent keeps a watchdog open. */
@@ -99,7 +101,8 @@ export type Command =
   | { kind: 'drain'; node: string }
   | { kind: 'undrain'; node: string }
   | { kind: 'disarm'; mode: 'hold' | 'hands-off' }
-  | { kind: 'arm' };
+  | { kind: 'arm' }
+  | { kind: 'release-quarantine'; node: string };
 
 export type RebalanceSettings = {
   /** Standard deviation over mean of the nodes' loads above which a round counts as imbalanced. */
@@ -117,6 +120,9 @@ export type ManagerSettings = {
   fenceAfterMs: number;
   /** A guest goes only to a node whose memory it fits in, with those that come with it (room.ts). */
   memoryMustFit: boolean;
+  /** A node claimed this often within the window is quarantined (quarantine.ts); 0: never. */
+  quarantineAfter: number;
+  quarantineWindowMs: number;
   /** How long a guest waits for those that it starts after. */
   startsAfterWaitMs: number;
   /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */

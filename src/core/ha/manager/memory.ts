@@ -51,6 +51,9 @@ export type NodeState = 'up' | 'unreachable' | 'fencing' | 'draining' | 'removed
 /** `waiting`: accepted, but something is still recovered or moved. `in-force`: agents let go. `complete`: all of them did. */
 export type Disarm = { mode: 'hold' | 'hands-off'; stage: 'waiting' | 'in-force' | 'complete' };
 
+/** Wall-clock times of a node's newest claims, oldest first, and whether it is kept away because of them (quarantine.ts). */
+export type Flap = { claimedAtMs: readonly number[]; quarantined: boolean };
+
 export type ManagerMemory = {
   nodes: ReadonlyMap<string, NodeState>;
   guests: ReadonlyMap<string, GuestEntry>;
@@ -64,6 +67,7 @@ export type ManagerMemory = {
   unguarded: ReadonlySet<string>;
   imbalancedRounds: number;
   nextOrderId: number;
+  flaps: ReadonlyMap<string, Flap>;
 };
 
 /** The memory of a cluster that has never been led. */
@@ -76,6 +80,7 @@ export function emptyMemory(): ManagerMemory {
     unguarded: new Set(),
     imbalancedRounds: 0,
     nextOrderId: 1,
+    flaps: new Map(),
   };
 }
 

@@ -1,6 +1,7 @@
 import type { NodeFacts } from '#core/ha/manager/facts.ts';
 import type { NodeState } from '#core/ha/manager/memory.ts';
 import { guestFactsOf, type RoundDraft } from '#core/ha/manager/draft.ts';
+import { noteClaim } from '#core/ha/manager/quarantine.ts';
 import { isBackUnclaimed, needsFence } from '#core/ha/manager/without-fence.ts';
 
 /**
@@ -109,7 +110,10 @@ function fenceNode(draft: RoundDraft, node: string): boolean {
     case 'claimable':
     case 'claimed': {
       const because = permit === 'claimed' ? 'its permit is revoked' : 'a proof for its claim is at hand';
-      if (permit === 'claimable') draft.steps.push({ kind: 'claim', node, because });
+      if (permit === 'claimable') {
+        draft.steps.push({ kind: 'claim', node, because });
+        noteClaim(draft, node, draft.facts.nowMs);
+      }
       setNodeState(draft, node, 'unreachable', because);
       return true;
     }

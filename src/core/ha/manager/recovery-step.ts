@@ -1,7 +1,7 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter } from '#core/ha/manager/draft.ts';
-import { chooseSite, planSites } from '#core/ha/manager/recovery-sites.ts';
+import { planPlace } from '#core/ha/manager/recovery-sites.ts';
 import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 
 /**
@@ -10,21 +10,11 @@ import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
  */
 export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
   if (waitsForOthers(draft, guest)) return;
-  const plan = planSites(draft, guest, entry);
-  const node = chooseSite(draft, guest, entry, plan);
+  const { node, because } = planPlace(draft, guest, entry);
   if (node === null) {
-    if (guest.want === 'disabled') {
-      enter(draft, guest.id, { kind: 'inactive' }, 'it was disabled while it awaited a node', { failedNodes: [] });
-      return;
-    }
-    const because = plan.refusals.length > 0 ? plan.refusals.join('; ') : 'no node that is up is allowed by its rules';
-    // What it waited for is over.
-    if (entry.state.kind === 'awaiting-recovery' && entry.state.waitsFor !== undefined)
-      amend(draft, guest.id, { state: { kind: 'awaiting-recovery' }, because: 'no node can take it now' });
-    draft.decisions.push({ kind: 'no-recovery-target', guest: guest.id, node: entry.node, because });
+    stayLost(draft, guest, entry, because);
     return;
   }
-  const because = plan.because ?? (node === entry.node ? 'its node is back' : `${node} is the best node for it`);
   draft.steps.push({ kind: 'rehome', guest: guest.id, from: entry.node, to: node, because });
   draft.decisions.push({ kind: 'recovered', guest: guest.id, node, because });
   const started = guest.want === 'started';
@@ -35,4 +25,15 @@ export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry
     because,
     { node },
   );
+}
+
+function stayLost(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, because: string): void {
+  if (guest.want === 'disabled') {
+    enter(draft, guest.id, { kind: 'inactive' }, 'it was disabled while it awaited a node', { failedNodes: [] });
+    return;
+  }
+  // What it waited for is over.
+  if (entry.state.kind === 'awaiting-recovery' && entry.state.waitsFor !== undefined)
+    amend(draft, guest.id, { state: { kind: 'awaiting-recovery' }, because: 'no node can take it now' });
+  draft.decisions.push({ kind: 'no-recovery-target', guest: guest.id, node: entry.node, because });
 }

@@ -41,6 +41,8 @@ export const plainSettings: ManagerSettings = {
   memoryMustFit: false,
   standingOrders: false,
   startsAfterWaitMs: 120_000,
+  quarantineAfter: 0,
+  quarantineWindowMs: 3_600_000,
 };
 
 export function plainFacts(patch: Partial<ManagerFacts> = {}): ManagerFacts {

@@ -16,6 +16,7 @@ import type { ManagerFacts } from '#core/ha/manager/facts.ts';
 import { freezeIfRestarting, stepGuest } from '#core/ha/manager/guest-steps.ts';
 import type { ManagerMemory } from '#core/ha/manager/memory.ts';
 import { fenceNodes, updateNodeStates } from '#core/ha/manager/node-states.ts';
+import { noteToldClaims } from '#core/ha/manager/quarantine.ts';
 import { planRebalance } from '#core/ha/manager/rebalance.ts';
 import { compareNames } from '#core/ha/manager/usage.ts';
 
@@ -39,6 +40,7 @@ export type RoundPlan = {
 export function planRound(facts: ManagerFacts, memory: ManagerMemory, rules: CompiledRules = compileFor(facts)): RoundPlan {
   const draft = openDraft(facts, memory, rules);
   updateNodeStates(draft);
+  noteToldClaims(draft);
   const self = draft.nodes.get(facts.self);
   if (self !== 'up' && self !== 'draining') return close(draft, `${facts.self} does not see itself as up`);
   adoptAndForget(draft);

@@ -37,7 +37,7 @@ describe('a guest that starts after another', () => {
   test('waits until that is seen running, and is then recovered; its reason names it', () => {
     const first = plan(memoryOf({ '1': awaiting, '2': awaiting }), both);
     assert.deepEqual(stateOf(first), { kind: 'awaiting-recovery', waitsFor: ['2'] });
-    assert.equal(first.memory.guests.get('1')?.because, 'it waits until 2 runs, 60000 ms at most');
+    assert.equal(first.memory.guests.get('1')?.because, 'it waits until 2 runs, 1 min at most');
     assert.equal(stateOf(first, '2')?.kind, 'active');
     const moved = [needs2, plainGuest('2', 'a')];
     const quiet = plan(first.memory, moved, { nowMs: 1_000 });

@@ -1,8 +1,9 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { amend, entryOf, guestFactsOf, type RoundDraft } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { hasSite } from '#core/ha/manager/recovery-sites.ts';
+import { type PlacePlan, planPlace } from '#core/ha/manager/recovery-sites.ts';
 import { findStartCycles } from '#core/ha/manager/start-cycles.ts';
+import { formatDuration } from '#core/text/duration.ts';
 
 /**
  * Guests that start after others: an application after its database.
@@ -23,10 +24,10 @@ export function waitsForOthers(draft: RoundDraft, guest: GuestFacts): boolean {
   const waitMs = draft.facts.settings.startsAfterWaitMs;
   const names = coming.join(', ');
   if (draft.facts.nowMs - entry.sinceMs >= waitMs) {
-    tell(draft, guest.id, 'over', coming, `it starts without ${names}, not seen running in ${waitMs} ms`);
+    tell(draft, guest.id, 'over', coming, `it starts without ${names}, not seen running in ${formatDuration(waitMs)}`);
     return false;
   }
-  const because = `it waits until ${names} ${coming.length === 1 ? 'runs' : 'run'}, ${waitMs} ms at most`;
+  const because = `it waits until ${names} ${coming.length === 1 ? 'runs' : 'run'}, ${formatDuration(waitMs)} at most`;
   tell(draft, guest.id, 'waits', coming, because);
   keepWait(draft, guest.id, entry, coming, because);
   return true;
@@ -63,7 +64,7 @@ function isComing(draft: RoundDraft, id: string): boolean {
     case 'active':
       return !(entry.state.seenRunning && isServed(draft, entry.node));
     case 'awaiting-recovery':
-      return hasSite(draft, guestFactsOf(draft, id), entry);
+      return mayBePlaced(planPlace(draft, guestFactsOf(draft, id), entry));
     case 'failed':
       return false;
     case 'start-requested':
@@ -76,6 +77,10 @@ function isComing(draft: RoundDraft, id: string): boolean {
     case 'frozen':
       return true;
   }
+}
+
+function mayBePlaced({ node, waits }: PlacePlan): boolean {
+  return node !== null || waits;
 }
 
 /** What was seen running on a node that is lost since is not counted as running. */
