@@ -61,6 +61,7 @@ test('each order becomes the command it names', async () => {
     ['stop 100 --timeout 90s', { kind: 'stop', guest: '100', timeoutMs: 90_000 }],
     ['drain n1', { kind: 'drain', node: 'n1' }],
     ['undrain n1', { kind: 'undrain', node: 'n1' }],
+    ['release-quarantine n3', { kind: 'release-quarantine', node: 'n3' }],
     ['disarm --mode hands-off', { kind: 'disarm', mode: 'hands-off' }],
     ['arm', { kind: 'arm' }],
   ];
@@ -91,6 +92,7 @@ test('bad input is refused by its field, and the manager is told nothing', async
     ['stop 100 --timeout 5', 2, /timeout: "5" is not a duration/],
     ['drain n9', 3, /node: there is no node n9/],
     ['undrain n9', 3, /node: there is no node n9/],
+    ['release-quarantine n9', 3, /node: there is no node n9/],
     ['disarm --mode off', 2, /mode: "off" is none of hold, hands-off/],
     ['disarm', 2, /--mode/],
   ];

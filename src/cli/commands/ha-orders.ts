@@ -36,6 +36,10 @@ export function addOrderCommands(group: Command, act: Act): void {
     .command('undrain <node>')
     .description('let guests return to a drained node')
     .action(act((session, [node]) => tellNode(session, node ?? '', 'undrain')));
+  group
+    .command('release-quarantine <node>')
+    .description('let a node that was claimed too often receive guests again')
+    .action(act((session, [node]) => tellNode(session, node ?? '', 'release-quarantine')));
   addWait(
     group
       .command('disarm')
@@ -75,7 +79,7 @@ async function tell(session: Session, command: HaOrder, done: string): Promise<v
   session.printer.show({ command, because }, () => `${done}: ${because}\n`);
 }
 
-async function tellNode(session: Session, name: string, kind: 'undrain'): Promise<void> {
+async function tellNode(session: Session, name: string, kind: 'undrain' | 'release-quarantine'): Promise<void> {
   const node = await findNode(session, name);
   await tell(session, { kind, node }, `${node} takes guests again`);
 }
