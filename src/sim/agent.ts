@@ -69,7 +69,7 @@ export class AgentProcess extends Process {
     return (this.view.get(key) as SimEntry<T> | undefined) ?? null;
   }
 
-  /** In the order of the keys. The list is kept until something under `prefix` changes. */
+  /** In the order of the keys, and good until the next yield: the list is kept, and a record in it gives way to its successor. */
   list<T>(prefix: string): readonly SimEntry<T>[] {
     let found = this.lists.get(prefix);
     if (found === undefined) {
@@ -140,16 +140,25 @@ export class AgentProcess extends Process {
     }
     let rings = snapshot;
     for (const { key, entry } of changes) {
+      this.changeLists(this.view.get(key) ?? null, key, entry);
       if (entry === null) this.view.delete(key);
       else this.view.set(key, entry);
       const node = nodeOfHeartbeat(key);
       if (node !== null) this.see(node, entry as SimEntry<Heartbeat> | null);
       else rings = true;
-      for (const prefix of this.lists.keys()) if (key.startsWith(prefix)) this.lists.delete(prefix);
     }
     this.viewRevision = revision;
     this.ready = true;
     if (rings) this.ringAll();
+  }
+
+  private changeLists(before: SimEntry | null, key: string, entry: SimEntry | null): void {
+    for (const [prefix, list] of this.lists) {
+      if (!key.startsWith(prefix)) continue;
+      const index = before === null || entry === null ? -1 : list.indexOf(before);
+      if (index === -1 || entry === null) this.lists.delete(prefix);
+      else list[index] = entry;
+    }
   }
 
   private see(node: string, heartbeat: SimEntry<Heartbeat> | null): void {
