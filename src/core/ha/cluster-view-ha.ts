@@ -94,6 +94,7 @@ function stateDeadlines({ nodes }: ClusterSnapshot): StateDeadlines {
     moveMs: limits.overdueMoveMs,
     claimMs: Math.max(timingProfiles.standard.claimMs, ...claimsMs) + limits.overdueRoundMs,
     placeMs: limits.overduePlaceMs,
+    startsAfterWaitMs: limits.startsAfterWaitMs,
     returnMs: limits.overdueReturnMs,
   };
 }

@@ -123,7 +123,7 @@ describe('a quarantined node', () => {
     const answer = round(quarantinedC(guests), { guests, commands: [command] }).decisions.find(
       (entry) => entry.kind === 'command',
     );
-    assert.deepEqual([answer?.refusal, answer?.because], ['target-unfit', 'c is quarantined: 3 times in 5 min']);
+    assert.deepEqual([answer?.refusal, answer?.because], ['target-unfit', 'c is quarantined: claimed 3 times in 5 min']);
   });
 
   test('is passed over by a recovery as long as another node will do, even from an older copy', () => {
@@ -143,7 +143,7 @@ describe('a quarantined node', () => {
     assert.deepEqual(placeOf(plan), ['c', 'active']);
     assert.match(
       plan.memory.guests.get('1')?.because ?? '',
-      /no other node will do, although c is quarantined: 3 times in 5 min/,
+      /no other node will do, although c is quarantined: claimed 3 times in 5 min/,
     );
     const copied = [plainGuest('1', 'b', { copies: [{ node: 'c', freshness: 2, dataAgeMs: 1_000 }] })];
     assert.deepEqual(placeOf(round(quarantinedC(copied), { guests: copied, nodes: nodes({ b: lost }) })), ['c', 'active']);

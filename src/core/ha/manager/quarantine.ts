@@ -35,7 +35,7 @@ const sameClaimMs = 5_000;
 /** Why the quarantine keeps guests away from the node; null: it does not. */
 export function whyQuarantined({ flaps }: { flaps: ReadonlyMap<string, Flap> }, node: string): string | null {
   const flap = flaps.get(node);
-  return flap?.quarantined === true ? `is quarantined: ${describeClaims(flap.claimedAtMs)}` : null;
+  return flap?.quarantined === true ? `is quarantined: claimed ${describeClaims(flap.claimedAtMs)}` : null;
 }
 
 /** Takes the node back among those that receive guests. Its newest claim stays known, so that it does not become news again. */
@@ -44,8 +44,8 @@ export function releaseQuarantine(draft: RoundDraft, node: string): void {
   draft.decisions.push({ kind: 'quarantine', node, quarantined: false, because: 'an operator released it' });
 }
 
-/** `3 claims in 12 min`: how many, and in what time they came. */
+/** `3 times in 12 min`: how often, and in what time. */
 function describeClaims(claimedAtMs: readonly number[]): string {
   const spanMs = (claimedAtMs.at(-1) ?? 0) - (claimedAtMs[0] ?? 0);
-  return claimedAtMs.length === 1 ? '1 time' : `${claimedAtMs.length} times in ${formatDuration(spanMs)}`;
+  return claimedAtMs.length === 1 ? 'once' : `${claimedAtMs.length} times in ${formatDuration(spanMs)}`;
 }
