@@ -1,9 +1,9 @@
 import type { Command } from '#core/ha/manager/facts.ts';
-import { type CommandRefusal, type RoundDraft, amend, recountUsage, whyRefused } from '#core/ha/manager/draft.ts';
+import { type CommandRefusal, type RoundDraft, amend, guestFactsOf, recountUsage, whyRefused } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { releaseQuarantine, whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
-import { acceptCommand, refuseCommand, whyNoRoomFor } from '#core/ha/manager/taken-commands.ts';
+import { acceptCommand, howNotLive, refuseCommand, whyNoRoomFor } from '#core/ha/manager/taken-commands.ts';
 
 /**
  * Commands of operators, in the order they came. Each is accepted or refused with a reason; an accepted move or stop is queued at
@@ -44,7 +44,7 @@ function takeCommand(draft: RoundDraft, command: Command): void {
 export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }>): void {
   const refused = whyNoMove(draft, command);
   if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
-  acceptCommand(draft, command, `it moves to ${command.to}`);
+  acceptCommand(draft, command, `it moves to ${command.to}${howNotLive(guestFactsOf(draft, command.guest), command)}`);
   amend(draft, command.guest, { command });
   for (const companion of listDragged(draft, command)) {
     amend(draft, companion, { command: { ...command, guest: companion } });

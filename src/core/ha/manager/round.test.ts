@@ -174,6 +174,17 @@ describe('commands', () => {
     assert.equal(planRound(byHand, there.memory).memory.guests.get('1')?.returnTo, null);
   });
 
+  test('a live move of a guest that cannot move live is done cold, and the answer says so', () => {
+    const cold = [plainGuest('1', 'c', { movesLive: false })];
+    const plan = run({ guests: cold }, { guests: cold, commands: [{ kind: 'move', guest: '1', live: true, to: 'b' }] });
+    assert.deepEqual(stateOf(plan, '1').state, { kind: 'moving-cold', to: 'b' });
+    const answer = plan.decisions.find((decision) => decision.kind === 'command');
+    assert.deepEqual(
+      [answer?.refusal, answer?.because],
+      [null, 'it moves to b, stopped here and started there: it cannot move live'],
+    );
+  });
+
   test("a stop keeps its timeout and is written into the guest's wanted state", () => {
     const plan = run({ guests }, { guests, commands: [{ kind: 'stop', guest: '1', timeoutMs: 0 }] });
     assert.deepEqual(stateOf(plan, '1').state, { kind: 'stop-requested', timeoutMs: 0 });

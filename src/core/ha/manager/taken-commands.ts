@@ -20,10 +20,14 @@ export function takeMove(draft: RoundDraft, guest: GuestFacts, command: Extract<
     return false;
   }
   // Who is moved by hand does not return to a node that was drained before.
-  enter(draft, guest.id, { kind: command.live ? 'moving-live' : 'moving-cold', to: command.to }, 'a move was asked for', {
-    returnTo: null,
-  });
+  const kind = command.live && guest.movesLive ? 'moving-live' : 'moving-cold';
+  enter(draft, guest.id, { kind, to: command.to }, `a move was asked for${howNotLive(guest, command)}`, { returnTo: null });
   return true;
+}
+
+/** What is to be added for people when a move that was asked for live is done cold. */
+export function howNotLive(guest: GuestFacts, command: Extract<Command, { kind: 'move' }>): string {
+  return command.live && !guest.movesLive ? ', stopped here and started there: it cannot move live' : '';
 }
 
 /** Companions that a command brings to the same node. */
