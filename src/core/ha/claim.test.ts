@@ -97,3 +97,17 @@ test('a node whose own profile is slower is not claimed by the manager’s quick
   assert.equal(decide(27_999, null, { permit }).kind, 'wait');
   assert.equal(decide(28_000, null, { permit }).kind, 'claim');
 });
+
+test('the silence of a disarmed node proves nothing; its controller is read, may prove it off, and is never asked to cut it', () => {
+  const disarmed = {
+    heartbeat: { seq: 7, epoch: 4, bootId: 'b', phase: 'disarmed', agentSilentMs: 0, load: null, sentAtMs: 0 },
+  } as const;
+  const alone = decide(10_000_000, null, disarmed);
+  assert(alone.kind === 'wait');
+  assert.match(alone.because, /disarmed: its guests may run on, silence proves nothing; waiting for its return/);
+  assert.equal(decide(10_000_000, { ...noEvidence, busy: true }, disarmed).kind, 'wait');
+  const on = decide(20_000, { ...noEvidence, reads: [read('on', 6_000)] }, disarmed);
+  assert.deepEqual({ ...on, because: '' }, { kind: 'ask', action: 'read', because: '' });
+  const off = decide(5_000, { ...noEvidence, reads: [read('off', 3_000), read('off', 3_700)] }, disarmed);
+  assert(off.kind === 'claim' && off.proof.kind === 'power-off');
+});

@@ -9,6 +9,10 @@ import type { Silence } from '#core/ha/observer.ts';
  *                                  └ controller says on, silent past soft ─> ask it to cut the power, read again
  *
  * The silence deadline always runs beside the controller: with the plug pulled the controller is dead too.
+ *
+ * A node whose newest heartbeat says `disarmed` runs its guests without a watchdog, for as long as it pleases: its silence proves nothing, and
+ * cutting its power would end guests that run well. Only a controller that says off is proof (or a new boot, or its own release). The
+ * claim compares the revision of the heartbeat that was judged here, so the phase cannot change under it.
  */
 export type ClaimTiming = { renewMs: number; softMs: number; claimMs: number };
 
@@ -62,23 +66,29 @@ export function planClaim(
   const seq = facts.heartbeat.seq;
   // Nodes may run different profiles: the silent node's own one says when its watchdog has surely cut it.
   const claimMs = Math.max(timing.claimMs, facts.permit.claimMs);
-  if (silentMs >= claimMs) {
+  const isDisarmed = facts.heartbeat.phase === 'disarmed';
+  if (silentMs >= claimMs && !isDisarmed) {
     return {
       kind: 'claim',
       proof: { kind: 'silence', heartbeatSeq: seq, silentMs, claimMs, observer },
       because: `${facts.name} silent for ${silentMs} ms, its watchdog has cut it by ${claimMs} ms`,
     };
   }
-  const suspicion = `${facts.name} silent for ${silentMs} ms`;
-  if (facts.controller === null) return { kind: 'wait', because: `${suspicion}; claim at ${claimMs} ms` };
-  return planByController(facts, facts.controller, { timing, readsApartMs, observer, silentMs, suspicion, nowBootMs });
+  const silent = `${facts.name} silent for ${silentMs} ms`;
+  const suspicion = isDisarmed ? `${silent}, and disarmed: its guests may run on, silence proves nothing` : silent;
+  if (facts.controller === null) {
+    const until = isDisarmed ? 'waiting for its return' : `claim at ${claimMs} ms`;
+    return { kind: 'wait', because: `${suspicion}; ${until}` };
+  }
+  const mayCut = !isDisarmed && silentMs >= timing.softMs + timing.renewMs;
+  return planByController(facts, facts.controller, { readsApartMs, observer, mayCut, suspicion, nowBootMs });
 }
 
 type ControllerStep = {
-  timing: ClaimTiming;
   readsApartMs: number;
   observer: string;
-  silentMs: number;
+  /** Past soft its guests are frozen anyway, so cutting the power costs nobody anything any more. */
+  mayCut: boolean;
   suspicion: string;
   nowBootMs: number;
 };
@@ -111,8 +121,7 @@ function planByController(
     return { kind: 'wait', because: `${step.suspicion}; its controller is read again soon` };
   }
   const offAsked = evidence.offAskedAtBootMs !== null && evidence.offAskedAtBootMs >= facts.lastSightBootMs;
-  // Past soft its guests are frozen anyway, so cutting the power costs nobody anything any more.
-  if (last?.power === 'on' && !offAsked && step.silentMs >= step.timing.softMs + step.timing.renewMs) {
+  if (last?.power === 'on' && !offAsked && step.mayCut) {
     return { kind: 'ask', action: 'off', because: `${step.suspicion}; its controller says on: cutting its power` };
   }
   return { kind: 'ask', action: 'read', because: `${step.suspicion}; asking its controller` };
