@@ -17,6 +17,8 @@ const guardPhase = Type.Union([
   Type.Literal('serving'),
   Type.Literal('freezing'),
   Type.Literal('frozen'),
+  Type.Literal('disarmed'),
+  Type.Literal('arming'),
   Type.Literal('clearing'),
   Type.Literal('releasing'),
   Type.Literal('released'),
@@ -26,9 +28,12 @@ const guardPhase = Type.Union([
 const guardLocalState = Type.Object({
   bootId: Type.String(),
   pid: Type.Integer(),
-  /** What the guard is doing; `clearing` and `releasing` also mean: cut the HA guests' network ports now. */
+  /**
+   * What the guard is doing; `clearing` and `releasing` also mean: cut the HA guests' network ports now. `disarmed` outlives the guard: the next
+   * one of this boot goes by it.
+   */
   phase: guardPhase,
-  /** The epoch under which guests may run now; null in every phase but serving, freezing and frozen. */
+  /** The epoch whose guests may be here now; null: none. One may be started only while the phase is `serving`. */
   epoch: Type.Union([Type.Integer(), Type.Null()]),
   sinceBootMs: Type.Number(),
   /** When the guests were last thawed under this epoch: their clocks are behind. null: not since this guard serves. */

@@ -1,5 +1,5 @@
 import { limits } from '#base/limits.ts';
-import { describeGuard, type GuardReport } from '#core/ha/guard-report.ts';
+import { describeGuard, readLeft, type GuardReport } from '#core/ha/guard-report.ts';
 import type { GuardEffect, GuardFacts, GuardState, StoreAnswer, WatchdogFact } from '#core/ha/guard-state.ts';
 import { limitOf } from '#core/ha/guard-steps.ts';
 import { readSight } from '#core/ha/guard-store.ts';
@@ -21,7 +21,7 @@ export class GuardProcess extends Process {
   /** The next step is paused for this long between its plan and its orders. */
   pauseInsideMs = 0;
   private answer: StoreAnswer | null = null;
-  private fact: WatchdogFact = { kind: 'closed' };
+  private fact: WatchdogFact;
   private turn = 0;
   private written: GuardReport | null = null;
   private readonly cluster: Cluster;
@@ -34,7 +34,9 @@ export class GuardProcess extends Process {
     this.host = host;
     // What a broken rule would do in an idle step is not known here.
     this.skipsIdle = cluster.rules.skipIdleGuardTicks && cluster.rules.planGuard === shippedRules.planGuard;
-    this.state = cluster.rules.startGuard(cluster.timing, host.bootMs());
+    const left = readLeft(host.guardFile, host.watchdog !== null);
+    this.state = cluster.rules.startGuard(cluster.timing, host.bootMs(), left);
+    this.fact = { kind: 'closed', leftCounting: left.leftCounting };
   }
 
   /** The first step; the host knows the process by then. */
@@ -108,6 +110,7 @@ export class GuardProcess extends Process {
       releaseAsked: host.releaseAsked,
       stop: this.stop,
       handOver: this.handOver,
+      fileSaysDisarmed: host.guardFile?.phase === 'disarmed',
     };
   }
 
@@ -137,7 +140,7 @@ export class GuardProcess extends Process {
         this.cluster.checks.notePet(host);
         return;
       case 'disarm':
-        this.fact = { kind: 'closed' };
+        this.fact = { kind: 'closed', leftCounting: false };
         host.watchdog = null;
         return this.cluster.touch();
       case 'create-group':
@@ -169,7 +172,7 @@ export class GuardProcess extends Process {
       });
     const failed: StoreAnswer = { kind: 'failed', problem: 'no answer' };
     if (effect.kind === 'look') {
-      const wanted = [keys.nodePermit(name), keys.nodeHeartbeat(name), keys.nodeRelease(name)];
+      const wanted = [keys.nodePermit(name), keys.nodeHeartbeat(name), keys.nodeRelease(name), keys.nodeDisarm(name)];
       store.fetch(name, wanted, deadlineMs, (outcome) => {
         if (!outcome.ok) return give(failed);
         const entries = outcome.value.map(({ key, text, modRevision }) => ({ key, value: text, modRevision }));
@@ -197,8 +200,7 @@ export class GuardProcess extends Process {
     const { timing, swarm } = this.cluster;
     const nowBootMs = this.host.bootMs();
     if (mode.kind === 'serving') return Math.min(swarm.guardTickMs, Math.max(0, limitOf(mode.renewedBootMs, timing) - nowBootMs));
-    if (mode.kind === 'freezing' || mode.kind === 'clearing' || mode.kind === 'releasing') return shortTickMs;
-    return limits.guardTickMs;
+    return ['freezing', 'arming', 'clearing', 'releasing'].includes(mode.kind) ? shortTickMs : limits.guardTickMs;
   }
 
   private end(): void {

@@ -10,8 +10,6 @@ export type HypervisorFeatures = {
   blockdevBackup: boolean;
   /** Gratuitous ARP after a start on another node. */
   announceSelf: boolean;
-  /** A guest that powers down can keep its disks open. */
-  setAction: boolean;
 };
 
 type SchemaEntry = {
@@ -40,7 +38,6 @@ export function readHypervisorFeatures(schema: SchemaEntry[]): HypervisorFeature
     snapshotAccess: driver('snapshot-access') !== undefined,
     blockdevBackup: hasCommand('blockdev-backup'),
     announceSelf: hasCommand('announce-self'),
-    setAction: hasCommand('set-action'),
   };
 }
 
@@ -53,7 +50,6 @@ export function listLacking(features: HypervisorFeatures): string[] {
     snapshotAccess: 'snapshot-access',
     blockdevBackup: 'blockdev-backup',
     announceSelf: 'announce-self',
-    setAction: 'set-action',
   };
   return (Object.keys(words) as (keyof HypervisorFeatures)[]).filter((name) => !features[name]).map((name) => words[name]);
 }

@@ -1,70 +1,23 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
+import {
+  calm,
+  closed,
+  commitOf,
+  frozen,
+  granted,
+  kinds,
+  revoked,
+  running,
+  serving,
+  sight,
+  starting,
+} from '#core/ha/guard-examples.ts';
 import { describeGuard } from '#core/ha/guard-report.ts';
-import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
-import type { GroupFact, GuardEffect, GuardFacts, GuardPlan, GuardState, RecordSight } from '#core/ha/guard-state.ts';
+import { planGuard } from '#core/ha/guard-rules.ts';
+import type { GroupFact, GuardState } from '#core/ha/guard-state.ts';
 import { readSight } from '#core/ha/guard-store.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { Permit } from '#core/ha/records.ts';
-import { timingProfiles } from '#core/ha/timing.ts';
-
-const timing = timingProfiles.standard;
-const self = { node: 'n1', bootId: 'boot1', timing };
-const calm: GuardFacts = {
-  self,
-  wallMs: 1_700_000_000_000,
-  answer: null,
-  groups: [],
-  watchdog: { kind: 'open', timeoutMs: 6_000, stuckArmed: false },
-  agent: null,
-  releaseAsked: null,
-  stop: false,
-  handOver: false,
-};
-const running: GroupFact[] = [{ epoch: 4, frozen: false, populated: true }];
-const frozen: GroupFact[] = [{ epoch: 4, frozen: true, populated: true }];
-
-const granted = (epoch: number, bootId = 'boot1'): Permit => ({
-  state: 'granted',
-  epoch,
-  bootId,
-  claimMs: 15_000,
-  grantedAtMs: 0,
-});
-const revoked = (epoch: number): Permit => ({
-  state: 'revoked',
-  epoch,
-  revokedEpoch: epoch - 1,
-  proof: { kind: 'silence', heartbeatSeq: 1, silentMs: 15_000, claimMs: 15_000, observer: 'n2' },
-  managerEpoch: 1,
-  revokedAtMs: 0,
-});
-
-function sight(permit: Permit | null, heartbeatRevision = 20n): RecordSight {
-  return {
-    permit: permit === null ? null : { value: permit, modRevision: 10n },
-    heartbeat: { text: '{"seq":7}', seq: 7, modRevision: heartbeatRevision },
-    release: null,
-  };
-}
-
-/** Serving epoch 4 by a renewal sent at 100 000, with nothing in flight. */
-function serving(renewedBootMs = 100_000): GuardState {
-  const { store } = startGuard(timing, renewedBootMs);
-  return {
-    mode: { kind: 'serving', sinceBootMs: 90_000, epoch: 4, renewedBootMs, thawedBootMs: null },
-    store: { ...store, sight: sight(granted(4)), nextCallBootMs: renewedBootMs + timing.renewMs },
-  };
-}
-
-function starting(seen: RecordSight | null, nowBootMs = 100_000): GuardState {
-  const state = startGuard(timing, nowBootMs);
-  return { ...state, store: { ...state.store, sight: seen } };
-}
-
-const kinds = (plan: GuardPlan) => plan.effects.map(({ kind }) => kind);
-const commitOf = (plan: GuardPlan) =>
-  plan.effects.find((effect): effect is Extract<GuardEffect, { kind: 'commit' }> => effect.kind === 'commit');
 
 test('serving: pets until the limit of the last renewal, and renews when it is due', () => {
   const early = planGuard(serving(), { ...calm, groups: running }, 100_500);
@@ -77,6 +30,7 @@ test('serving: pets until the limit of the last renewal, and renews when it is d
       [keys.nodePermit('n1'), 10n],
       [keys.nodeHeartbeat('n1'), 20n],
       [keys.nodeRelease('n1'), 0n],
+      [keys.nodeDisarm('n1'), 0n],
     ],
   );
   assert.deepEqual(
@@ -160,7 +114,7 @@ test('an answer that was lost is found by the next look, and counts only if our 
   const answered = planGuard(lost.next, { ...calm, groups: running, answer: { kind: 'sight', sight: found } }, 102_100);
   assert(answered.next.mode.kind === 'serving');
   assert.equal(answered.next.mode.renewedBootMs, 101_000);
-  const other = { ...found, heartbeat: { text: `${value} `, seq: 8, modRevision: 31n } };
+  const other = { ...found, heartbeat: { text: `${value} `, seq: 8, disarmed: false, modRevision: 31n } };
   const unknown = planGuard(lost.next, { ...calm, groups: running, answer: { kind: 'sight', sight: other } }, 102_100);
   assert(unknown.next.mode.kind === 'serving');
   assert.equal(unknown.next.mode.renewedBootMs, 100_000);
@@ -209,8 +163,8 @@ test('a new epoch is taken only when no group is left, with a heartbeat in the s
 });
 
 test('no permit without a watchdog that is open and quick enough', () => {
-  const closed = planGuard(starting(sight(null)), { ...calm, watchdog: { kind: 'closed' } }, 100_000);
-  assert.deepEqual(closed.effects, [{ kind: 'open-watchdog', notAfterBootMs: null, whenRefused: 'disarm' }]);
+  const unopened = planGuard(starting(sight(null)), { ...calm, watchdog: closed }, 100_000);
+  assert.deepEqual(unopened.effects, [{ kind: 'open-watchdog', notAfterBootMs: null, whenRefused: 'disarm' }]);
   const slow = { ...calm, watchdog: { kind: 'open', timeoutMs: 60_000, stuckArmed: false } } as const;
   const refused = planGuard(starting(sight(null)), slow, 100_000);
   assert.deepEqual([refused.next.mode.kind, kinds(refused)], ['released', ['disarm']]);
@@ -231,23 +185,23 @@ test('a watchdog that stops working while guests run: they are killed and the pe
 });
 
 test('a restarted guard with guests: neither pet nor opening before its own renewal is acknowledged', () => {
-  const closed = { ...calm, groups: running, watchdog: { kind: 'closed' } } as const;
-  const look = planGuard(starting(null), closed, 100_000);
+  const unopened = { ...calm, groups: running, watchdog: closed };
+  const look = planGuard(starting(null), unopened, 100_000);
   assert.deepEqual(kinds(look), ['look']);
-  const renew = planGuard(look.next, { ...closed, answer: { kind: 'sight', sight: sight(granted(4)) } }, 100_020);
+  const renew = planGuard(look.next, { ...unopened, answer: { kind: 'sight', sight: sight(granted(4)) } }, 100_020);
   assert.deepEqual(kinds(renew), ['commit']);
   assert.equal(commitOf(renew)?.call, 'renew');
-  const serves = planGuard(renew.next, { ...closed, answer: { kind: 'committed', revision: 30n } }, 100_040);
+  const serves = planGuard(renew.next, { ...unopened, answer: { kind: 'committed', revision: 30n } }, 100_040);
   assert.equal(serves.next.mode.kind, 'serving');
   assert.deepEqual(serves.effects, [{ kind: 'open-watchdog', notAfterBootMs: 106_010, whenRefused: 'keep-armed' }]);
 });
 
 test('a restarted guard without the store freezes the guests it found, and may then open and pet', () => {
-  const closed = { ...calm, groups: running, watchdog: { kind: 'closed' } } as const;
-  const { next } = planGuard(starting(null), closed, 100_000);
-  const freeze = planGuard(next, closed, 101_000);
+  const unopened = { ...calm, groups: running, watchdog: closed };
+  const { next } = planGuard(starting(null), unopened, 100_000);
+  const freeze = planGuard(next, unopened, 101_000);
   assert.deepEqual(kinds(freeze), ['freeze']);
-  const still = planGuard(freeze.next, { ...closed, groups: frozen }, 101_100);
+  const still = planGuard(freeze.next, { ...unopened, groups: frozen }, 101_100);
   assert.deepEqual(kinds(still), ['open-watchdog']);
 });
 
@@ -283,7 +237,7 @@ test('a clean stop: the group goes before the permit, the permit before the watc
   assert.equal(commitOf(second)?.compares[1]?.modRevision, 20n, 'a renewal that follows must undo a release that is late');
   const third = planGuard(second.next, { ...stop, answer: { kind: 'committed', revision: 30n } }, 101_040);
   assert.deepEqual(kinds(third), ['disarm']);
-  const last = planGuard(third.next, { ...stop, watchdog: { kind: 'closed' } }, 101_060);
+  const last = planGuard(third.next, { ...stop, watchdog: closed }, 101_060);
   assert.deepEqual(kinds(last), ['exit']);
 });
 

@@ -1,18 +1,20 @@
-import type { GuardFacts, GuardMode, RecordSight } from '#core/ha/guard-state.ts';
+import { planLetGo } from '#core/ha/guard-disarm.ts';
+import type { GuardFacts, GuardMode } from '#core/ha/guard-state.ts';
 import {
   allFrozen,
-  describeUnfit,
   freezeGroups,
   isBack,
   limitOf,
   planHold,
+  planLoss,
+  planReleaseAsked,
   planStop,
+  planUnfit,
   serveAgain,
   stopGroups,
   type GuardStep,
   type GuardView,
 } from '#core/ha/guard-steps.ts';
-import { heldEpoch } from '#core/ha/guard-store.ts';
 
 export function planServing(mode: Extract<GuardMode, { kind: 'serving' }>, view: GuardView): GuardStep {
   const { facts, renewed, nowBootMs } = view;
@@ -24,7 +26,7 @@ export function planServing(mode: Extract<GuardMode, { kind: 'serving' }>, view:
       because: `no renewal sent in the last ${nowBootMs - sent} ms was acknowledged`,
     };
   }
-  const end = planEnd(mode.epoch, limit, view);
+  const end = planLetGo(mode.epoch, mode.thawedBootMs, view) ?? planEnd(mode.epoch, limit, view);
   if (end !== null) return end;
   const thaw = facts.groups.some((group) => group.epoch === mode.epoch && group.frozen);
   const stay = { ...mode, renewedBootMs: sent, thawedBootMs: thaw ? nowBootMs : mode.thawedBootMs };
@@ -39,9 +41,8 @@ export function planServing(mode: Extract<GuardMode, { kind: 'serving' }>, view:
 
 export function planFreezing(mode: Extract<GuardMode, { kind: 'freezing' }>, view: GuardView): GuardStep {
   const { facts, nowBootMs } = view;
-  const lost = describeLoss(view.sight, mode.epoch, facts.self.bootId);
-  if (lost !== null)
-    return { move: { kind: 'clearing', sinceBootMs: nowBootMs, freezeAsked: false, stilled: false }, because: lost };
+  const lost = planLoss(mode.epoch, view);
+  if (lost !== null) return lost;
   if (isBack(mode.epoch, view)) return { move: serveAgain(mode.epoch, view), because: 'renewed under the same epoch' };
   if (mode.freezeAsked && allFrozen(facts.groups)) {
     return {
@@ -67,9 +68,8 @@ export function planFrozen(mode: Extract<GuardMode, { kind: 'frozen' }>, view: G
       because: 'the guests are no longer confirmed frozen',
     };
   }
-  const lost = describeLoss(view.sight, mode.epoch, facts.self.bootId);
-  if (lost !== null)
-    return { move: { kind: 'clearing', sinceBootMs: nowBootMs, freezeAsked: false, stilled: true }, because: lost };
+  const lost = planLoss(mode.epoch, view, { stilled: true });
+  if (lost !== null) return lost;
   const end = planEnd(mode.epoch, null, view);
   if (end !== null) return end;
   if (isBack(mode.epoch, view)) return { move: serveAgain(mode.epoch, view), because: 'renewed under the same epoch' };
@@ -78,27 +78,7 @@ export function planFrozen(mode: Extract<GuardMode, { kind: 'frozen' }>, view: G
 
 /** What ends serving or being frozen: the permit lost, the watchdog unfit, a release asked for, a clean stop. */
 function planEnd(epoch: number, limitBootMs: number | null, view: GuardView): GuardStep | null {
-  const { facts, nowBootMs, sight } = view;
-  const lost = describeLoss(sight, epoch, facts.self.bootId);
-  if (lost !== null)
-    return { move: { kind: 'clearing', sinceBootMs: nowBootMs, freezeAsked: false, stilled: false }, because: lost };
-  const release = { kind: 'releasing', sinceBootMs: nowBootMs, freezeAsked: false, kill: true, limitBootMs } as const;
-  const unfit = describeUnfit(facts);
-  if (unfit !== null) return { move: { ...release, limitBootMs: null, reason: unfit, until: 'restart' }, because: unfit };
-  if (facts.releaseAsked !== null) {
-    return { move: { ...release, reason: facts.releaseAsked, until: 'request-gone' }, because: `asked: ${facts.releaseAsked}` };
-  }
-  const ordered = sight?.release?.reason ?? null;
-  if (ordered !== null) return { move: { ...release, reason: ordered, until: 'agent-back' }, because: `ordered: ${ordered}` };
-  return planStop(view, limitBootMs);
-}
-
-function describeLoss(sight: RecordSight | null, epoch: number, bootId: string): string | null {
-  if (sight === null || heldEpoch(sight, bootId) === epoch) return null;
-  const permit = sight.permit?.value;
-  if (permit === undefined) return `the permit of epoch ${epoch} is gone from the store`;
-  if (permit.state === 'revoked') return `epoch ${epoch} was revoked (${permit.proof.kind})`;
-  return `the permit was granted to boot ${permit.bootId} under epoch ${permit.epoch}`;
+  return planLoss(epoch, view) ?? planUnfit(view) ?? planReleaseAsked(view, limitBootMs) ?? planStop(view, limitBootMs);
 }
 
 /** Half the watchdog's time: later than that it is about to reset the host anyway. */

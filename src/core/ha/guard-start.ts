@@ -1,11 +1,14 @@
+import { planLetGo } from '#core/ha/guard-disarm.ts';
 import type { GuardEffect, GuardMode, Rival } from '#core/ha/guard-state.ts';
 import {
   allFrozen,
-  describeUnfit,
   freezeGroups,
   isBack,
   planHold,
+  planPet,
+  planReleaseAsked,
   planStop,
+  planUnfit,
   serveAgain,
   stopGroups,
   type GuardStep,
@@ -23,6 +26,10 @@ const rivalRenewals = 3;
  * No permit is known to be good. Guests that run (an earlier guard of this boot ended) are carried by its last renewal and its last
  * pet only: ours comes first, and until then nothing is petted; opening the watchdog is a pet too. When the store does not answer
  * within a renewal's time they are frozen, and frozen guests may be petted for.
+ *
+ * While the node is disarmed a permit is taken all the same, with a heartbeat that says so and a closed watchdog: the cluster sees which
+ * boot is up and that the older one is over, and a grant that is never claimed by silence needs no guard. No guest starts under it: its control
+ * group is made only once the guard serves, and the agent goes by guard.json.
  */
 export function planStarting(mode: Starting, view: GuardView): GuardStep {
   const { facts, sight, nowBootMs } = view;
@@ -41,35 +48,42 @@ export function planStarting(mode: Starting, view: GuardView): GuardStep {
   if (rival !== null && nowBootMs - rival.sinceBootMs < rivalSilenceMs(rival, facts.self.timing)) {
     return { stay: waiting, effects, wish: { kind: 'look' } };
   }
-  // The permit is taken only with a watchdog that is known to fit; planEarlyEnd has turned away one that does not.
-  return { stay: waiting, effects, wish: facts.watchdog.kind === 'open' ? { kind: 'take' } : null };
+  // To guard, the permit is taken only with a watchdog that is known to fit; planEarlyEnd has turned away one that does not.
+  const ready = sight.disarm !== null || facts.watchdog.kind === 'open';
+  return { stay: waiting, effects, wish: ready ? { kind: 'take' } : null };
 }
 
 function planEarlyEnd(view: GuardView): GuardStep | null {
-  const { facts, sight, nowBootMs } = view;
-  const stop = planStop(view, null);
-  if (stop !== null) return stop;
-  const release = { kind: 'releasing', sinceBootMs: nowBootMs, freezeAsked: false, kill: true, limitBootMs: null } as const;
-  const unfit = describeUnfit(facts);
-  if (unfit !== null) return { move: { ...release, reason: unfit, until: 'restart' }, because: unfit };
-  if (facts.releaseAsked !== null) {
-    return { move: { ...release, reason: facts.releaseAsked, until: 'request-gone' }, because: `asked: ${facts.releaseAsked}` };
-  }
-  if (sight === null || sight.release === null || heldEpoch(sight, facts.self.bootId) === null) return null;
-  return { move: { ...release, reason: sight.release.reason, until: 'agent-back' }, because: `ordered: ${sight.release.reason}` };
+  return planStop(view, null) ?? planUnfit(view) ?? planReleaseAsked(view, null);
 }
 
 /** Pets only for guests that are confirmed still; sees to it that they become so when nothing carries them. */
-function planStill(mode: Starting, { facts, nowBootMs }: GuardView): { stay: Starting; effects: GuardEffect[] } {
-  if (facts.groups.length === 0) return { stay: mode, effects: planHold(facts, null) };
+function planStill(mode: Starting, view: GuardView): { stay: Starting; effects: GuardEffect[] } {
+  const { facts, nowBootMs } = view;
+  if (facts.groups.length === 0) return { stay: mode, effects: mayOpen(view) ? planHold(facts, null) : planPet(facts, null) };
   const frozen = allFrozen(facts.groups);
   if (mode.freezeAsked && frozen) return { stay: mode, effects: planHold(facts, null) };
   if (!frozen && nowBootMs - mode.sinceBootMs < facts.self.timing.renewMs) return { stay: mode, effects: [] };
   return { stay: { ...mode, freezeAsked: true }, effects: freezeGroups(facts.groups) };
 }
 
+/** A watchdog that counts already has to be opened at once. Another one waits for the word that this node is not disarmed. */
+function mayOpen({ facts, sight }: GuardView): boolean {
+  const { watchdog } = facts;
+  return (watchdog.kind === 'closed' && watchdog.leftCounting) || (sight !== null && sight.disarm === null);
+}
+
 /** This boot holds the permit: renew under the same epoch, then serve. Groups of other epochs go first. */
 function planReturn(epoch: number, stay: Starting, effects: GuardEffect[], view: GuardView): GuardStep {
+  const letGo = planLetGo(epoch, null, view);
+  if (letGo !== null) return letGo;
+  if (view.sight?.heartbeat?.disarmed === true) {
+    // An earlier guard had let go, or was about to: the watchdog may count or not, and has to be open before anything else is said.
+    return {
+      move: { kind: 'arming', sinceBootMs: view.nowBootMs, epoch, carriedBootMs: view.lookedBootMs },
+      because: `epoch ${epoch} is ours and its newest heartbeat says disarmed`,
+    };
+  }
   const strays = view.facts.groups.filter((group) => group.epoch !== epoch);
   if (strays.length > 0) return { stay, effects: [...effects, ...stopGroups(strays)], wish: { kind: 'renew' } };
   if (isBack(epoch, view))

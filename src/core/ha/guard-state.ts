@@ -27,6 +27,23 @@ import type { Timing } from '#core/ha/timing.ts';
  * The normal day: starting -> serving, a renewal each `renew`, a pet each tick. A store that is away for longer than `soft`:
  * serving -> freezing -> frozen -> serving, and the guests lost seconds, not their memory.
  *
+ * While the manager's key nodes/NAME/disarm is there:
+ *
+ *   ┌─────────┐  key seen; a heartbeat `disarmed` is acknowledged within the limit   ┌──────────┐ watchdog closed; no limit,
+ *   │ serving │ ───────────────────────────────────────────────────────────────────► │ disarmed │ no freeze, no kill; renews
+ *   └─────────┘                                                                      └──────────┘ as `disarmed`
+ *        ▲  heartbeat `serving` acknowledged  ┌────────┐  key seen gone                   │
+ *        └─────────────────────────────────── │ arming │ ◄────────────────────────────────┘
+ *                                             └────────┘ guard.json says so, watchdog opened, only then is `serving` sent
+ *
+ * Why no guest runs twice: whoever claims by silence compares the revision of the heartbeat that it judged, so it has seen its phase,
+ * and a `disarmed` one is never claimed by silence. It is enough that a guard that guards nothing has `disarmed` as its newest heartbeat:
+ * - it lets go only after that heartbeat was acknowledged. Every commit compares the heartbeat, so whatever was sent earlier is dead.
+ * - no other phase is sent over it before the watchdog is open (`mayWrite` in guard-rules.ts), and from that instant on the soft limit holds.
+ * - guard.json says `disarmed` only while no other phase was sent since: a later guard of the same boot goes by it and leaves the guests alone,
+ *   also without the store. It stands until the watchdog may be opened, and is replaced before anything else is sent.
+ * What is left are proofs that the guests are dead (power off, new boot) or were given up (release); for those nobody need guard.
+ *
  * `freezeAsked`: a freeze was written in this mode, so that a "frozen" read from now on is its answer and not what is left from
  * before a thaw.
  */
@@ -36,6 +53,9 @@ export type GuardMode =
   | { kind: 'serving'; sinceBootMs: number; epoch: number; renewedBootMs: number; thawedBootMs: number | null }
   | { kind: 'freezing'; sinceBootMs: number; freezeAsked: boolean; epoch: number }
   | { kind: 'frozen'; sinceBootMs: number; epoch: number }
+  | { kind: 'disarmed'; sinceBootMs: number; epoch: number; thawedBootMs: number | null }
+  /** `carriedBootMs`: until then surely no heartbeat but a `disarmed` one was in the store; null: up to now none can have come. */
+  | { kind: 'arming'; sinceBootMs: number; epoch: number; carriedBootMs: number | null }
   /** `stilled`: the kernel confirmed the guests frozen before or while they were killed; they execute nothing any more. */
   | { kind: 'clearing'; sinceBootMs: number; freezeAsked: boolean; stilled: boolean }
   /** `limitBootMs`: until then the last renewal still carries the guests; null: nothing carries them. */
@@ -57,11 +77,12 @@ export type ReleasedUntil = 'request-gone' | 'agent-back' | 'restart' | 'exit';
 /** A permit granted to another boot of this node name: an earlier boot stays silent, a second machine of that name does not. */
 export type Rival = { bootId: string; heartbeatRevision: bigint; sinceBootMs: number; seenAlive: boolean };
 
-/** The three keys of this node as one read at one revision showed them, carried on by our own commits. */
+/** The keys of this node as one read at one revision showed them, carried on by our own commits. */
 export type RecordSight = {
   permit: { value: Permit; modRevision: bigint } | null;
-  heartbeat: { text: string; seq: number; modRevision: bigint } | null;
+  heartbeat: { text: string; seq: number; disarmed: boolean; modRevision: bigint } | null;
   release: { reason: string; modRevision: bigint } | null;
+  disarm: { mode: string; modRevision: bigint } | null;
 };
 
 export type StoreCallKind = 'look' | 'renew' | 'take' | 'release';
@@ -72,6 +93,8 @@ export type PendingCall = {
   sentBootMs: number;
   epoch: number;
   heartbeat: string | null;
+  /** The heartbeat says `disarmed`. */
+  disarmed: boolean;
   permit: Permit | null;
 };
 
@@ -100,7 +123,8 @@ export type StoreAnswer =
 export type GroupFact = { epoch: number; frozen: boolean; populated: boolean };
 
 export type WatchdogFact =
-  | { kind: 'closed' }
+  /** `leftCounting`: not opened by this process; an earlier one of this boot may have left it counting. */
+  | { kind: 'closed'; leftCounting: boolean }
   /** `stuckArmed`: disarming was tried and the device refuses it. */
   | { kind: 'open'; timeoutMs: number; stuckArmed: boolean }
   | { kind: 'failed'; problem: string };
@@ -120,18 +144,20 @@ export type GuardFacts = {
   stop: boolean;
   /** Asked to end at once and leave the guests and the armed watchdog to a successor. */
   handOver: boolean;
+  /** guard.json says `disarmed` at this instant: a guard that comes after a crash will go by it. */
+  fileSaysDisarmed: boolean;
 };
 
 /**
  * Orders to the loop. `notAfterBootMs`: the loop reads the clock once more right before it acts and does nothing at or after it;
- * null: there is no such limit because the guests are confirmed still.
+ * null: there is no such limit because the guests are confirmed still, or disarmed.
  */
 export type GuardEffect =
   | { kind: 'open-watchdog'; notAfterBootMs: number | null; whenRefused: 'disarm' | 'keep-armed' }
   | { kind: 'pet'; notAfterBootMs: number | null }
   | { kind: 'disarm' }
   | { kind: 'create-group'; epoch: number; notAfterBootMs: number }
-  | { kind: 'thaw'; epoch: number; notAfterBootMs: number }
+  | { kind: 'thaw'; epoch: number; notAfterBootMs: number | null }
   | { kind: 'freeze' | 'kill' | 'remove-group'; epoch: number }
   | { kind: 'look'; deadlineMs: number }
   | {

@@ -1,10 +1,16 @@
 import { assert } from '#base/assert.ts';
 import type { GroupFact, GuardEffect, GuardFacts, GuardMode, RecordSight } from '#core/ha/guard-state.ts';
-import type { Renewed, StoreWish } from '#core/ha/guard-store.ts';
+import { heldEpoch, type Renewed, type StoreWish } from '#core/ha/guard-store.ts';
 import { clockStepMs, type Timing } from '#core/ha/timing.ts';
 
-/** What the planner of one mode sees. The clock was read after the facts. */
-export type GuardView = { facts: GuardFacts; sight: RecordSight | null; renewed: Renewed | null; nowBootMs: number };
+/** What the planner of one mode sees. The clock was read after the facts. `lookedBootMs`: when the newest look at the store was sent. */
+export type GuardView = {
+  facts: GuardFacts;
+  sight: RecordSight | null;
+  renewed: Renewed | null;
+  lookedBootMs: number;
+  nowBootMs: number;
+};
 
 /** Either the mode changes, and the new mode plans at once (`forget`: after a fresh look); or it stays and gives its orders. */
 export type GuardStep =
@@ -75,6 +81,48 @@ export function stopGroups(groups: GroupFact[]): GuardEffect[] {
       { kind: 'kill', epoch },
     ];
   });
+}
+
+/** Why the permit of `epoch` is not ours any more; null: it is, as far as is known. */
+function describeLoss(sight: RecordSight | null, epoch: number, bootId: string): string | null {
+  if (sight === null || heldEpoch(sight, bootId) === epoch) return null;
+  const permit = sight.permit?.value;
+  if (permit === undefined) return `the permit of epoch ${epoch} is gone from the store`;
+  if (permit.state === 'revoked') return `epoch ${epoch} was revoked (${permit.proof.kind})`;
+  return `the permit was granted to boot ${permit.bootId} under epoch ${permit.epoch}`;
+}
+
+/** The move to `clearing` when the permit is lost; null: it is not. `stilled`: the guests are confirmed frozen. */
+export function planLoss(
+  epoch: number,
+  { facts, sight, nowBootMs }: GuardView,
+  { stilled }: { stilled: boolean } = { stilled: false },
+): GuardStep | null {
+  const lost = describeLoss(sight, epoch, facts.self.bootId);
+  if (lost === null) return null;
+  return { move: { kind: 'clearing', sinceBootMs: nowBootMs, freezeAsked: false, stilled }, because: lost };
+}
+
+/** The watchdog cannot fence: guests killed, permit given back; only a new guard tries again. */
+export function planUnfit({ facts, nowBootMs }: GuardView): GuardStep | null {
+  const unfit = describeUnfit(facts);
+  if (unfit === null) return null;
+  return { move: { ...killingAt(nowBootMs), limitBootMs: null, reason: unfit, until: 'restart' }, because: unfit };
+}
+
+/** A release asked for on this node, or ordered by the manager of whoever holds the permit. */
+export function planReleaseAsked({ facts, sight, nowBootMs }: GuardView, limitBootMs: number | null): GuardStep | null {
+  const release = { ...killingAt(nowBootMs), limitBootMs };
+  if (facts.releaseAsked !== null) {
+    return { move: { ...release, reason: facts.releaseAsked, until: 'request-gone' }, because: `asked: ${facts.releaseAsked}` };
+  }
+  const ordered = sight?.release?.reason ?? null;
+  if (ordered === null || heldEpoch(sight, facts.self.bootId) === null) return null;
+  return { move: { ...release, reason: ordered, until: 'agent-back' }, because: `ordered: ${ordered}` };
+}
+
+function killingAt(nowBootMs: number) {
+  return { kind: 'releasing', sinceBootMs: nowBootMs, freezeAsked: false, kill: true } as const;
 }
 
 /** A clean stop gives the permit back only when no guest is left; with guests the guard goes on guarding until they are gone. */

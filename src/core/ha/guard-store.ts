@@ -10,7 +10,7 @@ import type { Timing } from '#core/ha/timing.ts';
 export type StoreWish = { kind: Exclude<StoreCallKind, 'release'> } | { kind: 'release'; reason: string };
 
 /** A renewal (or a take, which carries one) that is known to be in the store, timed from when it was sent. */
-export type Renewed = { epoch: number; sentBootMs: number };
+export type Renewed = { epoch: number; sentBootMs: number; disarmed: boolean };
 
 export function startStoreSide(timing: Timing, nowBootMs: number): StoreSide {
   return {
@@ -29,16 +29,16 @@ export function readSight(node: string, entries: { key: string; value: string; m
   const permit = find(keys.nodePermit(node));
   const heartbeat = find(keys.nodeHeartbeat(node));
   const release = find(keys.nodeRelease(node));
+  const disarm = find(keys.nodeDisarm(node));
   return {
     permit: permit === undefined ? null : { value: readPermit(permit.key, permit.value), modRevision: permit.modRevision },
-    heartbeat:
-      heartbeat === undefined
-        ? null
-        : { text: heartbeat.value, seq: wholeOf(heartbeat.key, heartbeat.value, 'seq'), modRevision: heartbeat.modRevision },
+    heartbeat: heartbeat === undefined ? null : readHeartbeat(heartbeat),
     release:
       release === undefined
         ? null
         : { reason: String(parseRecord(release.key, release.value).reason), modRevision: release.modRevision },
+    disarm:
+      disarm === undefined ? null : { mode: String(parseRecord(disarm.key, disarm.value).mode), modRevision: disarm.modRevision },
   };
 }
 
@@ -65,7 +65,7 @@ export function foldAnswer(
     case 'committed': {
       const done = { ...idle, ...answered(pending, timing, nowBootMs), unsure: null };
       const sight = store.sight === null ? null : carryOn(store.sight, pending, answer.revision);
-      const renewed = pending.kind === 'release' ? null : { epoch: pending.epoch, sentBootMs: pending.sentBootMs };
+      const renewed = pending.kind === 'release' ? null : renewalOf(pending);
       return { store: { ...done, sight, nextCallBootMs: pending.sentBootMs + timing.renewMs }, renewed };
     }
     case 'conflict':
@@ -90,7 +90,14 @@ export function planCall(
   if (wish.kind === 'look' || store.sight === null) {
     const again = store.lookedBootMs + facts.self.timing.renewMs / 2;
     if (store.sight !== null && nowBootMs < again) return none;
-    const pending: PendingCall = { kind: 'look', sentBootMs: nowBootMs, epoch: 0, heartbeat: null, permit: null };
+    const pending: PendingCall = {
+      kind: 'look',
+      sentBootMs: nowBootMs,
+      epoch: 0,
+      heartbeat: null,
+      disarmed: false,
+      permit: null,
+    };
     return { store: { ...store, pending, lookedBootMs: nowBootMs }, effects: [{ kind: 'look', deadlineMs: store.callMs }] };
   }
   const { pending, effect } = planCommit(wish, store.sight, phase, facts, nowBootMs, store.callMs);
@@ -110,7 +117,8 @@ function nextEpoch(sight: RecordSight): number {
 
 /**
  * Every commit compares permit AND heartbeat, so that each one that takes effect kills all that were sent before it and are still on
- * their way: a late release cannot revoke a permit that was renewed since, a late take cannot follow a newer one.
+ * their way: a late release cannot revoke a permit that was renewed since, a late take cannot follow a newer one. It compares the
+ * manager's two orders as well: nothing is written in ignorance of them.
  */
 function planCommit(
   wish: Exclude<StoreWish, { kind: 'look' }>,
@@ -130,6 +138,7 @@ function planCommit(
     { key: keys.nodePermit(node), modRevision: sight.permit?.modRevision ?? 0n },
     { key: keys.nodeHeartbeat(node), modRevision: sight.heartbeat?.modRevision ?? 0n },
     { key: release, modRevision: sight.release?.modRevision ?? 0n },
+    { key: keys.nodeDisarm(node), modRevision: sight.disarm?.modRevision ?? 0n },
   ];
   const permit = wish.kind === 'renew' ? null : makePermit(wish, epoch, facts);
   const writes: { key: string; value: string | null }[] = [];
@@ -139,7 +148,7 @@ function planCommit(
     if (sight.release !== null) writes.push({ key: release, value: null });
   }
   return {
-    pending: { kind, sentBootMs: nowBootMs, epoch, heartbeat, permit },
+    pending: { kind, sentBootMs: nowBootMs, epoch, heartbeat, disarmed: heartbeat !== null && phase === 'disarmed', permit },
     effect: { kind: 'commit', call: kind, compares, writes, deadlineMs },
   };
 }
@@ -167,15 +176,19 @@ function makePermit(wish: StoreWish, epoch: number, facts: GuardFacts): Permit {
 
 /** What our own commit made of the record: no need to read it again. */
 function carryOn(sight: RecordSight, pending: PendingCall, modRevision: bigint): RecordSight {
-  const heartbeat =
-    pending.heartbeat === null ? sight.heartbeat : { text: pending.heartbeat, seq: (sight.heartbeat?.seq ?? 0) + 1, modRevision };
+  const { heartbeat: text, disarmed } = pending;
+  const heartbeat = text === null ? sight.heartbeat : { text, seq: (sight.heartbeat?.seq ?? 0) + 1, disarmed, modRevision };
   if (pending.permit === null) return { ...sight, heartbeat };
-  return { permit: { value: pending.permit, modRevision }, heartbeat, release: null };
+  return { ...sight, permit: { value: pending.permit, modRevision }, heartbeat, release: null };
 }
 
 function wasWritten(unsure: PendingCall | null, sight: RecordSight, bootId: string): Renewed | null {
   if (unsure === null || unsure.heartbeat !== sight.heartbeat?.text) return null;
-  return heldEpoch(sight, bootId) === unsure.epoch ? { epoch: unsure.epoch, sentBootMs: unsure.sentBootMs } : null;
+  return heldEpoch(sight, bootId) === unsure.epoch ? renewalOf(unsure) : null;
+}
+
+function renewalOf({ epoch, sentBootMs, disarmed }: PendingCall): Renewed {
+  return { epoch, sentBootMs, disarmed };
 }
 
 function answered(pending: PendingCall, timing: Timing, nowBootMs: number): { nextCallBootMs: number; callMs: number } {
@@ -207,6 +220,19 @@ function readPermit(key: string, text: string): Permit {
   if (record.state === 'granted' && typeof record.bootId === 'string') return { ...(record as Permit), epoch };
   if (record.state === 'revoked') return { ...(record as Permit), epoch };
   throw new AppError('invalid', `${key} is not a permit: state ${JSON.stringify(record.state)}`);
+}
+
+function readHeartbeat({
+  key,
+  value,
+  modRevision,
+}: {
+  key: string;
+  value: string;
+  modRevision: bigint;
+}): RecordSight['heartbeat'] {
+  const disarmed = parseRecord(key, value).phase === ('disarmed' satisfies GuardPhase);
+  return { text: value, seq: wholeOf(key, value, 'seq'), disarmed, modRevision };
 }
 
 function wholeOf(key: string, text: string, field: string): number {

@@ -19,6 +19,8 @@ const levels = {
   serving: 'info',
   freezing: 'warn',
   frozen: 'warn',
+  disarmed: 'warn',
+  arming: 'info',
   clearing: 'warn',
   releasing: 'warn',
   released: 'info',

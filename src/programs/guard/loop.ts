@@ -1,6 +1,6 @@
 import { AppError, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { describeGuard } from '#core/ha/guard-report.ts';
+import { describeGuard, type GuardLeft } from '#core/ha/guard-report.ts';
 import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
 import type { GuardFacts, GuardState, StoreAnswer } from '#core/ha/guard-state.ts';
 import { limitOf } from '#core/ha/guard-steps.ts';
@@ -15,6 +15,7 @@ export type GuardParts = {
   self: { node: string; bootId: string; timing: Timing };
   run: string;
   device: string;
+  left: GuardLeft;
   clock: Clock;
   hands: NodeHands;
   callStore: (effect: StoreEffect) => Promise<StoreAnswer>;
@@ -34,7 +35,8 @@ type Loop = {
   answer: StoreAnswer | null;
   trouble: { problem: string; sinceBootMs: number } | null;
   because: string;
-  written: string;
+  /** guard.json as it stands. */
+  written: { text: string; saysDisarmed: boolean };
 };
 
 /**
@@ -42,13 +44,13 @@ type Loop = {
  * and only ring. A step that fails pets nothing; the next one tries again, and the hardware judges.
  */
 export async function runGuard(parts: GuardParts, orders: GuardOrders): Promise<void> {
-  const { clock, events } = parts;
+  const { clock, events, left } = parts;
   const loop: Loop = {
-    state: startGuard(parts.self.timing, clock.bootMs()),
+    state: startGuard(parts.self.timing, clock.bootMs(), left),
     answer: null,
     trouble: null,
     because: 'the guard started',
-    written: '',
+    written: { text: '', saysDisarmed: left.disarmedEpoch !== null },
   };
   for (;;) {
     const end = attemptStep(parts, orders, loop);
@@ -106,6 +108,7 @@ function readFacts(parts: GuardParts, orders: GuardOrders, loop: Loop): GuardFac
     releaseAsked: readLocal(parts, readReleaseRequest)?.reason ?? null,
     stop: orders.stop,
     handOver: orders.handOver,
+    fileSaysDisarmed: loop.written.saysDisarmed,
   };
 }
 
@@ -161,9 +164,9 @@ function report(parts: GuardParts, loop: Loop, facts: GuardFacts, nowBootMs: num
     },
   };
   const text = JSON.stringify(state);
-  if (text === loop.written) return;
+  if (text === loop.written.text) return;
   writeGuardState(parts.run, state);
-  loop.written = text;
+  loop.written = { text, saysDisarmed: state.phase === 'disarmed' };
 }
 
 /** Serving: no longer than to the limit, so that the freeze is on time. 0: look again at once. */
@@ -172,6 +175,7 @@ function nextWaitMs({ mode }: GuardState, timing: Timing, nowBootMs: number): nu
     case 'serving':
       return Math.min(limits.guardTickMs, Math.max(0, limitOf(mode.renewedBootMs, timing) - nowBootMs));
     case 'freezing':
+    case 'arming':
     case 'clearing':
     case 'releasing':
       return shortTickMs;

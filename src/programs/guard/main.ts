@@ -5,7 +5,9 @@ import { createGuestCgroup } from '#adapters/cgroup/guest-cgroup.ts';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { openWatchdog } from '#adapters/watchdog/watchdog.ts';
+import { readLeft } from '#core/ha/guard-report.ts';
 import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
+import { readGuardState, type GuardLocalState } from '#programs/local-state.ts';
 import { createLog } from '#programs/log.ts';
 import { readNodeConfig } from '#programs/node-config.ts';
 import { readConfigArgument } from '#programs/program-arguments.ts';
@@ -38,13 +40,18 @@ async function main(args: string[]): Promise<void> {
   });
   await using store = createEtcdStore({ ...config.etcd, onTrouble: (text) => log.debug({ event: 'store.said' }, text) });
   const open = (options: { whenRefused: 'disarm' | 'keep-armed' }) => openWatchdog(watchdog.device, timing.watchdogMs, options);
-  const hands = createNodeHands(clock, createGuestCgroup(config.guests.cgroup), open, timing.watchdogMs, events);
+  const file = readFile(node.run, bootId);
+  const left = readLeft(file, file !== null && file.watchdog.timeoutMs !== null);
+  const { leftCounting } = left;
+  const device = { open, wantedMs: timing.watchdogMs, leftCounting };
+  const hands = createNodeHands(clock, createGuestCgroup(config.guests.cgroup), device, events);
   events.started({ bootId, profile: timing.profile, device: watchdog.device });
   await runGuard(
     {
       self: { node: node.name, bootId, timing },
       run: node.run,
       device: watchdog.device,
+      left,
       clock,
       hands,
       callStore: createStoreCalls(store, node.name, node.cluster),
@@ -68,6 +75,17 @@ async function lockNode(run: string): Promise<void> {
     throw new AppError('conflict', `another guard runs on this node (run folder ${run}); nothing was changed`, { cause: error });
   }
   server.unref();
+}
+
+/** What an earlier guard of this boot left in guard.json. One that cannot be understood is as good as none: then everything is guarded. */
+function readFile(run: string, bootId: string): GuardLocalState | null {
+  try {
+    const file = readGuardState(run);
+    return file?.bootId === bootId ? file : null;
+  } catch (error) {
+    if (!isAppError(error)) throw error;
+    return null;
+  }
 }
 
 /** Guests compete for the same cores. Not being allowed to is no reason not to guard. */

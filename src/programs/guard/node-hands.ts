@@ -17,15 +17,16 @@ export type NodeHands = {
   perform(effect: HandEffect): void;
 };
 
+/** `device.leftCounting`: an earlier guard of this boot ended with the device open. */
 export function createNodeHands(
   clock: Clock,
   cgroup: GuestCgroup,
-  openWatchdog: OpenWatchdog,
-  wantedMs: number,
+  device: { open: OpenWatchdog; wantedMs: number; leftCounting: boolean },
   events: GuardEvents,
 ): NodeHands {
   let watchdog: Watchdog | null = null;
-  let fact: WatchdogFact = { kind: 'closed' };
+  let { leftCounting } = device;
+  let fact: WatchdogFact = { kind: 'closed', leftCounting };
 
   function attemptWatchdog(effect: HandEffect): void {
     try {
@@ -42,14 +43,15 @@ export function createNodeHands(
   function performWatchdog(effect: HandEffect): void {
     if (effect.kind === 'pet') watchdog?.pet();
     if (effect.kind === 'open-watchdog') {
-      watchdog = openWatchdog({ whenRefused: effect.whenRefused });
+      watchdog = device.open({ whenRefused: effect.whenRefused });
+      leftCounting = false;
       fact = { kind: 'open', timeoutMs: watchdog.timeoutMs, stuckArmed: false };
-      events.watchdogOpened({ timeoutMs: watchdog.timeoutMs, wantedMs });
+      events.watchdogOpened({ timeoutMs: watchdog.timeoutMs, wantedMs: device.wantedMs });
     }
     if (effect.kind === 'disarm') {
       watchdog?.disarm();
       watchdog = null;
-      fact = { kind: 'closed' };
+      fact = { kind: 'closed', leftCounting };
     }
   }
 

@@ -29,15 +29,7 @@ export type Calls = {
     answer: { digests: string | null };
   };
   measured: {
-    /** `disks`: all that were compared, with the sizes that they have here. */
-    ask: {
-      vmid: number;
-      generation: number;
-      name: string;
-      sizeBytes: number;
-      fromAtMs: number;
-      disks: { name: string; sizeBytes: number }[];
-    };
+    ask: { vmid: number; generation: number; name: string; sizeBytes: number; fromAtMs: number };
     answer: Record<string, never>;
   };
 };
