@@ -30,6 +30,8 @@ export const limits = {
   /** A look for QEMU's sockets while it starts, and at an adopted QEMU's process while it runs. */
   qemuPollMs: 50,
   guestExitPollMs: 200,
+  /** QEMU closing its disks in order: it flushes them. After that it is killed. */
+  qemuQuitMs: 10_000,
   /** SIGKILL until the process is gone; longer only when it hangs in the kernel on its disks. */
   guestKillMs: 10_000,
   /** Booting the probe guest once per boot of the node; an emulated CPU needs a fifth of a second. */
@@ -61,6 +63,12 @@ export const limits = {
   /** A guest that failed to start is tried again after this, doubling up to the next value. */
   guestRetryMs: 2_000,
   guestRetryMaxMs: 60_000,
+  /** A guest whose QEMU ends by itself sooner than this after its start has failed to start: kernel and init are up by then. */
+  guestSteadyMs: 10_000,
+  /** Handing a guest over is tried again this often before the order to move it has failed; the guest stands still meanwhile. */
+  handOverRetries: 2,
+  /** A guest that is given up to several nodes waits this long for each copy after the first. */
+  furtherCopyMs: 60_000,
   /** The agent looks at what the guard says this often; it delays starts by at most this. */
   guardLookMs: 100,
   /** Declined copies remembered in a guest's record. */

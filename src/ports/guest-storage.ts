@@ -1,5 +1,6 @@
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
-import type { LeftBehind } from '#core/replica/records.ts';
+import type { HandedOver } from '#core/guest/process-state.ts';
+import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 
 /** What a node holds of one guest. */
@@ -12,6 +13,16 @@ export type GuestCopy = {
   point: ReplicaPoint | null;
   pointAtMs: number | null;
   leftBehind: LeftBehind[];
+  /** A primary that others hold a whole copy of, unwritten since; null otherwise. */
+  handedOver: HandedOver | null;
+};
+
+/** A last point that was sent of a primary copy whose guest will not run here any more. */
+export type LastPoint = HandedOver & {
+  source: string;
+  pointAtMs: number;
+  configSha256: string;
+  lastCycle: ReplicaRecord['lastCycle'];
 };
 
 /** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
@@ -19,7 +30,10 @@ export interface GuestStorage {
   listCopies(): Promise<GuestCopy[]>;
   /** Makes the disks of a new guest as a primary copy of `generation`. `importFile`: raw image whose content is copied in. */
   create(vmid: number, generation: number, disks: { name: string; sizeBytes: number; importFile?: string }[]): Promise<void>;
-  /** The chains of a primary copy, for a start. Raises AppError missing naming the disk and what was looked for; conflict on another generation. */
+  /**
+   * The chains of a primary copy, for a start; from then on it counts as written to (see `noteHandedOver`). Raises AppError missing naming the disk and
+   * what was looked for; conflict on another generation.
+   */
   openPrimary(vmid: number, generation: number): Promise<DiskChain[]>;
   /**
    * Makes this node's replica the primary copy of `generation`: verifies the newest manifest (not older than `atLeast`), puts a
@@ -27,8 +41,13 @@ export interface GuestStorage {
    * (does not verify) and then changes nothing.
    */
   promote(vmid: number, generation: number, atLeast: ReplicaPoint): Promise<{ point: ReplicaPoint; pointAtMs: number }>;
-  /** A former primary becomes a replica; its own writes are kept as a left-behind tail. Idempotent. The guest must not run here. */
-  demote(vmid: number): Promise<void>;
+  /** Notes that other nodes hold all that this primary copy of `generation` holds. Nothing may have it open any more. */
+  noteHandedOver(vmid: number, generation: number, last: LastPoint): Promise<void>;
+  /**
+   * A former primary becomes a replica; its own writes are kept as a left-behind tail. Without a tail, at that very point, when it was handed over
+   * at `identicalTo`. Idempotent. The guest must not run here.
+   */
+  demote(vmid: number, identicalTo?: ReplicaPoint | null): Promise<void>;
   releaseLeftBehind(vmid: number, name: string): Promise<void>;
   /** Writes the tail's whole disks as raw files into `directory`. */
   exportLeftBehind(vmid: number, name: string, directory: string): Promise<string[]>;

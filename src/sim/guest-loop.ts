@@ -1,11 +1,13 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { GuestAction } from '#core/guest/guest-plan.ts';
+import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
-import { prefixes } from '#core/ha/keys.ts';
+import { nextStatus, planStatus, type StatusChange, toldEnd } from '#core/guest/order-end.ts';
+import { noteFailed, noteStarted, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
+import type { ProcessState } from '#core/guest/process-state.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
 import type { AgentProcess } from '#sim/agent.ts';
-import { keys } from '#sim/known-keys.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import type { Qemu } from '#sim/host.ts';
 import type { Task } from '#sim/process.ts';
@@ -18,7 +20,8 @@ export class GuestLoop {
   private readonly attached = new Map<number, Qemu>();
   private readonly busy = new Set<number>();
   private readonly failures = new Map<number, Failure>();
-  private readonly statuses = new Map<number, string>();
+  private readonly tries = new Map<number, OrderTries>();
+  private readonly statuses = new Map<number, HaStatus>();
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
@@ -34,7 +37,6 @@ export class GuestLoop {
     for (const qemu of agent.host.qemus.values()) {
       agent.cluster.say(`${agent.host.name} agent: takes over guest ${qemu.vmid}, generation ${qemu.generation}`);
       this.attach(qemu);
-      if (agent.cluster.rules.endHalfStarted && !qemu.resumed) agent.run(this.endHalfStarted(qemu));
       agent.replication.startGuest(qemu);
     }
     for (;;) {
@@ -94,14 +96,6 @@ export class GuestLoop {
     agent.host.disk.remove(vmid);
   }
 
-  /** As half-started.ts: its agent died before it let it run. */
-  private *endHalfStarted(qemu: Qemu): Task<void> {
-    const { host } = this.agent;
-    yield* this.agent.sleep(20);
-    while (host.groups.get(qemu.nodeEpoch)?.frozen === true) yield* this.agent.sleep(limits.agentRoundMs);
-    if (!qemu.resumed) host.killQemu(qemu, 'an earlier agent never let it run');
-  }
-
   private launch(vmid: number): void {
     if (this.busy.has(vmid)) return;
     this.busy.add(vmid);
@@ -113,29 +107,19 @@ export class GuestLoop {
 
   private *step(vmid: number): Task<void> {
     const { agent } = this;
-    const record = agent.read<GuestRecord>(keys.guest(vmid))?.value ?? null;
-    const manifest = agent.host.disk.manifest(vmid);
     const process = this.attached.get(vmid) ?? null;
-    const action = agent.cluster.rules.planGuestAction({
-      self: agent.host.name,
-      epoch: agent.readEpoch(),
-      record,
-      want: agent.read<HaResource>(keys.haResource(vmid))?.value.want ?? null,
-      running: process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch },
-      copy: manifest === null ? null : { role: manifest.role, generation: manifest.generation },
-    });
-    if (action.kind === 'none') {
-      const order = record?.home === agent.host.name ? (record.order ?? null) : null;
-      if (order === null || order.nodeEpoch !== agent.readEpoch()) return;
-      if (order.kind === 'run' && process?.resumed === true) yield* tryOnce(this.report(record, vmid, 'running', 'runs', 'ok'));
-      if (order.kind === 'stop' && process === null) yield* tryOnce(this.report(record, vmid, 'stopped', 'stopped', 'ok'));
-      return;
-    }
+    const facts = this.readFacts(vmid);
+    const { record } = facts;
+    const action = agent.cluster.rules.planGuestAction(facts);
+    if (record?.home !== agent.host.name) this.statuses.delete(vmid);
     const failure = this.failures.get(vmid);
     const key = `${action.kind} ${record?.generation ?? 0} ${record?.order?.nodeEpoch ?? 0}`;
     if (failure?.key === key && agent.host.bootMs() < failure.retryAtBootMs) return;
     try {
+      const status = planStatus(facts, action, this.triesOf(vmid), agent.host.bootMs());
+      if (record !== null && status !== null) yield* this.tell(record, status);
       yield* this.act(vmid, record, action);
+      this.failures.delete(vmid);
     } catch (error) {
       if (!isAppError(error)) throw error;
       const count = failure?.key === key ? failure.count + 1 : 1;
@@ -144,8 +128,48 @@ export class GuestLoop {
       agent.cluster.say(`${agent.host.name} agent: ${action.kind} of guest ${vmid} failed: ${formatErrorChain(error)}`);
       const now = this.attached.get(vmid);
       if (now !== undefined && now !== process) agent.host.killQemu(now, 'half started');
-      yield* tryOnce(this.report(record, vmid, 'failed', 'failed'));
+      if (record?.home !== agent.host.name || action.kind === 'none') return;
+      yield* tryOnce(this.tell(record, { state: 'failed', because: `${action.kind} failed`, end: null }));
     }
+  }
+
+  private readFacts(vmid: number): GuestPlanFacts {
+    const { agent } = this;
+    const record = agent.read<GuestRecord>(keys.guest(vmid))?.value ?? null;
+    const resource = agent.read<HaResource>(keys.haResource(vmid))?.value ?? null;
+    const manifest = agent.host.disk.manifest(vmid);
+    const process = this.attached.get(vmid) ?? null;
+    const tries = triesUnder(this.triesOf(vmid), record === null ? '' : orderKey(record));
+    this.tries.set(vmid, tries);
+    return {
+      self: agent.host.name,
+      epoch: agent.readEpoch(),
+      record,
+      want: resource?.want ?? null,
+      process:
+        process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state: this.stateOf(process) },
+      copy: manifest === null ? null : { role: manifest.role, generation: manifest.generation, handedOver: null },
+      ended: toldEnd(agent.host.name, record, this.told(vmid)),
+      preCopied: false,
+      // Moves are not simulated, so a guest whose starts fail for a while has nowhere else to go: it is tried here until they succeed.
+      retry: planRetry(tries, record?.order?.kind === 'move' ? 0 : Number.POSITIVE_INFINITY, agent.host.bootMs()),
+      ending: null,
+    };
+  }
+
+  /** A frozen process answers nobody. */
+  private stateOf(qemu: Qemu): ProcessState {
+    const { host, cluster } = this.agent;
+    if (host.groups.get(qemu.nodeEpoch)?.frozen === true) return 'unknown';
+    return qemu.resumed || !cluster.rules.endHalfStarted ? 'running' : 'prelaunch';
+  }
+
+  private triesOf(vmid: number): OrderTries {
+    return this.tries.get(vmid) ?? triesUnder(null, '');
+  }
+
+  private told(vmid: number): HaStatus | null {
+    return this.statuses.get(vmid) ?? this.agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null;
   }
 
   private *act(vmid: number, record: GuestRecord | null, action: GuestAction): Task<void> {
@@ -156,7 +180,8 @@ export class GuestLoop {
       case 'none':
         return;
       case 'refuse':
-        return yield* this.report(record, vmid, 'failed', action.because);
+        return;
+      case 'end':
       case 'kill': {
         say('is killed');
         yield* agent.sleep(agent.cluster.dice.between(5, 300));
@@ -169,7 +194,7 @@ export class GuestLoop {
         yield* agent.sleep(agent.cluster.dice.between(500, 8_000));
         const process = this.attached.get(vmid);
         if (process !== undefined) host.killQemu(process, 'shut down');
-        return yield* this.report(record, vmid, 'stopped', action.because);
+        return;
       }
       case 'demote':
         say('is demoted');
@@ -180,24 +205,34 @@ export class GuestLoop {
           say('is promoted');
           const done = yield* this.promoteOrDecline(record, record.order.promote);
           if (done) yield* this.performStart(record);
-          else yield* this.report(record, vmid, 'waiting', 'the copy does not verify');
+          else yield* this.tell(record, { state: 'waiting', because: 'the copy does not verify', end: null });
         }
         return;
       case 'start':
         if (record !== null) yield* this.performStart(record);
+        return;
+      case 'pre-copy':
+      case 'halt':
+      case 'open':
+      case 'hand-over':
+      case 'give-up':
+      case 'revive':
+        this.tries.set(vmid, noteFailed(this.triesOf(vmid), `${action.kind} is not simulated`, host.bootMs()));
+        return;
     }
   }
 
   private *performStart(record: GuestRecord): Task<void> {
     const { agent } = this;
     const { host, cluster } = agent;
-    yield* this.report(record, record.vmid, 'starting', 'starting');
+    yield* this.tell(record, { state: 'starting', because: 'starting', end: null });
     host.disk.openPrimary(record.vmid, record.generation);
     yield* agent.sleep(cluster.dice.between(5, 100));
     const confirmedAtMs = cluster.engine.nowMs;
     const order = cluster.rules.confirmOrder ? yield* this.confirmOrder(record) : record.order;
     if (order === null) return;
-    const qemu = yield* this.spawnQemu(record, order.nodeEpoch);
+    const qemu = yield* this.trySpawn(record, order.nodeEpoch);
+    if (qemu === null) return;
     this.attach(qemu);
     yield* agent.sleep(cluster.dice.between(5, 100));
     for (const target of agent.peers) if (!qemu.bitmaps.has(target)) qemu.bitmaps.set(target, new Set());
@@ -207,9 +242,24 @@ export class GuestLoop {
     cluster.checks.noteStart(host, qemu, confirmedAtMs);
     cluster.say(`guest ${qemu.vmid} runs on ${host.name}, generation ${qemu.generation}, epoch ${qemu.nodeEpoch}`);
     cluster.writeSoon(host, qemu);
-    this.failures.delete(record.vmid);
+    this.tries.set(record.vmid, noteStarted(this.triesOf(record.vmid), host.bootMs()));
     agent.replication.startGuest(qemu);
-    yield* this.report(record, record.vmid, 'running', 'runs');
+    const started = { qemuStartedAtMs: null, promoted: null };
+    yield* this.tell(record, { state: 'running', because: 'runs', end: null, started });
+    agent.bells.guests.ring();
+  }
+
+  /** null: it failed, and that counts against the order unless its epoch was taken away meanwhile. */
+  private *trySpawn(record: GuestRecord, nodeEpoch: number): Task<Qemu | null> {
+    try {
+      return yield* this.spawnQemu(record, nodeEpoch);
+    } catch (error) {
+      if (!isAppError(error) || this.agent.readEpoch() !== nodeEpoch) throw error;
+      const because = formatErrorChain(error);
+      this.agent.cluster.say(`${this.agent.host.name} agent: start of guest ${record.vmid} failed: ${because}`);
+      this.tries.set(record.vmid, noteFailed(this.triesOf(record.vmid), because, this.agent.host.bootMs()));
+      return null;
+    }
   }
 
   /** The process enters its epoch's group before it executes QEMU: without the group there is no start. */
@@ -239,6 +289,7 @@ export class GuestLoop {
     const gone = () =>
       this.agent.deliver(() => {
         if (this.attached.get(qemu.vmid) === qemu) this.attached.delete(qemu.vmid);
+        this.tries.set(qemu.vmid, { ...this.triesOf(qemu.vmid), startedAtBootMs: null });
         this.agent.replication.stopGuest(qemu.vmid);
         this.agent.bells.guests.ring();
       });
@@ -285,21 +336,12 @@ export class GuestLoop {
     }
   }
 
-  private *report(
-    record: GuestRecord | null,
-    vmid: number,
-    state: HaStatus['state'],
-    because: string,
-    result: 'ok' | null = null,
-  ): Task<void> {
+  private *tell(record: GuestRecord, change: StatusChange): Task<void> {
     const { agent } = this;
-    const generation = record?.generation ?? 0;
-    const nodeEpoch = record?.order?.nodeEpoch ?? 0;
-    const end = result === null ? {} : { end: { orderId: record?.order?.id ?? 0, result } };
-    const status = { vmid, node: agent.host.name, generation, nodeEpoch, state, because, promoted: null, ...end };
-    const text = JSON.stringify(status);
-    if (this.statuses.get(vmid) === text) return;
-    yield* writeOwned(agent, keys.haStatus(vmid), { ...status, atMs: agent.host.wallMs(), qemuStartedAtMs: null });
-    this.statuses.set(vmid, text);
+    const before = this.told(record.vmid);
+    const status: HaStatus = { ...nextStatus(agent.host.name, record, before, change), atMs: agent.host.wallMs() };
+    if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
+    yield* writeOwned(agent, keys.haStatus(record.vmid), status);
+    this.statuses.set(record.vmid, status);
   }
 }

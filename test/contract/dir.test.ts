@@ -40,7 +40,7 @@ test('a new guest is a primary copy that opens only under its own generation', a
   writeFileSync(image, piece(7));
   await storage.create(vmid, 3, [{ ...disks[0]!, importFile: image }, disks[1]!]);
   assert.deepEqual(await storage.listCopies(), [
-    { vmid, role: 'primary', generation: 3, point: null, pointAtMs: null, leftBehind: [] },
+    { vmid, role: 'primary', generation: 3, point: null, pointAtMs: null, leftBehind: [], handedOver: null },
   ]);
   assert.equal(await readByte(storage, 0), 7);
   const chains = await storage.openPrimary(vmid, 3);
@@ -167,4 +167,93 @@ test('a sender of an older generation changes nothing; promotion closes what is 
   await assert.rejects(incoming.seal(aboutPoint(6)), (error) => isAppError(error, 'conflict'));
   await assert.rejects(stale({ generation: 4, seq: 1 }), (error) => isAppError(error, 'conflict'));
   assert.equal(await readByte(storage, 0), 1);
+});
+
+const lastPoint = {
+  point: { generation: 1, seq: 7 },
+  copiedTo: ['n2'],
+  source: 'n1',
+  pointAtMs: 7_000,
+  configSha256: 'c0',
+  lastCycle: { kind: 'delta' as const, bytes: 0, tookMs: 0, pausedMs: 0 },
+};
+
+async function handedOver(name: string) {
+  const { work, storage } = await setUp(name);
+  await storage.create(vmid, 1, disks);
+  const [chain] = await storage.openPrimary(vmid, 1);
+  execFileSync('qemu-io', ['-c', 'write -P 9 0 64k', `json:${JSON.stringify(chain?.blockdev)}`]);
+  await storage.noteHandedOver(vmid, 1, lastPoint);
+  return { work, storage };
+}
+
+test('a primary that handed everything over becomes a replica at that point, which can be promoted and added to', async () => {
+  const { work, storage } = await handedOver('handed');
+  using _ = work;
+  assert.deepEqual((await storage.listCopies())[0]?.handedOver?.point, lastPoint.point);
+  await storage.demote(vmid, lastPoint.point);
+  const [copy] = await storage.listCopies();
+  assert.deepEqual([copy?.role, copy?.point, copy?.leftBehind], ['replica', lastPoint.point, []]);
+  await receivePoint(storage, vmid, { generation: 2, seq: 1 }, { disks, content: piece(2), offset: 65_536 });
+  assert.deepEqual([await readByte(storage, 0), await readByte(storage, 65_536)], [9, 2]);
+  await storage.thin(vmid, { recent: 1, minutes: 0, hours: 0 });
+  assert.deepEqual([await readByte(storage, 0), await readByte(storage, 65_536)], [9, 2]);
+  assert.deepEqual((await storage.promote(vmid, 3, { generation: 2, seq: 1 })).point, { generation: 2, seq: 1 });
+});
+
+test('what was handed over counts no more once the disks were opened again, nor for another point: then its writes are kept', async () => {
+  const opened = await handedOver('opened');
+  using _work = opened.work;
+  await opened.storage.openPrimary(vmid, 1);
+  assert.equal((await opened.storage.listCopies())[0]?.handedOver, null);
+  await opened.storage.demote(vmid, lastPoint.point);
+  const other = await handedOver('other');
+  using _other = other.work;
+  await other.storage.demote(vmid, { generation: 1, seq: 8 });
+  const unasked = await handedOver('unasked');
+  using _unasked = unasked.work;
+  await unasked.storage.demote(vmid);
+  for (const { storage } of [opened, other, unasked]) {
+    const [copy] = await storage.listCopies();
+    assert.deepEqual([copy?.point, copy?.leftBehind[0]?.name], [null, 'left-behind-g1']);
+  }
+});
+
+test('a second generation that is handed over is verified by what it was then', async () => {
+  const { work, storage } = await setUp('second');
+  using _ = work;
+  await receivePoint(storage, vmid, { generation: 1, seq: 1 }, { disks, content: piece(1), offset: 0 });
+  await storage.promote(vmid, 2, { generation: 1, seq: 1 });
+  const [chain] = await storage.openPrimary(vmid, 2);
+  execFileSync('qemu-io', ['-c', 'write -P 9 0 64k', `json:${JSON.stringify(chain?.blockdev)}`]);
+  const last = { ...lastPoint, point: { generation: 2, seq: 3 } };
+  await storage.noteHandedOver(vmid, 2, last);
+  // Opened again and written to, it is handed over anew; what was sealed before must not be held against it.
+  const [again] = await storage.openPrimary(vmid, 2);
+  execFileSync('qemu-io', ['-c', 'write -P 8 1M 64k', `json:${JSON.stringify(again?.blockdev)}`]);
+  await assert.rejects(storage.noteHandedOver(vmid, 1, last), (error) => isAppError(error, 'conflict'));
+  await storage.noteHandedOver(vmid, 2, { ...last, point: { generation: 2, seq: 4 } });
+  await storage.demote(vmid, { generation: 2, seq: 4 });
+  await storage.promote(vmid, 3, { generation: 2, seq: 4 });
+  assert.deepEqual([await readByte(storage, 0), await readByte(storage, 1 << 20)], [9, 8]);
+  await storage.demote(vmid);
+  const own = join(work.path, `dir/${vmid}/disk0-g2-own.qcow2`);
+  execFileSync('qemu-io', ['-c', 'write -P 7 2M 64k', own]);
+  await receivePoint(storage, vmid, { generation: 4, seq: 1 }, { disks, content: piece(4), offset: 0 });
+  await assert.rejects(storage.promote(vmid, 5, { generation: 4, seq: 1 }), (error) => isAppError(error, 'invalid'));
+});
+
+test('a tail that was found equal in all its disks is let go; one disk that was not looked at keeps it', async () => {
+  const { work, storage } = await setUp('equal');
+  using _ = work;
+  await storage.create(vmid, 1, disks);
+  await storage.demote(vmid);
+  const measured = { sizeBytes: 0, fromAtMs: 5 };
+  const tails = async () => (await storage.listCopies())[0]?.leftBehind.map(({ name, sizeBytes }) => [name, sizeBytes]);
+  await storage.noteTailSize(vmid, 'left-behind-g1', { ...measured, disks: disks.slice(0, 1) });
+  assert.deepEqual(await tails(), [['left-behind-g1', 0]]);
+  await storage.noteTailSize(vmid, 'left-behind-g1', { ...measured, sizeBytes: 65_536, disks });
+  assert.deepEqual(await tails(), [['left-behind-g1', 65_536]]);
+  await storage.noteTailSize(vmid, 'left-behind-g1', { ...measured, disks });
+  assert.deepEqual(await tails(), []);
 });

@@ -67,7 +67,7 @@ test('a failing seed is told in plain words with fewer faults than it had', () =
 /** Starts the guest wherever its disks are, whatever epoch it is. */
 function restless(facts: Parameters<typeof shippedRules.planGuestAction>[0]): ReturnType<typeof shippedRules.planGuestAction> {
   const isHere = facts.copy?.role === 'primary' && facts.record?.generation === facts.copy.generation;
-  if (facts.running === null && isHere) return { kind: 'start', because: 'restless' };
+  if (facts.process === null && isHere) return { kind: 'start', because: 'restless' };
   return shippedRules.planGuestAction(facts);
 }
 

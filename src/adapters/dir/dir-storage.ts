@@ -6,11 +6,12 @@ import type { ReplicationJob } from '#core/replica/records.ts';
 import {
   tailName,
   createPrimary,
+  demoteToPoint,
   demoteToReplica,
-  describeTail,
   layersAt,
-  newestPoint,
+  noteHandedOver,
   noteTailSize,
+  openForWriting,
   releaseTail,
 } from '#core/storage/manifest.ts';
 import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
@@ -20,7 +21,8 @@ import { runCommand, type ImageUser } from './command.ts';
 import { syncPath } from './durable-file.ts';
 import { createGuestLock } from './guest-lock.ts';
 import { createIncomingDesk, type Incoming, type IncomingRequest } from './incoming.ts';
-import { createLayer, describeChain } from './layer-files.ts';
+import { createLayer, describeChain, sealTops } from './layer-files.ts';
+import { describeCopy } from './held-copy.ts';
 import { commitManifest, guestDirectory, listGuests, makeGuestDirectory, readManifest, removeUnlisted } from './manifest-file.ts';
 import { thinOnce } from './merge.ts';
 import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
@@ -58,7 +60,8 @@ export interface DirStorage extends GuestStorage {
   serveImage(vmid: number, choose: ChooseImage, label: string): Promise<ServedImage>;
   /** Writes the image that `choose` picks as raw files into `directory`; returns their paths in the order of the disks. */
   exportImage(vmid: number, choose: ChooseImage, directory: string): Promise<string[]>;
-  noteTailSize(vmid: number, name: string, measured: { sizeBytes: number; fromAtMs: number }): Promise<Manifest>;
+  /** Drops the tail when it was found equal in all its disks. */
+  noteTailSize(vmid: number, name: string, measured: Parameters<typeof noteTailSize>[2]): Promise<Manifest>;
   closeAll(): Promise<void>;
 }
 
@@ -86,6 +89,13 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       throw new AppError('missing', `${what} guest ${vmid}: this node holds no copy (looked for ${guestDirectory(root, vmid)})`);
     }
     return manifest;
+  }
+
+  async function requirePrimary(vmid: number, generation: number, what: string): Promise<Manifest> {
+    const manifest = await require(vmid, what);
+    if (manifest.role === 'primary' && manifest.generation === generation) return manifest;
+    const held = `a ${manifest.role} copy of generation ${manifest.generation}`;
+    throw new AppError('conflict', `${what} guest ${vmid}: generation ${generation} was ordered, this node holds ${held}`);
   }
 
   /** Takes the guest's lock for a change that must not wait behind a merge or a point on its way in. */
@@ -151,26 +161,34 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
           throw new AppError('conflict', `create guest ${vmid}: this node already holds a copy`);
         await createGuest({ root, user }, vmid, generation, disks);
       }),
-    async openPrimary(vmid, generation) {
-      const manifest = await require(vmid, 'start');
-      if (manifest.role !== 'primary' || manifest.generation !== generation) {
-        const held = `a ${manifest.role} copy of generation ${manifest.generation}`;
-        throw new AppError('conflict', `start guest ${vmid}: generation ${generation} was ordered, this node holds ${held}`);
-      }
-      return await describeDisks(root, manifest);
-    },
+    openPrimary: (vmid, generation) =>
+      lock.run(vmid, async () => {
+        const manifest = await requirePrimary(vmid, generation, 'start');
+        const disks = await describeDisks(root, manifest);
+        if (manifest.handedOver !== undefined) await commitManifest(root, openForWriting(manifest));
+        return disks;
+      }),
     promote: (vmid, generation, atLeast) =>
       change(vmid, async () => {
         const manifest = await require(vmid, 'promote');
         const { seq, pointAtMs, ...point } = await promoteReplica({ root, user }, manifest, generation, atLeast);
         return { point: { generation: point.generation, seq }, pointAtMs };
       }),
-    demote: (vmid) =>
+    noteHandedOver: (vmid, generation, last) =>
+      lock.run(vmid, async () => {
+        const manifest = await requirePrimary(vmid, generation, 'hand over');
+        await commitManifest(root, noteHandedOver(await sealTops(guestDirectory(root, vmid), manifest), last));
+      }),
+    demote: (vmid, identicalTo) =>
       change(vmid, async () => {
         const manifest = await require(vmid, 'demote');
         if (manifest.role === 'replica') return;
-        await commitManifest(root, demoteToReplica(manifest, await readLastWriteAtMs(root, manifest)));
-        options.log(`guest ${vmid}: the primary copy is now ${tailName(manifest.generation)} under a replica`);
+        const lastWriteAtMs = await readLastWriteAtMs(root, manifest);
+        const atPoint =
+          identicalTo === undefined || identicalTo === null ? null : demoteToPoint(manifest, identicalTo, lastWriteAtMs ?? 0);
+        await commitManifest(root, atPoint ?? demoteToReplica(manifest, lastWriteAtMs));
+        const became = atPoint === null ? `${tailName(manifest.generation)} under a replica` : 'a replica at its last point';
+        options.log(`guest ${vmid}: the primary copy is now ${became}`);
       }),
     async releaseLeftBehind(vmid, name) {
       await edit(vmid, 'release a tail of', (manifest) => {
@@ -255,19 +273,6 @@ async function serveDisks(daemon: StorageDaemon, directory: string, disks: DiskL
     await daemon.kill();
     throw error;
   }
-}
-
-function describeCopy(manifest: Manifest): GuestCopy {
-  const primary = manifest.role === 'primary';
-  const newest = primary ? manifest.promotedFrom : newestPoint(manifest);
-  return {
-    vmid: manifest.vmid,
-    role: manifest.role,
-    generation: primary ? manifest.generation : (newest?.generation ?? 0),
-    point: newest && { generation: newest.generation, seq: newest.seq },
-    pointAtMs: newest?.pointAtMs ?? null,
-    leftBehind: manifest.leftBehind.map(describeTail),
-  };
 }
 
 function requireTail(manifest: Manifest, name: string) {

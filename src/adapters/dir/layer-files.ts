@@ -2,7 +2,7 @@ import { chown, open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { Layer } from '#core/storage/manifest.ts';
+import type { DiskLayers, Layer, Manifest } from '#core/storage/manifest.ts';
 import { runCommand, type ImageUser } from './command.ts';
 import { syncPath } from './durable-file.ts';
 import { hashQcow2Metadata } from './qcow2-metadata.ts';
@@ -67,6 +67,16 @@ export async function sealLayer(directory: string, layer: Layer): Promise<Layer>
   const { size: fileBytes } = await stat(path);
   const metadataSha256 = layer.format === 'qcow2' ? await hashQcow2Metadata(path) : '';
   return { ...layer, sealed: { fileBytes, metadataSha256 } };
+}
+
+/** Makes sure that what a guest wrote itself is on disk, and tells what those layers are to be recognised by. */
+export async function sealTops(directory: string, manifest: Manifest): Promise<Manifest> {
+  const disks: DiskLayers[] = [];
+  for (const { name, layers } of manifest.disks) {
+    const top = layers.at(-1);
+    disks.push({ name, layers: top === undefined ? [] : [...layers.slice(0, -1), await sealLayer(directory, top)] });
+  }
+  return { ...manifest, disks };
 }
 
 /** Raises AppError missing or invalid, naming the file, when a layer is not what the manifest says. */

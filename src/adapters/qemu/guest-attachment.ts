@@ -20,7 +20,7 @@ export type NodeParts = { dataDir: string; runDir: string; cgroupDir: string; ne
  * open, if any. `exited` of the handle settles once everything the process left is put away.
  */
 export function attachGuest(node: NodeParts, meta: GuestMeta, end: Promise<string>, first: Qmp | null): RunningGuest {
-  const socketPath = guestRunPaths(node.runDir, meta.vmid).qmp;
+  const { qmp: socketPath, halt: markPath } = guestRunPaths(node.runDir, meta.vmid);
   let given = first;
   const qmp = createLastingQmp({
     isAlive: () => isAlive(meta),
@@ -39,7 +39,7 @@ export function attachGuest(node: NodeParts, meta: GuestMeta, end: Promise<strin
     qmp.close();
     return { reason: `${shutdownReason}${how}${await putAway(node, meta.vmid, groupPath)}` };
   });
-  return createRunningGuest({ meta, qmp, groupPath, exited });
+  return createRunningGuest({ meta, qmp, groupPath, markPath, exited });
 }
 
 /** Removes what a guest's process left. What could not be removed is told in words, and made anew at the next start anyway. */

@@ -4,11 +4,14 @@ import type { Qmp } from '#ports/qmp.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { GuestMeta } from './guest-meta.ts';
 import { killGroup } from './guest-group.ts';
+import { haltGuest, readProcessState, readRunState, reviveGuest } from './guest-halt.ts';
 
-/** `exited` settles after the caller has put the guest's things away. */
-type Params = { meta: GuestMeta; qmp: Qmp; groupPath: string; exited: Promise<{ reason: string }> };
+/** `exited` settles after the caller has put the guest's things away. `markPath`: see guest-halt.ts. */
+type Params = { meta: GuestMeta; qmp: Qmp; groupPath: string; markPath: string; exited: Promise<{ reason: string }> };
 
-export function createRunningGuest({ meta, qmp, groupPath, exited }: Params): RunningGuest {
+export function createRunningGuest({ meta, qmp, groupPath, markPath, exited }: Params): RunningGuest {
+  const halt = { vmid: meta.vmid, qmp, markPath };
+
   async function waitUntilGone(deadlineMs: number): Promise<boolean> {
     const late = Promise.withResolvers<boolean>();
     const timer = setTimeout(() => late.resolve(false), deadlineMs);
@@ -28,6 +31,13 @@ export function createRunningGuest({ meta, qmp, groupPath, exited }: Params): Ru
     );
   }
 
+  async function end(): Promise<void> {
+    // It may hang up before it answers.
+    await qmp.execute('quit', undefined, { deadlineMs: limits.qemuQuitMs }).catch(() => {});
+    if (await waitUntilGone(limits.qemuQuitMs)) return;
+    await kill();
+  }
+
   async function shutdown(options: { deadlineMs: number }): Promise<void> {
     if (await askToPowerDown(qmp, options.deadlineMs)) {
       if (await waitUntilGone(options.deadlineMs)) return;
@@ -42,7 +52,11 @@ export function createRunningGuest({ meta, qmp, groupPath, exited }: Params): Ru
     pid: meta.pid,
     qmp,
     resume: () => resume(qmp),
+    readState: () => readProcessState(halt),
     shutdown,
+    halt: ({ deadlineMs }) => haltGuest(halt, deadlineMs),
+    revive: () => reviveGuest(halt, () => resume(qmp)),
+    end,
     kill,
     exited,
   };
@@ -56,12 +70,14 @@ async function resume(qmp: Qmp): Promise<void> {
   if (cont !== undefined && 'error' in cont) throw cont.error;
 }
 
-/** False when nobody can hear it: the guest never ran, or its monitor is dead. */
+/** False when nobody can hear it: the guest never ran or has powered down, or its monitor is dead. */
 async function askToPowerDown(qmp: Qmp, deadlineMs: number): Promise<boolean> {
   const callMs = Math.min(deadlineMs, limits.qmpCallMs);
   try {
-    const { status } = await qmp.execute<{ status: string }>('query-status', undefined, { deadlineMs: callMs });
-    if (status === 'prelaunch') return false;
+    const status = await readRunState(qmp, callMs);
+    if (status === 'prelaunch' || status === 'shutdown') return false;
+    // A hand-over that was given up may have told QEMU to stay.
+    await qmp.execute('set-action', { shutdown: 'poweroff' }, { deadlineMs: callMs });
     await qmp.execute('system_powerdown', undefined, { deadlineMs: callMs });
     return true;
   } catch {

@@ -14,6 +14,8 @@ export function guestRunPaths(runDir: string, vmid: number) {
     /** Which process this is: see adapters/qemu/guest-meta.ts. */
     meta: `${folder}/meta.json`,
     pid: `${folder}/qemu.pid`,
+    /** There while the guest is being brought to its end for good: its CPUs must not be let run by whoever finds them stopped. */
+    halt: `${folder}/halt`,
   };
 }
 

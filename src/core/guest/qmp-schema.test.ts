@@ -27,6 +27,7 @@ test('a feature counts only where the schema says so: driver, member or command'
     snapshotAccess: false,
     blockdevBackup: false,
     announceSelf: true,
+    setAction: false,
   });
 });
 
@@ -35,5 +36,10 @@ test('an empty schema has no features', () => {
 });
 
 test('what a QEMU lacks is told in QEMU’s own words', () => {
-  assert.deepEqual(listLacking(readHypervisorFeatures(schema)), ['cbw-timeout', 'snapshot-access', 'blockdev-backup']);
+  assert.deepEqual(listLacking(readHypervisorFeatures(schema)), [
+    'cbw-timeout',
+    'snapshot-access',
+    'blockdev-backup',
+    'set-action',
+  ]);
 });

@@ -10,6 +10,8 @@ export type HypervisorFeatures = {
   blockdevBackup: boolean;
   /** Gratuitous ARP after a start on another node. */
   announceSelf: boolean;
+  /** A guest that powers down can keep its disks open. */
+  setAction: boolean;
 };
 
 type SchemaEntry = {
@@ -38,6 +40,7 @@ export function readHypervisorFeatures(schema: SchemaEntry[]): HypervisorFeature
     snapshotAccess: driver('snapshot-access') !== undefined,
     blockdevBackup: hasCommand('blockdev-backup'),
     announceSelf: hasCommand('announce-self'),
+    setAction: hasCommand('set-action'),
   };
 }
 
@@ -50,6 +53,7 @@ export function listLacking(features: HypervisorFeatures): string[] {
     snapshotAccess: 'snapshot-access',
     blockdevBackup: 'blockdev-backup',
     announceSelf: 'announce-self',
+    setAction: 'set-action',
   };
   return (Object.keys(words) as (keyof HypervisorFeatures)[]).filter((name) => !features[name]).map((name) => words[name]);
 }

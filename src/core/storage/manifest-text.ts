@@ -30,6 +30,11 @@ export function parseManifest(text: string, file: string): Manifest {
   for (const disk of manifest.disks) checkDisk(disk, check);
   for (const point of manifest.points) checkPoint(point, manifest, check);
   for (const tail of manifest.leftBehind) checkTail(tail, manifest, check);
+  if (manifest.handedOver !== undefined) {
+    const { point, copiedTo, pointAtMs } = manifest.handedOver;
+    check(isCount(point.generation) && isCount(point.seq) && isCount(pointAtMs), 'the point handed over has no proper identity');
+    check(manifest.role === 'primary' && Array.isArray(copiedTo), 'only a primary copy is handed over');
+  }
   const newest = manifest.points.at(-1);
   if (manifest.role === 'replica' && newest !== undefined) {
     for (const [name, depth] of Object.entries(newest.depths)) {

@@ -1,4 +1,5 @@
-import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { HandedOver } from '#core/guest/process-state.ts';
 import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
 
 /**
@@ -30,6 +31,9 @@ export type KeptPoint = ReplicaPoint & {
   lastCycle: ReplicaRecord['lastCycle'];
 };
 
+/** What is known of the point that a primary copy equals; see HandedOver. */
+export type HandedPoint = HandedOver & Pick<KeptPoint, 'source' | 'pointAtMs' | 'configSha256' | 'lastCycle'>;
+
 /** A tail stays in the stack as the lower layers on which later points rest. */
 export type PinnedTail = LeftBehind & { depths: Depths };
 
@@ -37,6 +41,7 @@ export type PinnedTail = LeftBehind & { depths: Depths };
  * What a node holds of one guest; the file `manifest.json` is the single truth, a layer file that it does not list is garbage.
  *
  *     create ──► primary ──demote──► replica (tail pinned) ──seal──► replica with points
+ *                   └──handed over, demote──► replica at that point
  *     seal of a first point ──► replica ──promote──► primary (new layer above the newest point)
  */
 export type Manifest = {
@@ -53,6 +58,8 @@ export type Manifest = {
   leftBehind: PinnedTail[];
   /** primary: sequence numbers up to here may have been used for points of this generation. */
   reservedSeq: number;
+  /** primary: others hold exactly this point, and nothing was written here since. Left out: it may have been. */
+  handedOver?: HandedPoint;
 };
 
 /** How many layers each disk has now. */
@@ -152,8 +159,9 @@ export function demoteToReplica(manifest: Manifest, untilAtMs: number | null): M
     untilAtMs,
     depths: currentDepths(manifest),
   };
+  const { handedOver: _over, ...rest } = manifest;
   return {
-    ...manifest,
+    ...rest,
     role: 'replica',
     points: [],
     promotedFrom: null,
@@ -162,13 +170,61 @@ export function demoteToReplica(manifest: Manifest, untilAtMs: number | null): M
   };
 }
 
+/** Notes that others hold what lies here. */
+export function noteHandedOver(manifest: Manifest, handedOver: HandedPoint): Manifest {
+  return { ...manifest, handedOver };
+}
+
+/** Before the copy is opened for writing: from now on nobody knows what else it holds. */
+export function openForWriting(manifest: Manifest): Manifest {
+  const { handedOver: _over, ...rest } = manifest;
+  const disks = rest.disks.map(({ name, layers }) => ({
+    name,
+    layers: layers.map((layer, index) => (index === layers.length - 1 ? { ...layer, sealed: null } : layer)),
+  }));
+  return { ...rest, disks };
+}
+
+/**
+ * A former primary that handed everything over becomes a replica at that point, without a tail: all it holds is in the history of its new
+ * home, which began from `identicalTo`. null when that is not what it holds; then its own writes must be kept (`demoteToReplica`).
+ */
+export function demoteToPoint(manifest: Manifest, identicalTo: ReplicaPoint, appliedAtMs: number): Manifest | null {
+  const { handedOver, ...rest } = manifest;
+  if (handedOver === undefined || comparePoints(handedOver.point, identicalTo) !== 0) return null;
+  const { point, source, pointAtMs, configSha256, lastCycle } = handedOver;
+  const kept: KeptPoint = {
+    ...point,
+    depths: currentDepths(manifest),
+    source,
+    pointAtMs,
+    appliedAtMs,
+    configSha256,
+    lastCycle,
+  };
+  return { ...rest, role: 'replica', points: [kept], promotedFrom: null, reservedSeq: 0 };
+}
+
 /** The manifest without that tail's pin; its layers are then merged like any others. */
 export function releaseTail(manifest: Manifest, name: string): Manifest {
   return { ...manifest, leftBehind: manifest.leftBehind.filter((tail) => tail.name !== name) };
 }
 
-/** Notes what a tail holds that the promoted point does not. */
-export function noteTailSize(manifest: Manifest, name: string, measured: { sizeBytes: number; fromAtMs: number }): Manifest {
+/**
+ * Notes what a tail holds that the promoted point does not. `disks`: all that were compared. A tail that was found equal in every one of
+ * its disks is let go: what it holds lies in the history of the guest's home.
+ */
+export function noteTailSize(
+  manifest: Manifest,
+  name: string,
+  { disks, ...measured }: { sizeBytes: number; fromAtMs: number; disks: { name: string; sizeBytes: number }[] },
+): Manifest {
+  const tail = manifest.leftBehind.find((entry) => entry.name === name);
+  const isCompared = ({ name: disk, layers }: DiskLayers): boolean =>
+    disks.some((entry) => entry.name === disk && entry.sizeBytes === layers.at(-1)?.sizeBytes);
+  if (measured.sizeBytes === 0 && tail !== undefined && layersAt(manifest, tail.depths).every(isCompared)) {
+    return releaseTail(manifest, name);
+  }
   const leftBehind = manifest.leftBehind.map((tail) => (tail.name === name ? { ...tail, ...measured } : tail));
   return { ...manifest, leftBehind };
 }

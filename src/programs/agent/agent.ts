@@ -121,6 +121,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     storage,
     replication,
     readEpoch: () => guard.epoch(),
+    readEnding: () => null,
     log,
   });
   async function setClocks(): Promise<void> {

@@ -9,7 +9,15 @@ import type { GuestLoop } from '#programs/agent/guest-loop.ts';
 import { runRequests } from '#programs/agent/requests.ts';
 
 const config = { cores: 1, memoryMb: 64, disks: [{ name: 'disk0', sizeBytes: 1 << 20 }], nics: [], boot: null };
-const primary: GuestCopy = { vmid: 100, role: 'primary', generation: 1, point: null, pointAtMs: null, leftBehind: [] };
+const primary: GuestCopy = {
+  vmid: 100,
+  role: 'primary',
+  generation: 1,
+  point: null,
+  pointAtMs: null,
+  leftBehind: [],
+  handedOver: null,
+};
 
 /** Runs one create request over a store whose commits of the guest end as told; returns its end and what was done to the disks. */
 async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy[]; guestCommit: CommitOutcome['kind'] }) {

@@ -123,7 +123,7 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
 
   async function recovered(): Promise<boolean> {
     try {
-      await options.sender.recover();
+      await options.sender.recover({ resumes: true });
       return true;
     } catch (error) {
       log(`guest ${vmid}: replication cannot begin yet: ${formatErrorChain(error)}`);

@@ -29,7 +29,15 @@ export type Calls = {
     answer: { digests: string | null };
   };
   measured: {
-    ask: { vmid: number; generation: number; name: string; sizeBytes: number; fromAtMs: number };
+    /** `disks`: all that were compared, with the sizes that they have here. */
+    ask: {
+      vmid: number;
+      generation: number;
+      name: string;
+      sizeBytes: number;
+      fromAtMs: number;
+      disks: { name: string; sizeBytes: number }[];
+    };
     answer: Record<string, never>;
   };
 };

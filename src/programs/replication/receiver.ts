@@ -153,9 +153,9 @@ function createCaller(peer: string, deps: ReceiverDeps) {
     },
     hashTail: ({ vmid, name, disk, firstChunk, count }) =>
       page(`tail ${name} ${disk}`, () => hashTail(parseVmid(vmid), name, parseDiskName(disk)), firstChunk, count),
-    async measured({ vmid, generation, name, sizeBytes, fromAtMs }) {
+    async measured({ vmid, generation, name, ...measured }) {
       await deps.authorize(parseVmid(vmid), peer, generation);
-      await deps.storage.noteTailSize(vmid, name, { sizeBytes, fromAtMs });
+      await deps.storage.noteTailSize(vmid, name, measured);
       await deps.announce(vmid);
       return {};
     },

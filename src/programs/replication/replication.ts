@@ -6,6 +6,7 @@ import type { RunningGuest } from '#ports/hypervisor.ts';
 import { createAnnouncer } from '#programs/replication/announcer.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { startGuestCycles, type GuestCycles, type TargetStatus } from '#programs/replication/guest-cycles.ts';
+import { type LastCopies, sendLastPoint } from '#programs/replication/last-point.ts';
 import { serveReceiver } from '#programs/replication/receiver.ts';
 import { createGuestSender, type SenderDeps } from '#programs/replication/sender.ts';
 
@@ -34,6 +35,11 @@ export type Replication = {
   stopGuest(vmid: number): Promise<void>;
   /** A cycle now, to one node or all; returns one line for each. Raises AppError missing when the guest does not run here, or the cycle's error. */
   syncNow(vmid: number, target?: string): Promise<string[]>;
+  /**
+   * Sends the state of a guest that stands still, for good, to the nodes named (null: to every other one), each under the same point. Its
+   * cycles end first; its CPUs stay as they are. Raises AppError when it cannot even be tried.
+   */
+  sendLast(guest: RunningGuest, targets: string[] | null): Promise<LastCopies>;
   /** The node was seen again: cycles that wait out a back-off begin at once. */
   notePeerBack(node: string): void;
   status(): { vmid: number; targets: TargetStatus[] }[];
@@ -85,6 +91,10 @@ export function createReplication(options: ReplicationOptions): Replication {
       const cycles = guests.get(vmid);
       if (cycles === undefined) throw new AppError('missing', `replicate guest ${vmid} now: it does not run on this node`);
       return await cycles.syncNow(target);
+    },
+    async sendLast(guest, targets) {
+      await guests.get(guest.vmid)?.stop();
+      return await sendLastPoint(guest, createGuestSender(guest, options), targets, options);
     },
     notePeerBack(node) {
       for (const cycles of guests.values()) cycles.notePeerBack(node);

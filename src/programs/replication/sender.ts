@@ -3,7 +3,7 @@ import type { DirStorage } from '#adapters/dir/dir-storage.ts';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
-import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
@@ -51,10 +51,16 @@ export type CycleResult = {
 export type GuestSender = {
   /** Puts a bitmap in place for each target. Before the guest's first instruction nothing is missed; later, the first cycle compares. */
   arm(targets: string[]): Promise<void>;
-  /** Takes over a guest whose cycle an earlier agent may have left half done: its disks are given back, its bitmaps counted on. */
-  recover(): Promise<void>;
-  /** One cycle to one target. Raises AppError; then the guest goes on and the target keeps its last point. */
-  send(order: CycleOrder, signal: AbortSignal): Promise<CycleResult>;
+  /**
+   * Takes over a guest whose cycle an earlier agent may have left half done: its disks are given back, its bitmaps counted on. `resumes`: CPUs
+   * that such a cycle left stopped are let run again; false: whoever asks has stopped them for good.
+   */
+  recover(options: { resumes: boolean }): Promise<void>;
+  /**
+   * One cycle to one target. Raises AppError; then the guest goes on and the target keeps its last point. `point`: what it is to be called; left
+   * out: the next number. CPUs that stand still are left so.
+   */
+  send(order: CycleOrder, signal: AbortSignal, point?: ReplicaPoint): Promise<CycleResult>;
   /** Measures a left-behind tail on the target if one is unmeasured; returns what was found, in words. */
   measureTail(order: CycleOrder, signal: AbortSignal): Promise<string | null>;
 };
@@ -124,7 +130,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     }
   }
 
-  async function send(order: CycleOrder, signal: AbortSignal): Promise<CycleResult> {
+  async function send(order: CycleOrder, signal: AbortSignal, named?: ReplicaPoint): Promise<CycleResult> {
     const { peer } = order;
     const startedMs = performance.now();
     const disks = await readDisks();
@@ -135,7 +141,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     const basis = bases.get(peer.node) ?? { base: null, pending: null };
     const plan = planSend(generation, disks, basis, state);
     if (plan.kind === 'refuse') throw new AppError('conflict', `send guest ${vmid} to ${peer.node}: ${plan.because}`);
-    const point = await nextPoint(state.point);
+    const point = named ?? (await nextPoint(state.point));
     await control.call('begin', { vmid, point, disks });
     const digests = plan.kind === 'compare' ? await fetchTarget(control, disks, signal) : null;
     signal.throwIfAborted();
@@ -156,7 +162,10 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     try {
       const bytes = await push(order, disks, fleece, digests, signal);
       const cycle = { kind: plan.kind, bytes, tookMs: Math.round(performance.now() - startedMs), pausedMs };
-      await control.call('seal', { pointAtMs, configSha256: order.configSha256, lastCycle: cycle });
+      const sealed = await control.call('seal', { pointAtMs, configSha256: order.configSha256, lastCycle: cycle });
+      if (comparePoints(sealed.point, point) !== 0) {
+        throw new AppError('conflict', `send guest ${vmid} to ${peer.node}: it confirmed another point than was sent`);
+      }
       arrived = true;
       await note(peer.node, { base: point, pending: null });
       return { point, pointAtMs, pointBootMs, cycle, because: plan.because, unmeasuredTail: state.unmeasuredTail !== null };
@@ -172,12 +181,13 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     async arm(targets) {
       await ensureBitmaps(guest.qmp, await readDisks(), targets);
     },
-    async recover() {
+    async recover({ resumes }) {
       const disks = await readDisks();
       bases = await readBases(directory, guest.pid);
       await stopServer(guest.qmp, exportSocket);
       await closeFleece(guest.qmp, { disks, scratch });
       for (const target of bases.keys()) await settleBitmaps(guest.qmp, { disks, target }, false);
+      if (!resumes) return;
       const { status } = await guest.qmp.execute<{ status: string }>('query-status');
       // Only `stop` makes "paused"; a cycle of ours that was cut between stop and cont is the one who says it here.
       if (status === 'paused' && bases.size > 0) await guest.qmp.execute('cont');

@@ -19,15 +19,17 @@ export async function measureTail(
   const image = await storage.serveImage(vmid, (held) => held.promotedFrom?.depths ?? null, `promoted-${order.node}`);
   try {
     let sizeBytes = 0;
+    const disks: { name: string; sizeBytes: number }[] = [];
     for (const disk of manifest.disks.filter((entry) => entry.name in depths)) {
       const diskBytes = disk.layers.at(-1)?.sizeBytes ?? 0;
+      disks.push({ name: disk.name, sizeBytes: diskBytes });
       const ask = (firstChunk: number, count: number) =>
         control.call('hashTail', { vmid, name: tail.name, disk: disk.name, firstChunk, count });
       const theirs = await fetchDigests(diskBytes, ask, signal);
       const ours = await hashExport({ socketPath: image.nbdSocket, exportName: disk.name }, signal);
       sizeBytes += countDiffering(ours, theirs) * chunkBytes;
     }
-    await control.call('measured', { vmid, generation, name: tail.name, sizeBytes, fromAtMs });
+    await control.call('measured', { vmid, generation, name: tail.name, sizeBytes, fromAtMs, disks });
     return `${tail.name} on ${order.node} holds ${sizeBytes} bytes that differ from the promoted point`;
   } finally {
     await image.close();

@@ -2,7 +2,9 @@ import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { chownSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { haltGuest, readProcessState, reviveGuest } from '#adapters/qemu/guest-halt.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
+import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import { ensureProbe, probeAppend } from '#lab/images/probe.ts';
 import type { DiskChain, RunningGuest } from '#ports/hypervisor.ts';
 import { imageUser } from './dir-rig.ts';
@@ -83,6 +85,8 @@ export async function startProbeGuest(options: {
     if (ended) throw new Error(`QEMU ended: see ${options.run}/serial-${options.vmid}.log`);
     return await connectQmp(qmpPath, { deadlineMs: 5_000 }).catch(() => null);
   });
+  const halt = { vmid: options.vmid, qmp, markPath: guestRunPaths(options.run, options.vmid).halt };
+  const resume = async () => void (await qmp.execute('cont'));
   const kill = async () => {
     child.kill('SIGKILL');
     await exited;
@@ -96,7 +100,14 @@ export async function startProbeGuest(options: {
     exited,
     kill,
     shutdown: kill,
-    resume: async () => void (await qmp.execute('cont')),
+    readState: () => readProcessState(halt),
+    halt: ({ deadlineMs }) => haltGuest(halt, deadlineMs),
+    revive: () => reviveGuest(halt, resume),
+    end: async () => {
+      await qmp.execute('quit').catch(() => {});
+      await exited;
+    },
+    resume,
     report: () => last,
     takeLongestStall() {
       const taken = Math.max(longestMs, performance.now() - progressMs);

@@ -1,0 +1,88 @@
+import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
+import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
+import { whyInvalid } from '#core/guest/order-validity.ts';
+import { isSteady, orderKey, type OrderTries } from '#core/guest/order-tries.ts';
+import type { OrderResult } from '#core/ha/manager/facts.ts';
+import type { HaStatus } from '#core/ha/records.ts';
+
+export type StatusChange = {
+  state: HaStatus['state'];
+  because: string;
+  /** null: it has not ended now; what was told before under the same order stays told. */
+  end: OrderResult | null;
+  /** A start: when QEMU was spawned, and from where its disks came. Left out: as told before while the guest runs. */
+  started?: Pick<HaStatus, 'qemuStartedAtMs' | 'promoted'>;
+};
+
+/**
+ * What is to be told of a guest of this node as things are, and whether its order has ended with that; null: nothing new can be said.
+ *
+ *   run ──> ok once it runs; after a failed start, here or on another node, only once it has stayed up
+ *       ──> failed after too many failed starts; broken without disks
+ *   stop ──> ok once nothing runs
+ *   move ──> failed after too many attempts; its success is the record itself (GivenUp)
+ *
+ * The manager forgets failed starts at the first `ok`. A guest that dies right after each start would be called well each time, and go
+ * from node to node for ever; hence the wait.
+ */
+export function planStatus(
+  facts: GuestPlanFacts,
+  action: GuestAction,
+  tries: OrderTries,
+  nowBootMs: number,
+): StatusChange | null {
+  const { record, process } = facts;
+  const order = record?.order ?? null;
+  if (record === null || order === null || record.home !== facts.self || whyInvalid(facts, order) !== null) return null;
+  if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
+  if (facts.ending !== null || action.kind !== 'none') return null;
+  if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
+  if (order.kind === 'run' && process?.state === 'running') {
+    return { state: 'running', because: 'runs', end: isProven(record, tries, nowBootMs) ? 'ok' : null };
+  }
+  return planFailure(facts, order);
+}
+
+function isProven(record: GuestRecord, tries: OrderTries, nowBootMs: number): boolean {
+  const hasFailed = tries.failed > 0 || (record.ha?.failedNodes ?? []).length > 0;
+  return !hasFailed || isSteady(tries, nowBootMs);
+}
+
+function planFailure({ retry, ended, process }: GuestPlanFacts, order: GuestOrder): StatusChange | null {
+  if (ended === 'failed' || retry.kind === 'now' || (order.kind !== 'run' && order.kind !== 'move')) return null;
+  // A move fails early while its guest runs on.
+  const state = process?.state === 'running' ? 'running' : 'failed';
+  if (retry.kind === 'gave-up') return { state, because: retry.because, end: 'failed' };
+  return { state, because: `${retry.because}; tried again soon`, end: null };
+}
+
+/** How the agent of `self` has told that the record's order ended; null: it has not told. */
+export function toldEnd(self: string, record: GuestRecord | null, status: HaStatus | null): OrderResult | null {
+  if (record === null || status === null || status.node !== self || status.end === undefined) return null;
+  const key = `${status.end.orderId}/${status.nodeEpoch}/${status.generation}`;
+  return record.order !== null && key === orderKey(record) ? status.end.result : null;
+}
+
+/** What the agent of `self` tells of a guest of its own next; `before`: what it told last. */
+export function nextStatus(
+  self: string,
+  record: GuestRecord,
+  before: HaStatus | null,
+  change: StatusChange,
+): Omit<HaStatus, 'atMs'> {
+  const isSameRun = before !== null && before.node === self && before.generation === record.generation;
+  const kept = isSameRun && change.state === 'running' ? before : { qemuStartedAtMs: null, promoted: null };
+  const { qemuStartedAtMs, promoted } = change.started ?? kept;
+  const end = change.end ?? toldEnd(self, record, before);
+  return {
+    vmid: record.vmid,
+    node: self,
+    generation: record.generation,
+    nodeEpoch: record.order?.nodeEpoch ?? 0,
+    state: change.state,
+    because: change.because,
+    qemuStartedAtMs,
+    promoted,
+    ...(end === null || record.order === null ? {} : { end: { orderId: record.order.id, result: end } }),
+  };
+}
