@@ -79,6 +79,17 @@ function eventsOf(self: string, decision: Decision): StepEvent[] {
           text: `${describeCommand(decision.command)}: ${decision.refusal === null ? 'accepted' : 'refused'}, ${decision.because}`,
         },
       ];
+    case 'starts-after':
+      // That it waits stands in its own record, as long as it does.
+      if (decision.stage === 'waits') return [];
+      return [
+        {
+          kind: 'state',
+          node: decision.node,
+          vmid: Number(decision.guest),
+          text: `guest ${decision.guest}: ${decision.because}`,
+        },
+      ];
     case 'quarantine': {
       const text = `${decision.node} is ${decision.quarantined ? 'quarantined' : 'released from quarantine'}: ${decision.because}`;
       return [{ kind: 'node', node: decision.node, vmid: null, text }];

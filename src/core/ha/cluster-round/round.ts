@@ -46,7 +46,9 @@ function planGuests(
   const stops = new Set(round.steps.flatMap((step) => (step.kind === 'want-stopped' ? [step.guest] : [])));
   const unplaced = new Map(
     round.decisions.flatMap((decision) =>
-      decision.kind === 'no-recovery-target' ? [[decision.guest, decision.because] as const] : [],
+      decision.kind === 'no-recovery-target' || decision.kind === 'cannot-leave'
+        ? [[decision.guest, decision.because] as const]
+        : [],
     ),
   );
   const steps: ClusterStep[] = [];
