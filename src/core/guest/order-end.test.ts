@@ -136,17 +136,17 @@ test('a move that fails while its guest runs says so without calling the guest f
 });
 
 test('what was told of an order stays told until it ends differently; another order, epoch or generation begins anew', () => {
-  const started = { qemuStartedAtMs: 11, promoted: null };
+  const started = { qemuStartedAtMs: 11, promoted: null, startTookMs: 7 };
   const first = { ...nextStatus('n1', record, null, { state: 'running', because: 'runs', end: 'ok', started }), atMs: 1 };
   assert.deepEqual(first.end, { orderId: 5, result: 'ok' });
   assert.equal(toldEnd('n1', record, first), 'ok');
   const again: HaStatus = { ...nextStatus('n1', record, first, { state: 'starting', because: '', end: null }), atMs: 2 };
   assert.deepEqual(again.end, { orderId: 5, result: 'ok' });
-  assert.equal(again.qemuStartedAtMs, null);
+  assert.deepEqual([again.qemuStartedAtMs, again.startTookMs], [null, undefined]);
   const failed = nextStatus('n1', record, first, { state: 'failed', because: '', end: 'failed' });
   assert.deepEqual(failed.end, { orderId: 5, result: 'failed' });
   const still = nextStatus('n1', record, first, { state: 'running', because: 'runs', end: null });
-  assert.equal(still.qemuStartedAtMs, 11);
+  assert.deepEqual([still.qemuStartedAtMs, still.startTookMs], [11, 7]);
   for (const next of [
     { ...record, order: { ...order, id: 6 } },
     { ...record, order: { ...order, nodeEpoch: 8 } },

@@ -10,8 +10,8 @@ export type StatusChange = {
   because: string;
   /** null: it has not ended now; what was told before under the same order stays told. */
   end: OrderResult | null;
-  /** A start: when QEMU was spawned, and from where its disks came. Left out: as told before while the guest runs. */
-  started?: Pick<HaStatus, 'qemuStartedAtMs' | 'promoted'>;
+  /** A start: when QEMU was spawned, how long it took, and from where its disks came. Left out: as told before while the guest runs. */
+  started?: Pick<HaStatus, 'qemuStartedAtMs' | 'promoted' | 'startTookMs'>;
 };
 
 /**
@@ -71,8 +71,9 @@ export function nextStatus(
   change: StatusChange,
 ): Omit<HaStatus, 'atMs'> {
   const isSameRun = before !== null && before.node === self && before.generation === record.generation;
-  const kept = isSameRun && change.state === 'running' ? before : { qemuStartedAtMs: null, promoted: null };
-  const { qemuStartedAtMs, promoted } = change.started ?? kept;
+  const kept: NonNullable<StatusChange['started']> =
+    isSameRun && change.state === 'running' ? before : { qemuStartedAtMs: null, promoted: null };
+  const { qemuStartedAtMs, promoted, startTookMs } = change.started ?? kept;
   const end = change.end ?? toldEnd(self, record, before);
   return {
     vmid: record.vmid,
@@ -83,6 +84,7 @@ export function nextStatus(
     because: change.because,
     qemuStartedAtMs,
     promoted,
+    ...(startTookMs === undefined ? {} : { startTookMs }),
     ...(end === null || record.order === null ? {} : { end: { orderId: record.order.id, result: end } }),
   };
 }

@@ -182,6 +182,8 @@ export type HaStatus = {
   atMs: number;
   /** When this generation's QEMU process was spawned and when its first `RESUME`/running was seen. */
   qemuStartedAtMs: number | null;
+  /** How long that start took, a promotion included, from the agent's first step to the guest's first instruction; left out: not known. */
+  startTookMs?: number;
   /** The replicated point that this generation began from and its wall clock; null: it began from the guest's own disks. */
   promoted: { point: ReplicaPoint; pointAtMs: number } | null;
   /** How the order `orderId` ended under `nodeEpoch`; left out: it has not ended. A standing order may end again, with another result. */

@@ -27,19 +27,26 @@ export type Starter = {
 export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attach: Attach): Starter {
   const { self, storage, hypervisor, replication, clock, log } = options;
 
-  async function run(memory: GuestMemory, record: GuestRecord, promoted: HaStatus['promoted']): Promise<Attempt> {
+  async function run(
+    memory: GuestMemory,
+    record: GuestRecord,
+    promoted: HaStatus['promoted'],
+    begunBootMs: number,
+  ): Promise<Attempt> {
     await desk.tell(record, { state: 'starting', because: 'starting', end: null });
     const isWanted = await isWantedStarted(record.vmid);
     const nodeEpoch = await confirmOrder(options, record, ['run']);
     if (nodeEpoch === null || !isWanted || options.readEnding() !== null) return skipped;
     const disks = await openDisks(record);
     let qemuStartedAtMs: number;
+    let startTookMs: number;
     try {
       const guest = await spawn(record, nodeEpoch, disks);
       qemuStartedAtMs = clock.wallMs();
       // Fresh bitmaps before the first guest write, so that a compare and everything after it misses nothing.
       await replication.armBitmaps(guest);
       await guest.resume();
+      startTookMs = clock.bootMs() - begunBootMs;
       memory.state = 'running';
       memory.tries = noteStarted(memory.tries, clock.bootMs());
       replication.startGuest(guest);
@@ -47,7 +54,7 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
     } catch (error) {
       return await abandon(memory, nodeEpoch, error);
     }
-    const started = { qemuStartedAtMs, promoted };
+    const started = { qemuStartedAtMs, promoted, startTookMs };
     // Whether the order has ended with that is told by the next round, from what it finds.
     await desk.tell(record, { state: 'running', because: 'runs', end: null, started });
     return done;
@@ -88,6 +95,7 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
     async promote(memory, record) {
       const { vmid, generation, order } = record;
       if (order === null || order.promote === null) return skipped;
+      const begunBootMs = clock.bootMs();
       const promoted = await promoteOrDecline(options, record, order.promote);
       if (promoted === null) {
         await desk.tell(record, { state: 'waiting', because: `the copy on ${self} does not verify`, end: null });
@@ -97,13 +105,15 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
         { event: 'guest.promoted', guest: vmid, generation, point: promoted.point },
         'its disks are this copy from now on',
       );
-      return order.kind === 'run' && options.readEnding() === null ? await run(memory, record, promoted) : done;
+      return order.kind === 'run' && options.readEnding() === null ? await run(memory, record, promoted, begunBootMs) : done;
     },
     async start(memory, record) {
       // Of a promotion that an earlier agent ended, this only reads back where the disks came from.
       const { vmid, generation } = record;
       const promote = record.order?.promote ?? null;
-      return await run(memory, record, promote === null ? null : await storage.promote(vmid, generation, promote));
+      const begunBootMs = clock.bootMs();
+      const promoted = promote === null ? null : await storage.promote(vmid, generation, promote);
+      return await run(memory, record, promoted, begunBootMs);
     },
     async open(memory, record) {
       const nodeEpoch = await confirmOrder(options, record, ['move', 'run']);
