@@ -9,6 +9,7 @@ import { addReplicationCommands } from '#cli/commands/replication.ts';
 import { addRequestsCommands } from '#cli/commands/requests.ts';
 import { addSimulateCommand } from '#cli/commands/simulate.ts';
 import { addStatusCommand } from '#cli/commands/status.ts';
+import { addWhatIfCommand } from '#cli/commands/whatif.ts';
 import { exitCodes } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
@@ -61,6 +62,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
   addGuestCommands(program, world, run);
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);
+  addWhatIfCommand(program, world, run);
   addNodeCommands(program, world, run);
   addRequestsCommands(program, world, run);
   addLabCommands(program, world, run);
