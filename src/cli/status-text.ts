@@ -66,7 +66,9 @@ export function formatNodes(nodes: NodeView[], printer: Printer): string {
 
 function formatWatchdog(node: NodeView): Cell {
   if (!node.introduced) return '-';
-  return node.watchdog === null ? { text: 'none', tone: 'warn' } : formatDuration(node.watchdog.timeoutMs);
+  // A disarmed guard has closed it on purpose.
+  if (node.watchdog === null) return node.condition.kind === 'disarmed' ? 'closed' : { text: 'none', tone: 'warn' };
+  return formatDuration(node.watchdog.timeoutMs);
 }
 
 function formatAgent(node: NodeView): Cell {

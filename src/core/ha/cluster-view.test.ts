@@ -102,7 +102,7 @@ test('a node lives only if its heartbeat was written while we watched', () => {
   const world = { beats: false };
   assert.deepEqual(listSilent(sortSnapshot(entries(world, 1)), sortSnapshot(entries(world, 2))), ['n1']);
   const seen = view(world);
-  assert.deepEqual(seen.nodes[0]?.condition, { kind: 'silent', forMs: 5_000 });
+  assert.deepEqual(seen.nodes[0]?.condition, { kind: 'silent', forMs: 5_000, disarmed: false });
   assert.deepEqual([seen.guests[0]?.state, seen.manager?.alive], ['frozen', false]);
 });
 

@@ -35,8 +35,8 @@ export type ClusterView = {
 type NodeCondition =
   /** Its heartbeat was written while we watched. */
   | { kind: 'serving' | 'frozen' | 'releasing' | 'disarmed' }
-  /** It holds its permit, but no heartbeat came while we watched. */
-  | { kind: 'silent'; forMs: number | null }
+  /** It holds its permit, but no heartbeat came while we watched. `disarmed`: so said its last one, and no silence will claim it. */
+  | { kind: 'silent'; forMs: number | null; disarmed: boolean }
   /** Its permit was revoked: its guests may be placed elsewhere. */
   | { kind: 'fenced'; forMs: number; proof: ClaimProof }
   /** It never held a permit. */
@@ -185,7 +185,8 @@ function deriveCondition(node: NodeRecords, before: NodeRecords | undefined, now
     return { kind: 'fenced', forMs: Math.max(0, nowMs - node.permit.revokedAtMs), proof: node.permit.proof };
   }
   if (node.heartbeat === null || !hasNewHeartbeat(before, node)) {
-    return { kind: 'silent', forMs: node.heartbeat === null ? null : Math.max(0, nowMs - node.heartbeat.sentAtMs) };
+    const forMs = node.heartbeat === null ? null : Math.max(0, nowMs - node.heartbeat.sentAtMs);
+    return { kind: 'silent', forMs, disarmed: node.heartbeat?.phase === 'disarmed' };
   }
   return { kind: node.heartbeat.phase };
 }

@@ -102,7 +102,12 @@ test('each thing that lacks is found', () => {
     [{ manager: null }, /^no node leads/],
     [{ manager: null, nodes: [], guests: [] }, /^no node has joined the cluster yet/],
     [{ manager: { node: 'n2', epoch: 1, alive: false } }, /^the manager n2 is silent/],
-    [{ nodes: [node('n1', { condition: { kind: 'silent', forMs: 4_000 } })] }, /^n1 has been silent for 4\.0 s/],
+    [{ nodes: [node('n1', { condition: { kind: 'silent', forMs: 4_000, disarmed: false } })] }, /^n1 has been silent for 4\.0 s/],
+    [
+      { nodes: [node('n1', { condition: { kind: 'silent', forMs: 4_000, disarmed: true } })] },
+      /^n1 has been silent for 4\.0 s\. Next: bring n1 back: it was disarmed, so no silence will claim it/,
+    ],
+    [{ nodes: [node('n1', { condition: { kind: 'disarmed' }, watchdog: null })] }, /^n1 is disarmed: .* log of its guard\.$/],
     [{ nodes: [node('n1', { condition: { kind: 'frozen' } })] }, /^n1 has its guests frozen/],
     [{ nodes: [node('n1', { agentSilentMs: 20_000 })] }, /^the agent on n1 has been silent for 20 s/],
     [{ nodes: [node('n1', { agentSilentMs: null })] }, /^the agent on n1 has been silent since its boot/],

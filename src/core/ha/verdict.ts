@@ -90,7 +90,7 @@ function judgeNode(node: NodeView, view: ClusterView): Finding[] {
       {
         severity: 'degraded',
         text: `${name} has been silent${since}`,
-        next: `wait for its return or its claim, then look again`,
+        next: condition.disarmed ? bringBack(name) : `wait for its return or its claim, then look again`,
       },
     ];
   }
@@ -98,6 +98,11 @@ function judgeNode(node: NodeView, view: ClusterView): Finding[] {
     return [{ severity: 'degraded', text: `${name} holds no permit`, next: `look whether its guard runs` }];
   }
   return [...judgePhase(node, view), ...judgeParts(node)];
+}
+
+/** Its guests may run on unguarded, so only its return or a controller that says off can end the silence of a disarmed node. */
+function bringBack(node: string): string {
+  return `bring ${node} back: it was disarmed, so no silence will claim it (only a controller that says it is off)`;
 }
 
 function judgePhase(node: NodeView, { ha }: ClusterView): Finding[] {
@@ -133,7 +138,8 @@ function judgeParts(node: NodeView): Finding[] {
       next: `look at the agent's log on ${node.name}`,
     });
   }
-  if (node.introduced && node.watchdog === null && node.problems.length === 0) {
+  const isMissing = node.introduced && node.watchdog === null && node.problems.length === 0;
+  if (isMissing && node.condition.kind !== 'disarmed') {
     findings.push({ severity: 'degraded', text: `${node.name} has no watchdog`, next: `give ${node.name} a watchdog device` });
   }
   return findings;
@@ -142,20 +148,20 @@ function judgeParts(node: NodeView): Finding[] {
 function judgeGuests(view: ClusterView): Finding[] {
   return view.guests.flatMap((guest) => {
     if (guest.want === 'ignored') return [];
-    const run = guest.want === 'started' ? judgeRun(guest) : [];
+    const run = guest.want === 'started' ? judgeRun(guest, view) : [];
     // Who does not run although it should has said it all.
     const managed = run.length === 0 ? judgeManagedGuest(guest) : [];
     return [...run, ...managed, ...(guest.want === 'started' ? judgeCopies(guest, view) : [])];
   });
 }
 
-function judgeRun(guest: GuestView): Finding[] {
+function judgeRun(guest: GuestView, view: ClusterView): Finding[] {
   if (guest.state === 'running') return [];
   const text = `guest ${nameOf(guest)} does not run (${guest.state}: ${guest.because})`;
-  return [{ severity: 'down', text, next: nextForGuest(guest) }];
+  return [{ severity: 'down', text, next: nextForGuest(guest, view) }];
 }
 
-function nextForGuest(guest: GuestView): string {
+function nextForGuest(guest: GuestView, view: ClusterView): string {
   if (guest.ha?.state.kind === 'failed') return nextForFailed(guest);
   if (guest.ha !== null && guest.ha.leftMs !== null && guest.ha.leftMs < 0) return nextForOverdue(guest);
   switch (guest.state) {
@@ -163,10 +169,13 @@ function nextForGuest(guest: GuestView): string {
       return `read \`holdfast guest serial ${guest.vmid}\` and the agent's log on ${guest.home}`;
     case 'lost':
       return `watch \`holdfast ha events\`; the guest is placed as soon as a node with a good copy can take it`;
-    case 'frozen':
+    case 'frozen': {
+      const home = view.nodes.find((node) => node.name === guest.home)?.condition;
+      if (home?.kind === 'silent' && home.disarmed) return bringBack(guest.home);
       return guest.ha?.state.kind === 'frozen'
         ? `it waits for ${guest.ha.node} on purpose; see \`holdfast ha show ${guest.vmid}\``
         : `wait for ${guest.home} to return or to be claimed; nobody has to do anything`;
+    }
     default:
       return `look again in some seconds; \`holdfast guest show ${guest.vmid}\` tells what it waits for`;
   }
