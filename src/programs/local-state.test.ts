@@ -39,6 +39,9 @@ test('what one program writes the other reads back, and nothing else is left in 
   assert.deepEqual(readAgentAlive(run), { atBootMs: 5, load: { guestsRunning: 2, memoryUsedMb: 100 } });
   assert.deepEqual(readReleaseRequest(run), { reason: 'shutdown', askedBootMs: 9 });
   assert.deepEqual(readdirSync(run).toSorted(), ['agent-alive.json', 'guard.json', 'release-request.json']);
+  const disarmed: GuardLocalState = { ...guard, phase: 'disarmed', watchdog: { ...guard.watchdog, timeoutMs: null } };
+  writeGuardState(run, disarmed);
+  assert.deepEqual(readGuardState(run), disarmed);
   removeReleaseRequest(run);
   removeReleaseRequest(run);
   assert.equal(readReleaseRequest(run), null);
