@@ -73,6 +73,14 @@ export const limits = {
   guardLookMs: 100,
   /** Declined copies remembered in a guest's record. */
   declinedKept: 8,
+  /** A node that is to end has stopped its guests, and sent their last state on, within this; a copy made anew takes minutes. */
+  nodeEndMs: 20 * 60_000,
+  /** Moving every guest away, one after the other, whole disks among them. */
+  nodeDrainMs: 60 * 60_000,
+  /** A node that is to reboot waits this long for the manager to take note of it: a lead changes hands within this. */
+  managerAnswerMs: 30_000,
+  /** How often the end of a node is looked at while it is prepared. */
+  nodeEndLookMs: 250,
   /** A request that needs a guest to itself waits this long for the action under way. */
   guestBusyMs: 20_000,
   /** A guest must not be stopped longer than this for a replication point; then `cont` is sent again. */

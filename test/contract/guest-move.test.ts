@@ -137,7 +137,7 @@ for (const [what, cut] of Object.entries(crashes)) {
   test(`a move goes on when the agent dies after ${what}`, async (t) => {
     const rig = await buildAgentRig(t, ['n1', 'n2']);
     const died = Promise.withResolvers<void>();
-    const first = rig.startAgent('n1', { edge: (edge) => cut(edge, () => died.resolve()) });
+    const first = rig.startAgent('n1', (edge) => cut(edge, () => died.resolve()));
     await runOnN1(rig);
     await rig.order(vmid, { kind: 'move', to: 'n2', promote: null });
     await died.promise;
@@ -194,11 +194,9 @@ for (const isDeaf of [false, true]) {
   const how = isDeaf ? 'stopped because it did not power down goes on where it was' : 'powered down is started again';
   test(`a guest that could not be handed over and was ${how}`, async (t) => {
     const rig = await buildAgentRig(t, ['n1', 'n2']);
-    const first = rig.startAgent('n1', {
-      edge: (edge) => {
-        const lost = losesTarget(rig)(edge);
-        return isDeaf ? { ...lost, hypervisor: changeGuests(edge.hypervisor, deaf) } : lost;
-      },
+    const first = rig.startAgent('n1', (edge) => {
+      const lost = losesTarget(rig)(edge);
+      return isDeaf ? { ...lost, hypervisor: changeGuests(edge.hypervisor, deaf) } : lost;
     });
     await runOnN1(rig);
     const [guest] = first.loop.running();

@@ -29,14 +29,14 @@ async function run(rig: AgentRig): Promise<number> {
 test('a start that fails is tried once more, then the order has failed, for the next agent too; a new order is tried', async (t) => {
   const rig = await buildAgentRig(t, ['n1']);
   const counts = { starts: 0 };
-  const agent = rig.startAgent('n1', { edge: failsToStart(counts) });
+  const agent = rig.startAgent('n1', failsToStart(counts));
   await rig.createGuest(vmid, 'n1');
   const first = await run(rig);
   const status = await rig.ended(vmid, first);
   assert.deepEqual([status.state, status.end?.result, counts.starts], ['failed', 'failed', 2]);
   assert.match(status.because, /try 2 of 2 failed: start: .*QEMU says: no/);
   await agent.crash();
-  rig.startAgent('n1', { edge: failsToStart(counts) });
+  rig.startAgent('n1', failsToStart(counts));
   // A round of the second agent has passed when it has told of another guest.
   await rig.createGuest(101, 'n1');
   await rig.ended(101, await rig.order(101, { kind: 'stop', promote: null }));
@@ -48,21 +48,19 @@ test('a start that fails is tried once more, then the order has failed, for the 
 test('a trouble of the store is no failed start', async (t) => {
   const rig = await buildAgentRig(t, ['n1']);
   let refused = 0;
-  rig.startAgent('n1', {
-    edge: (edge) => ({
-      ...edge,
-      store: {
-        ...edge.store,
-        read: async (key, options) => {
-          if (key === keys.nodePermit('n1') && refused < 2) {
-            refused += 1;
-            throw new AppError('timeout', 'the store does not answer');
-          }
-          return await edge.store.read(key, options);
-        },
+  rig.startAgent('n1', (edge) => ({
+    ...edge,
+    store: {
+      ...edge.store,
+      read: async (key, options) => {
+        if (key === keys.nodePermit('n1') && refused < 2) {
+          refused += 1;
+          throw new AppError('timeout', 'the store does not answer');
+        }
+        return await edge.store.read(key, options);
       },
-    }),
-  });
+    },
+  }));
   await rig.createGuest(vmid, 'n1');
   assert.equal((await rig.ended(vmid, await run(rig))).end?.result, 'ok');
   assert.equal(refused, 2);

@@ -173,6 +173,7 @@ test('a node that ends and keeps its guests stops them all, with or without a pe
   assert.deepEqual(table({ ending: 'stop' }), expected);
   assert.deepEqual(table({ ending: 'stop', epoch: null }), expected);
   assert.deepEqual(table({ ending: 'stop', record: ordered({ kind: 'hold' }) }), expected);
+  assert.deepEqual(table({ ending: 'stop', want: 'ignored' }), expected);
 });
 
 test('a node that gives its guests up hands over what is to run; when nobody takes it, it is only stopped', () => {

@@ -76,8 +76,9 @@ export function planGuestAction(facts: GuestPlanFacts): GuestAction {
   }
   if (record === null) return { kind: 'none', because: 'no record' };
   if (record.home !== facts.self) return planForeign(facts, record);
-  if (facts.want === null || facts.want === 'ignored') return { kind: 'none', because: 'not managed' };
+  // Its end comes with the node's, whether or not it is managed.
   if (facts.ending !== null) return planEnding(facts, record, facts.ending);
+  if (facts.want === null || facts.want === 'ignored') return { kind: 'none', because: 'not managed' };
   const { order } = record;
   if (order === null) return { kind: 'none', because: 'no order yet' };
   const invalid = whyInvalid(facts, order);

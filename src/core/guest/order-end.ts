@@ -35,8 +35,10 @@ export function planStatus(
   const order = record?.order ?? null;
   if (record === null || order === null || record.home !== facts.self || whyInvalid(facts, order) !== null) return null;
   if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
-  if (facts.ending !== null || action.kind !== 'none') return null;
+  if (action.kind !== 'none') return null;
   if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
+  // What it does with the others is told by the node's end itself.
+  if (facts.ending !== null) return null;
   if (order.kind === 'run' && process?.state === 'running') {
     return { state: 'running', because: 'runs', end: isProven(record, tries, nowBootMs) ? 'ok' : null };
   }

@@ -20,7 +20,9 @@ import { createControllers } from '#programs/agent/controllers.ts';
 import { createGuestLoop } from '#programs/agent/guest-loop.ts';
 import { followGuard } from '#programs/agent/guard-watch.ts';
 import { runManagerLoop } from '#programs/agent/manager-loop.ts';
+import { createNodeEnd } from '#programs/agent/node-end.ts';
 import { publishNodeInfo } from '#programs/agent/node-info.ts';
+import { createNodeMode } from '#programs/agent/node-mode.ts';
 import { openNodeStorage } from '#programs/agent/node-storage.ts';
 import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
 import { followWorld, type World } from '#programs/agent/world.ts';
@@ -111,6 +113,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     onClear: () => void cutAllPorts(),
     onTrouble: (text) => log.warn({ event: 'guard.unreadable' }, text),
   });
+  const nodeMode = createNodeMode({ self: name, bootId, store, clock, onChange: ringAll });
   const guests = createGuestLoop({
     self: name,
     store,
@@ -120,10 +123,11 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     hypervisor,
     storage,
     replication,
-    readEpoch: () => guard.epoch(),
-    readEnding: () => null,
+    readEpoch: () => (nodeMode.isLoaded() ? guard.epoch() : null),
+    readEnding: () => nodeMode.ending(),
     log,
   });
+  const nodeEnd = createNodeEnd({ self: name, world, clock, nodeMode, guests, log });
   async function setClocks(): Promise<void> {
     for (const guest of guests.running()) {
       const outcome = await setGuestTime(guestRunPaths(runDir, guest.vmid).guestAgent, clock.wallMs());
@@ -167,6 +171,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     sayAlive(runDir, clock, () => guests.running(), memoryOf, signal),
     guard.run(signal),
     replication.serve(signal),
+    nodeMode.load(signal),
     guests.run(signal),
     info(),
     runRequests(
@@ -178,6 +183,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         storage,
         guests,
         syncNow: (vmid, target) => replication.syncNow(vmid, target ?? undefined),
+        nodeEnd,
         log,
       },
       signal,

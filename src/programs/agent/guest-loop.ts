@@ -4,6 +4,7 @@ import { type GuestAction, type GuestPlanFacts, planGuestAction } from '#core/gu
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { planStatus, toldEnd } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, planRetry, triesUnder } from '#core/guest/order-tries.ts';
+import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { GuestCopy } from '#ports/guest-storage.ts';
@@ -21,6 +22,8 @@ import { createStatusDesk } from '#programs/agent/status-desk.ts';
 export type GuestLoop = {
   run(signal: AbortSignal): Promise<void>;
   running(): RunningGuest[];
+  /** Why the guest's last state could not be given to any other node, now that this one ends; null: it was, or that is still tried. */
+  whyNotCopied(vmid: number): string | null;
   /** Runs `work` while no action on the guest is under way and none starts. Raises AppError busy when one is. */
   exclusively<T>(vmid: number, work: () => Promise<T>): Promise<T>;
 };
@@ -92,8 +95,11 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     const copy = copies.get(vmid) ?? null;
     const ending = options.readEnding();
     const key = record === null ? '' : orderKey(record);
-    memory.tries = triesUnder(memory.tries, ending === null ? key : `${key}/ending`);
-    const retries = record?.order?.kind === 'run' && ending === null ? (resource?.localRetries ?? 1) : limits.handOverRetries;
+    memory.tries = triesUnder(memory.tries, ending === null ? key : `${key}/${ending}`);
+    const isStart = record?.order?.kind === 'run' && ending === null;
+    const retries = isStart ? resourceWithDefaults(vmid, resource).localRetries : limits.handOverRetries;
+    const retry = planRetry(memory.tries, retries, clock.bootMs());
+    memory.notCopied = ending === 'give-up' && retry.kind === 'gave-up' ? retry.because : null;
     return {
       self,
       epoch: options.readEpoch(),
@@ -103,7 +109,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       copy: copy === null ? null : { role: copy.role, generation: copy.generation, handedOver: copy.handedOver },
       ended: toldEnd(self, record, desk.told(vmid)),
       preCopied: memory.preCopiedUnder === key,
-      retry: planRetry(memory.tries, retries, clock.bootMs()),
+      retry,
       ending,
     };
   }
@@ -187,6 +193,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
 
   return {
     running,
+    whyNotCopied: (vmid) => memories.get(vmid)?.notCopied ?? null,
     async exclusively(vmid, work) {
       const giveUpAtBootMs = clock.bootMs() + limits.guestBusyMs;
       while (busy.has(vmid) && clock.bootMs() < giveUpAtBootMs) await new Promise((resolve) => setTimeout(resolve, 50));

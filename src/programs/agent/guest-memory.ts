@@ -15,6 +15,8 @@ export type GuestMemory = {
   failure: { key: string; count: number; retryAtBootMs: number } | null;
   /** The order under which a point was sent while the guest ran. */
   preCopiedUnder: string | null;
+  /** Why its last state reached no other node, now that this one ends. */
+  notCopied: string | null;
   /** When we began to stop it for a hand-over, for people. */
   haltedAtBootMs: number | null;
 };
@@ -28,6 +30,7 @@ export function freshMemory(vmid: number): GuestMemory {
     tries: triesUnder(null, ''),
     failure: null,
     preCopiedUnder: null,
+    notCopied: null,
     haltedAtBootMs: null,
   };
 }

@@ -38,6 +38,8 @@ export function createHandOver(options: GuestLoopOptions, desk: StatusDesk): Han
       current.value.order !== null &&
       current.value.order.id === seen.order?.id;
     if (current === null || !isStill) return skipped;
+    // The node stays after all: the guest starts here again.
+    if (current.value.order?.kind !== 'move' && options.readEnding() !== 'give-up') return skipped;
     const givenUp: GivenUp = {
       node: self,
       orderId: current.value.order?.kind === 'move' ? current.value.order.id : null,

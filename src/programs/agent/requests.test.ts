@@ -6,6 +6,7 @@ import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import type { CommitOutcome, Store } from '#ports/store.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
+import type { NodeEnd } from '#programs/agent/node-end.ts';
 import { runRequests } from '#programs/agent/requests.ts';
 
 const config = { cores: 1, memoryMb: 64, disks: [{ name: 'disk0', sizeBytes: 1 << 20 }], nics: [], boot: null };
@@ -64,7 +65,17 @@ async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy
     running: () => [],
   } as unknown as GuestLoop;
   const log = { info() {}, warn() {} };
-  await runRequests({ self: 'n1', store, world, bell: createBell(), storage, guests, syncNow: async () => [], log }, stop.signal);
+  const parts = {
+    self: 'n1',
+    store,
+    world,
+    bell: createBell(),
+    storage,
+    guests,
+    syncNow: async () => [],
+    nodeEnd: {} as NodeEnd,
+  };
+  await runRequests({ ...parts, log }, stop.signal);
   const end = JSON.parse(values.get(keys.request('1')) ?? '{}') as RequestRecord;
   return { state: end.state, text: JSON.stringify(end), done };
 }

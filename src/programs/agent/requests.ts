@@ -8,6 +8,7 @@ import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
+import type { NodeEnd } from '#programs/agent/node-end.ts';
 import { readRecord, type World } from '#programs/agent/world.ts';
 
 /**
@@ -22,6 +23,7 @@ export type RequestsOptions = {
   storage: GuestStorage;
   guests: GuestLoop;
   syncNow: (vmid: number, target: string | null) => Promise<string[]>;
+  nodeEnd: NodeEnd;
   log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
 };
 
@@ -50,7 +52,8 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
   options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, formatRequest(request));
   let end: RequestState;
   try {
-    end = { state: 'done', result: await perform(options, request, request.state === 'running') };
+    const tell = async (text: string) => tellProgress(options.store, key, text);
+    end = { state: 'done', result: await perform(options, request, request.state === 'running', tell) };
   } catch (error) {
     const kind = isAppError(error) ? error.kind : 'unavailable';
     end = { state: 'failed', error: { kind, message: formatErrorChain(error) } };
@@ -60,13 +63,30 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
   if (current !== null) await write(end, current.modRevision);
 }
 
+/** For people only: when it cannot be told now, the work goes on. */
+async function tellProgress(store: Store, key: string, text: string): Promise<void> {
+  try {
+    const current = await readRecord<RequestRecord>(store, key);
+    if (current?.value.state !== 'running') return;
+    const next: RequestRecord = { ...current.value, progress: { text, doneBytes: null, totalBytes: null } };
+    await store.commit([{ key, modRevision: current.modRevision }], [{ key, value: JSON.stringify(next) }]);
+  } catch (error) {
+    if (!isAppError(error)) throw error;
+  }
+}
+
 function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState> {
   const { state: _state, ...rest } = request;
   return rest;
 }
 
 /** `isRepeated`: an earlier agent had begun it. */
-async function perform(options: RequestsOptions, order: RequestOrder, isRepeated: boolean): Promise<string[]> {
+async function perform(
+  options: RequestsOptions,
+  order: RequestOrder,
+  isRepeated: boolean,
+  tell: (text: string) => Promise<void>,
+): Promise<string[]> {
   switch (order.kind) {
     case 'guest-create':
       return options.guests.exclusively(order.vmid, async () => createGuest(options, order, isRepeated));
@@ -75,8 +95,9 @@ async function perform(options: RequestsOptions, order: RequestOrder, isRepeated
     case 'replication-sync':
       return options.syncNow(order.vmid, order.target);
     case 'node-end':
+      return options.nodeEnd.end(order, tell);
     case 'node-stay':
-      throw new AppError('invalid', 'this agent cannot prepare its node for an end');
+      return options.nodeEnd.stay();
     case 'tail-release':
       await options.storage.releaseLeftBehind(order.vmid, order.name);
       return [`${order.name} of guest ${order.vmid} removed`];

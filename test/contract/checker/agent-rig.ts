@@ -5,15 +5,17 @@ import type { TestContext } from 'node:test';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import { createHypervisor } from '#adapters/qemu/hypervisor.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
-import type { NodeEnding } from '#core/guest/guest-plan.ts';
 import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
+import type { GuestState } from '#core/ha/manager/memory.ts';
 import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
 import { currentDepths } from '#core/storage/manifest.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { createGuestLoop, type GuestLoop } from '#programs/agent/guest-loop.ts';
 import type { GuestLoopOptions } from '#programs/agent/guest-world.ts';
+import { createNodeEnd, type NodeEnd } from '#programs/agent/node-end.ts';
+import { createNodeMode, type NodeMode } from '#programs/agent/node-mode.ts';
 import { followWorld } from '#programs/agent/world.ts';
 import { createMemoryStore, type MemoryStore } from '../../fakes/memory-store.ts';
 import { makeBench, makeEpoch, noNetwork } from '../hypervisor-bench.ts';
@@ -21,6 +23,9 @@ import { imageUser } from './dir-rig.ts';
 import { buildRig, type Rig, type RigNode } from './node-rig.ts';
 import { numberDisk, type Numbers, readNumbers, writeNumberDisk } from './number-guest.ts';
 import { until } from './until.ts';
+
+/** The nodes' present boot. */
+const bootId = 'b';
 
 /** The epoch under which each node's guests run in these tests. */
 const epoch = 1;
@@ -32,6 +37,8 @@ export type AgentEdge = Pick<GuestLoopOptions, 'store' | 'storage' | 'replicatio
 export type RigAgent = {
   name: string;
   loop: GuestLoop;
+  nodeMode: NodeMode;
+  nodeEnd: NodeEnd;
   logged: { event: string; [field: string]: unknown }[];
   /** The loop is gone as if its process had been killed; QEMU goes on. */
   crash(): Promise<void>;
@@ -42,12 +49,14 @@ export type AgentRig = {
   rig: Rig;
   store: MemoryStore;
   node(name: string): RigNode;
-  startAgent(name: string, options?: { edge?: (edge: AgentEdge) => AgentEdge; ending?: () => NodeEnding | null }): RigAgent;
+  startAgent(name: string, edge?: (edge: AgentEdge) => AgentEdge): RigAgent;
   createGuest(vmid: number, home: string): Promise<void>;
   record(vmid: number): Promise<GuestRecord>;
   status(vmid: number): Promise<HaStatus | null>;
   /** Writes a new order for the guest where it is at home. Returns its number. */
   order(vmid: number, order: Pick<GuestOrder, 'kind' | 'to' | 'timeoutMs' | 'promote'>): Promise<number>;
+  /** The manager's entry for the guest, as far as its state goes. */
+  enter(vmid: number, state: GuestState): Promise<void>;
   /** Makes another node the home, from what the last one gave up. */
   rehome(vmid: number, to: string): Promise<void>;
   /** Returns when the order has ended, with how. */
@@ -73,7 +82,7 @@ export async function buildAgentRig(t: TestContext, names: string[]): Promise<Ag
   });
   for (const name of names) {
     makeEpoch(benches.get(name)!, epoch);
-    const permit: Permit = { state: 'granted', epoch, bootId: 'b', claimMs: 15_000, grantedAtMs: 0 };
+    const permit: Permit = { state: 'granted', epoch, bootId, claimMs: 15_000, grantedAtMs: 0 };
     await put(keys.nodePermit(name), permit);
   }
 
@@ -104,10 +113,7 @@ export async function buildAgentRig(t: TestContext, names: string[]): Promise<Ag
     return { id: nextOrder++, nodeEpoch: epoch, managerEpoch: 1, lostAtMs: null, issuedAtMs: 0, ...change };
   }
 
-  function startAgent(
-    name: string,
-    options: { edge?: (edge: AgentEdge) => AgentEdge; ending?: () => NodeEnding | null } = {},
-  ): RigAgent {
+  function startAgent(name: string, change?: (edge: AgentEdge) => AgentEdge): RigAgent {
     const node = rig.node(name);
     const stop = new AbortController();
     const clock = createClock();
@@ -126,19 +132,22 @@ export async function buildAgentRig(t: TestContext, names: string[]): Promise<Ag
     });
     const { world } = followWorld({ store: ownStore, clock, onChange: () => bell.ring(), onTrouble: () => {} }, stop.signal);
     const edge: AgentEdge = { store: ownStore, storage: node.storage, replication: node.replication, hypervisor };
+    const nodeMode = createNodeMode({ self: name, bootId, store: ownStore, clock, onChange: () => bell.ring() });
     const loop = createGuestLoop({
       self: name,
       world,
       clock,
       bell,
-      readEpoch: () => epoch,
-      readEnding: options.ending ?? (() => null),
+      readEpoch: () => (nodeMode.isLoaded() ? epoch : null),
+      readEnding: () => nodeMode.ending(),
       log: { info: log, warn: log },
-      ...(options.edge?.(edge) ?? edge),
+      ...(change?.(edge) ?? edge),
     });
     const agent: RigAgent = {
       name,
       loop,
+      nodeMode,
+      nodeEnd: createNodeEnd({ self: name, world, clock, nodeMode, guests: loop, log: { info: log } }),
       logged,
       async crash() {
         stop.abort();
@@ -150,6 +159,7 @@ export async function buildAgentRig(t: TestContext, names: string[]): Promise<Ag
       },
     };
     agents.add(agent);
+    void nodeMode.load(stop.signal);
     void loop.run(stop.signal);
     return agent;
   }
@@ -174,6 +184,11 @@ export async function buildAgentRig(t: TestContext, names: string[]): Promise<Ag
       const order = makeOrder(change);
       await putRecord({ ...rest, order });
       return order.id;
+    },
+    async enter(vmid, state) {
+      const before = await record(vmid);
+      const entry = { node: before.home, orderId: 0, failedNodes: [], returnTo: null, command: null, sinceMs: 0, because: '' };
+      await putRecord({ ...before, ha: { ...entry, state } });
     },
     async rehome(vmid, to) {
       const { givenUp, ...rest } = await record(vmid);
