@@ -3,13 +3,14 @@ node = node_modules/.bin/node
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check bench deb clean
 
 help:
 	@echo 'make run     three nodes, a database under load, the plug pulled; ARGS="--once --json FILE" ends by itself'
 	@echo 'make test    unit, contract and lab tests; ARGS="lab plug" picks a stage and files'
 	@echo 'make check   format, lint, types, core tests'
 	@echo 'make bench   replication beside rsync, and the figures of repeated plug pulls'
+	@echo 'make deb     the Debian package of a node, in build/; ARGS="--node FILE" takes another Node.js'
 	@echo 'make clean   ends every lab on this machine and removes what was built'
 
 setup:
@@ -26,6 +27,9 @@ check: setup
 
 bench: setup
 	@$(node) tools/bench.ts $(ARGS)
+
+deb: setup
+	@$(node) tools/build-deb.ts $(ARGS)
 
 clean: setup
 	@$(node) tools/clean.ts

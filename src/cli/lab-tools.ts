@@ -43,11 +43,16 @@ export const drillTools: DrillTools = {
   runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),
 };
 
-async function load<T>(bring: () => Promise<T>): Promise<T> {
+function load<T>(bring: () => Promise<T>): Promise<T> {
+  return loadPart(bring, 'the lab and its drills are not part of this installation');
+}
+
+/** Loads a part that an installation need not have. Raises AppError unsupported with `otherwise` where it is not there. */
+export async function loadPart<T>(bring: () => Promise<T>, otherwise: string): Promise<T> {
   try {
     return await bring();
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
-    throw new AppError('unsupported', 'the lab and its drills are not part of this installation', { cause });
+    throw new AppError('unsupported', otherwise, { cause });
   }
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { AppError } from '#base/error.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
-import { reachLab } from '#cli/reach-lab.ts';
+import { loadPart } from '#cli/lab-tools.ts';
 import type { Reach, ReachOptions } from '#cli/world.ts';
 import { readNodeConfig } from '#programs/node-config.ts';
 
@@ -18,6 +18,10 @@ export async function reachCluster(options: ReachOptions, argv: string[]): Promi
   }
   if (options.config !== undefined) return reachServer(options.config);
   if (options.lab === undefined && existsSync(defaultConfigFile)) return reachServer(defaultConfigFile);
+  const { reachLab } = await loadPart(
+    () => import('#cli/reach-lab.ts'),
+    `reach a cluster: this machine has no ${defaultConfigFile}; found a cluster with \`holdfast init\` or join one with \`holdfast join\``,
+  );
   return reachLab(options.lab, argv);
 }
 

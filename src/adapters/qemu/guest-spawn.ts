@@ -7,10 +7,11 @@ import { readStartTicks, type ProcessIdentity } from './process-identity.ts';
 /**
  * The process first enters the guest's control group, then waits for the word that it has been written down, and only then
  * becomes QEMU (same process number and start time). So no QEMU ever runs outside its group, and none runs unknown: if the agent
- * dies in between, the word never comes and the process ends. `$1`: the group's folder, the rest: the command.
+ * dies in between, the word never comes and the process ends. `$1`: the group's folder, the rest: the command. It does not keep the
+ * agent's standing with the out-of-memory killer: a guest goes before any program of ours.
  */
 const enterThenExec =
-  'echo 0 >"$1/cgroup.procs" || exit 1; shift; read -r word && [ "$word" = go ] || exit 1; exec "$@" </dev/null';
+  'echo 0 >"$1/cgroup.procs" || exit 1; echo 0 >/proc/self/oom_score_adj 2>/dev/null; shift; read -r word && [ "$word" = go ] || exit 1; exec "$@" </dev/null';
 
 export type SpawnedGuest = { child: ChildProcess; identity: ProcessIdentity; end: Promise<string> };
 
