@@ -105,7 +105,8 @@ function planSilentAgent(
   nowWallMs: number,
   steps: ClusterStep[],
 ): void {
-  if (!isFresh(facts, node) || node.release !== null) return;
+  // Whoever works on a disarmed node may stop its agent for long; a guard that was asked would kill guests that nobody recovers.
+  if (!isFresh(facts, node) || node.release !== null || node.disarm !== null) return;
   const silentMs = node.heartbeat?.value.agentSilentMs ?? null;
   if (silentMs === null || silentMs < facts.agentSilentMs) return;
   const reason = `the agent of ${node.name} is silent for ${silentMs} ms`;
@@ -114,7 +115,10 @@ function planSilentAgent(
   steps.push({
     kind: 'commit',
     about: { kind: 'release', node: node.name },
-    compares: [{ key, modRevision: 0n }],
+    compares: [
+      { key, modRevision: 0n },
+      { key: keys.nodeDisarm(node.name), modRevision: 0n },
+    ],
     writes: [{ key, value: JSON.stringify(order) }],
     events: [],
     because: `${reason}; its guests are released from epoch ${epoch}`,

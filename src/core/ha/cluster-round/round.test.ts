@@ -318,6 +318,18 @@ describe('drain and disarm', () => {
     assert.equal(cluster.guest(100).ha?.returnTo, 'n1');
   });
 
+  test('the silent agent of a disarmed node costs no guest; armed, its guard is asked to give them up', () => {
+    const cluster = running();
+    cluster.command({ kind: 'disarm', mode: 'hands-off' });
+    cluster.settle();
+    cluster.beat('n1', { phase: 'disarmed', agentSilentMs: 600_000 });
+    cluster.settle();
+    assert.equal(cluster.read(keys.nodeRelease('n1')), null);
+    cluster.command({ kind: 'arm' });
+    cluster.settle();
+    assert.ok(cluster.read(keys.nodeRelease('n1')) !== null);
+  });
+
   test('disarmed: guards are told once nothing is under way, nobody is claimed; armed: the keys go', () => {
     const cluster = running();
     cluster.command({ kind: 'disarm', mode: 'hold' });
