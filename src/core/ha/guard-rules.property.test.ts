@@ -122,6 +122,27 @@ const saysServingFirst: WorldRules['planGuard'] = (state, facts, nowBootMs): Gua
   return { ...plan, effects: plan.effects.filter(({ kind }) => kind !== 'pet') };
 };
 
+/** Goes on although guard.json cannot be written and would make the next guard of this boot believe that nothing is guarded. */
+const ignoresFile: WorldRules['planGuard'] = (state, facts, nowBootMs) =>
+  planGuard(state, { ...facts, fileSaysDisarmed: false }, nowBootMs);
+
+/** Armed while guard.json cannot be written; then the guard is replaced, and the new one has no store. */
+const armsUntold = fc
+  .record({
+    disarmedForMs: fc.integer({ min: 600, max: 1_200 }),
+    deadAfterMs: fc.integer({ min: 300, max: 900 }),
+    seed: fc.integer(),
+  })
+  .map(({ disarmedForMs, deadAfterMs, seed }): Life => {
+    const faults: Fault[] = [
+      { kind: 'disarmed', afterMs: 0, forMs: disarmedForMs },
+      { kind: 'file-stuck', afterMs: 500, forMs: 6_000 },
+      { kind: 'store-down', afterMs: disarmedForMs - 500 + deadAfterMs, forMs: 6_000 },
+      { kind: 'guard-killed', afterMs: 0, forMs: 100 },
+    ];
+    return { faults, seed, guardRate: 1 };
+  });
+
 const ignoresPhase: WorldRules['planClaim'] = (facts, ...rest) =>
   planClaim({ ...facts, heartbeat: { ...facts.heartbeat, phase: 'serving' } }, ...rest);
 
@@ -153,11 +174,16 @@ const broken = [
     rules: { planGuard: saysServingFirst },
     lives: armsAndDies,
   },
+  { what: 'a guard says that it serves while guard.json says disarmed', rules: { planGuard: ignoresFile }, lives: armsUntold },
   { what: 'a claim ignores the phase', rules: { planClaim: ignoresPhase }, lives: drawLives(aroundDisarm) },
 ];
 
 for (const { what, rules, lives } of broken) {
   test(`caught: ${what}`, () => {
+    fc.assert(
+      fc.property(lives, (life) => assert.equal(live(life).unguardedMs, 0)),
+      { numRuns: 40 },
+    );
     const property = fc.property(lives, (life) => live(life, { ...shippedWorldRules, ...rules }).pass(4_000));
     const found = fc.check(property, { numRuns: 2_000, seed: 1, endOnFailure: true });
     assert(found.failed, `not caught in ${found.numRuns} lives`);
