@@ -64,6 +64,9 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
   const { who, next, deadlineMs } = expectNext(ha, deadlines);
   const memory = { ...emptyMemory(), guests: new Map([[String(vmid), ha]]), disarm: now.memory?.disarm ?? null };
   const overdue = listOverdue(memory, deadlines, nowMs)[0];
+  // An operator's hold has no end of its own.
+  const isHeld = ha.state.kind === 'frozen' && memory.disarm !== null;
+  const untilMs = deadlineMs === null || isHeld ? null : deadlineMs - nowMs;
   const { state, node, orderId, failedNodes, returnTo, command, because } = ha;
   return {
     state,
@@ -75,13 +78,8 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
     because,
     forMs: Math.max(0, nowMs - ha.sinceMs),
     next: { who, next },
-    // An operator's hold has no end of its own: listOverdue knows, so what is not overdue there never shows a deadline that passed.
-    leftMs: overdue === undefined ? positiveOrNull(deadlineMs, nowMs) : -overdue.lateMs,
+    leftMs: overdue === undefined ? untilMs : -overdue.lateMs,
   };
-}
-
-function positiveOrNull(deadlineMs: number | null, nowMs: number): number | null {
-  return deadlineMs === null || deadlineMs <= nowMs ? null : deadlineMs - nowMs;
 }
 
 /** By when each state should be left. The silence that a claim needs is what the slowest node's own profile says. */

@@ -175,6 +175,9 @@ test('a guest frozen by an operator who disarmed is never overdue', () => {
   assert.ok((view({ ha }).guests[0]?.ha?.leftMs ?? 0) < 0);
   const held = view({ ha, memory: { ...memory, disarm: { mode: 'hold', stage: 'complete' } } });
   assert.deepEqual([held.ha.disarm?.mode, held.guests[0]?.ha?.leftMs], ['hold', null]);
+  const fresh = managed({ kind: 'frozen' }, { sinceMs: 99_000 });
+  const disarmed = view({ ha: fresh, memory: { ...memory, disarm: { mode: 'hold', stage: 'complete' } } });
+  assert.equal(disarmed.guests[0]?.ha?.leftMs, null);
 });
 
 test('a guest on a disarmed node runs', () => {

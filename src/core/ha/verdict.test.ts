@@ -169,7 +169,7 @@ function managed(changes: Partial<NonNullable<GuestView['ha']>>): NonNullable<Gu
 }
 
 test('a disarmed cluster is told once, not by every node', () => {
-  const nodes = ['n1', 'n2', 'n3'].map((name) => node(name, { condition: { kind: 'disarmed' } }));
+  const nodes = ['n1', 'n2', 'n3'].map((name) => node(name, { condition: { kind: 'disarmed' }, watchdog: null }));
   const disarm = { mode: 'hold' as const, stage: 'complete' as const };
   const { level, findings } = judge(view({ nodes, ha: { ...view().ha, disarm } }));
   assert.deepEqual(
