@@ -126,42 +126,38 @@ const saysServingFirst: WorldRules['planGuard'] = (state, facts, nowBootMs): Gua
 const ignoresFile: WorldRules['planGuard'] = (state, facts, nowBootMs) =>
   planGuard(state, { ...facts, fileSaysDisarmed: false }, nowBootMs);
 
-/** Armed while guard.json cannot be written; then the guard is replaced, and the new one has no store. */
-const armsUntold = fc
-  .record({
-    disarmedForMs: fc.integer({ min: 600, max: 1_200 }),
-    deadAfterMs: fc.integer({ min: 300, max: 900 }),
-    seed: fc.integer(),
-  })
-  .map(({ disarmedForMs, deadAfterMs, seed }): Life => {
-    const faults: Fault[] = [
-      { kind: 'disarmed', afterMs: 0, forMs: disarmedForMs },
-      { kind: 'file-stuck', afterMs: 500, forMs: 6_000 },
-      { kind: 'store-down', afterMs: disarmedForMs - 500 + deadAfterMs, forMs: 6_000 },
-      { kind: 'guard-killed', afterMs: 0, forMs: 100 },
-    ];
-    return { faults, seed, guardRate: 1 };
-  });
+/** Waits for ever for the answer to what it said when it armed again. */
+const armsWithoutLimit: WorldRules['planGuard'] = (state, facts, nowBootMs) => {
+  if (state.mode.kind !== 'arming') return planGuard(state, facts, nowBootMs);
+  return planGuard({ ...state, mode: { ...state.mode, carriedBootMs: null } }, facts, nowBootMs);
+};
 
 const ignoresPhase: WorldRules['planClaim'] = (facts, ...rest) =>
   planClaim({ ...facts, heartbeat: { ...facts.heartbeat, phase: 'serving' } }, ...rest);
 
-/** Answers are lost while a guard arms again, and then it dies for long. */
-const armsAndDies = fc
-  .record({
-    disarmedForMs: fc.integer({ min: 300, max: 900 }),
-    lostAfterMs: fc.integer({ min: 0, max: 900 }),
-    deadAfterMs: fc.integer({ min: 0, max: 900 }),
-    seed: fc.integer(),
-  })
-  .map(({ disarmedForMs, lostAfterMs, deadAfterMs, seed }): Life => {
-    const faults: Fault[] = [
-      { kind: 'disarmed', afterMs: 0, forMs: disarmedForMs },
-      { kind: 'answers-lost', afterMs: lostAfterMs, forMs: 2_000 },
-      { kind: 'guard-killed', afterMs: deadAfterMs, forMs: 4_000 },
-    ];
-    return { faults, seed, guardRate: 1 };
-  });
+/** Lives that go through these faults in their order. */
+function drawScript(...steps: { kind: FaultKind; afterMs: [min: number, max: number]; forMs: number }[]): fc.Arbitrary<Life> {
+  const faults = steps.map(({ kind, afterMs: [min, max], forMs }) =>
+    fc.record({ kind: fc.constant(kind), afterMs: fc.integer({ min, max }), forMs: fc.constant(forMs) }),
+  );
+  return fc.record({ faults: fc.tuple(...faults), seed: fc.integer(), guardRate: fc.constant(1) });
+}
+
+const armsAndDies = drawScript(
+  { kind: 'disarmed', afterMs: [0, 0], forMs: 600 },
+  { kind: 'answers-lost', afterMs: [550, 750], forMs: 2_000 },
+  { kind: 'guard-killed', afterMs: [0, 300], forMs: 4_000 },
+);
+const armsAndIsCutOff = drawScript(
+  { kind: 'disarmed', afterMs: [0, 0], forMs: 600 },
+  { kind: 'store-down', afterMs: [600, 900], forMs: 6_000 },
+);
+const armsUntoldAndIsReplaced = drawScript(
+  { kind: 'disarmed', afterMs: [0, 0], forMs: 900 },
+  { kind: 'file-stuck', afterMs: [500, 500], forMs: 6_000 },
+  { kind: 'store-down', afterMs: [700, 1_300], forMs: 6_000 },
+  { kind: 'guard-killed', afterMs: [0, 0], forMs: 100 },
+);
 
 const broken = [
   {
@@ -174,7 +170,16 @@ const broken = [
     rules: { planGuard: saysServingFirst },
     lives: armsAndDies,
   },
-  { what: 'a guard says that it serves while guard.json says disarmed', rules: { planGuard: ignoresFile }, lives: armsUntold },
+  {
+    what: 'a guard says that it serves while guard.json says disarmed',
+    rules: { planGuard: ignoresFile },
+    lives: armsUntoldAndIsReplaced,
+  },
+  {
+    what: 'a guard that arms again knows no limit',
+    rules: { planGuard: armsWithoutLimit },
+    lives: armsAndIsCutOff,
+  },
   { what: 'a claim ignores the phase', rules: { planClaim: ignoresPhase }, lives: drawLives(aroundDisarm) },
 ];
 
@@ -187,6 +192,7 @@ for (const { what, rules, lives } of broken) {
     const property = fc.property(lives, (life) => live(life, { ...shippedWorldRules, ...rules }).pass(4_000));
     const found = fc.check(property, { numRuns: 2_000, seed: 1, endOnFailure: true });
     assert(found.failed, `not caught in ${found.numRuns} lives`);
+
     assert.match(String(found.errorInstance), /a guest executes under epoch \d+, the store says .*"revoked"/);
   });
 }
