@@ -125,7 +125,7 @@ const mutations: Mutation[] = [
     what: 'a start does not confirm its order, outside of the group of its epoch',
     caughtAs: ['S1', 'S2'],
     seeds: 12,
-    from: 23,
+    from: 33,
     rules: { confirmOrder: false, epochGroups: false },
     faults: ['starts-slow', 'view-lags', 'isolated', 'guest-dies', 'agent-paused'],
   },
