@@ -39,6 +39,9 @@ async function takeOver(rig: AgentRig): Promise<void> {
   await until('n1 has demoted its copy', 20_000, async () => (await rig.node('n1').storage.listCopies())[0]?.role === 'replica');
   const [copy] = await rig.node('n1').storage.listCopies();
   assert.deepEqual(copy?.leftBehind, []);
+  // All that differs is what the guest wrote since: nothing is compared.
+  await until('n2 has sent n1 a point', 20_000, () => rig.rig.record.replicas.get(`${vmid}/n1`)?.point.generation === 2);
+  assert.equal(rig.rig.record.replicas.get(`${vmid}/n1`)?.lastCycle.kind, 'delta');
   const before = await rig.look('n1', vmid);
   await rig.node('n2').replication.syncNow(vmid, 'n1');
   const after = await rig.look('n1', vmid);

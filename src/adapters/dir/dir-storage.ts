@@ -165,7 +165,8 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       lock.run(vmid, async () => {
         const manifest = await requirePrimary(vmid, generation, 'start');
         const disks = await describeDisks(root, manifest);
-        if (manifest.handedOver !== undefined) await commitManifest(root, openForWriting(manifest));
+        const opened = openForWriting(manifest);
+        if (opened !== manifest) await commitManifest(root, opened);
         return disks;
       }),
     promote: (vmid, generation, atLeast) =>

@@ -35,6 +35,7 @@ export function parseManifest(text: string, file: string): Manifest {
     check(isCount(point.generation) && isCount(point.seq) && isCount(pointAtMs), 'the point handed over has no proper identity');
     check(manifest.role === 'primary' && Array.isArray(copiedTo), 'only a primary copy is handed over');
   }
+  check(manifest.opened === undefined || isCount(manifest.opened), 'opened is no number');
   const newest = manifest.points.at(-1);
   if (manifest.role === 'replica' && newest !== undefined) {
     for (const [name, depth] of Object.entries(newest.depths)) {

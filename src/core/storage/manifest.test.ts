@@ -2,12 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
+  baseOfWrites,
   createPrimary,
   createReplica,
   currentDepths,
   demoteToReplica,
   layersAt,
   newestPoint,
+  openForWriting,
   promoteTo,
   releaseTail,
   sealPoint,
@@ -120,6 +122,23 @@ test('a replica without tails shrinks to one layer a kept point', () => {
 
 test('a primary is never merged', () => {
   assert.equal(planMerge(promote(seal(seal(createReplica(100, 1), 1, 1), 1, 2), 2)), null);
+});
+
+test('all writes of a promoted copy are known to follow its point only while it is opened for the first time', () => {
+  const point = { generation: 1, seq: 2 };
+  const fresh = promote(seal(seal(createReplica(100, 1), 1, 1), 1, 2), 2);
+  const basesOf = (manifest: Manifest) => {
+    const { generation, seq } = baseOfWrites(manifest) ?? { generation: 0, seq: 0 };
+    return { generation, seq };
+  };
+  const none = { generation: 0, seq: 0 };
+  const once = parseManifest(formatManifest(openForWriting(fresh)), 'test');
+  const twice = parseManifest(formatManifest(openForWriting(once)), 'test');
+  assert.deepEqual([fresh, once, twice, openForWriting(twice)].map(basesOf), [none, point, none, none]);
+  assert.equal(openForWriting(openForWriting(twice)).opened, undefined);
+  const made = createPrimary(100, 1, []);
+  assert.equal(openForWriting(made), made);
+  assert.deepEqual(basesOf(demoteToReplica(once, 77)), none);
 });
 
 test('a demoted primary has no point of its own until something is received', () => {

@@ -60,6 +60,8 @@ export type Manifest = {
   reservedSeq: number;
   /** primary: others hold exactly this point, and nothing was written here since. Left out: it may have been. */
   handedOver?: HandedPoint;
+  /** primary: how often it was opened for writing since it was promoted, counted to 2. Left out: it was not promoted, or was opened more often. */
+  opened?: number;
 };
 
 /** How many layers each disk has now. */
@@ -138,7 +140,7 @@ export function promoteTo(
     name: disk.name,
     layers: [...disk.layers, ...added.filter((entry) => entry.disk === disk.name).map((entry) => entry.layer)],
   }));
-  return { ...manifest, role: 'primary', generation, disks, promotedFrom: point, reservedSeq: 0 };
+  return { ...manifest, role: 'primary', generation, disks, promotedFrom: point, reservedSeq: 0, opened: 0 };
 }
 
 /** The name under which the writes of a former primary of `generation` are kept. */
@@ -159,7 +161,7 @@ export function demoteToReplica(manifest: Manifest, untilAtMs: number | null): M
     untilAtMs,
     depths: currentDepths(manifest),
   };
-  const { handedOver: _over, ...rest } = manifest;
+  const { handedOver: _over, opened: _opened, ...rest } = manifest;
   return {
     ...rest,
     role: 'replica',
@@ -175,14 +177,20 @@ export function noteHandedOver(manifest: Manifest, handedOver: HandedPoint): Man
   return { ...manifest, handedOver };
 }
 
-/** Before the copy is opened for writing: from now on nobody knows what else it holds. */
+/** Before the copy is opened for writing: from now on nobody knows what else it holds. The manifest itself when it says so already. */
 export function openForWriting(manifest: Manifest): Manifest {
-  const { handedOver: _over, ...rest } = manifest;
+  const { handedOver, opened, ...rest } = manifest;
+  if (handedOver === undefined && opened === undefined) return manifest;
   const disks = rest.disks.map(({ name, layers }) => ({
     name,
     layers: layers.map((layer, index) => (index === layers.length - 1 ? { ...layer, sealed: null } : layer)),
   }));
-  return { ...rest, disks };
+  return { ...rest, disks, ...(opened === undefined || opened >= 2 ? {} : { opened: opened + 1 }) };
+}
+
+/** The point after which all writes to this primary come from whoever opened it last; null: others may have written before. */
+export function baseOfWrites(manifest: Manifest): KeptPoint | null {
+  return manifest.opened === 1 ? manifest.promotedFrom : null;
 }
 
 /**
@@ -190,7 +198,7 @@ export function openForWriting(manifest: Manifest): Manifest {
  * home, which began from `identicalTo`. null when that is not what it holds; then its own writes must be kept (`demoteToReplica`).
  */
 export function demoteToPoint(manifest: Manifest, identicalTo: ReplicaPoint, appliedAtMs: number): Manifest | null {
-  const { handedOver, ...rest } = manifest;
+  const { handedOver, opened: _opened, ...rest } = manifest;
   if (handedOver === undefined || comparePoints(handedOver.point, identicalTo) !== 0) return null;
   const { point, source, pointAtMs, configSha256, lastCycle } = handedOver;
   const kept: KeptPoint = {

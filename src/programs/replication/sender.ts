@@ -5,6 +5,7 @@ import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
+import { baseOfWrites } from '#core/storage/manifest.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
@@ -179,7 +180,13 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
 
   return {
     async arm(targets) {
-      await ensureBitmaps(guest.qmp, await readDisks(), targets);
+      const made = await ensureBitmaps(guest.qmp, await readDisks(), targets);
+      const manifest = await deps.storage.readManifest(vmid);
+      const base = manifest && baseOfWrites(manifest);
+      if (base === null) return;
+      // Targets that hold the point which was promoted here need nothing compared: all that differs is what the guest writes from now on.
+      const { generation: from, seq } = base;
+      for (const target of made) await note(target, { base: { generation: from, seq }, pending: null });
     },
     async recover({ resumes }) {
       const disks = await readDisks();
