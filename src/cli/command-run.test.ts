@@ -149,7 +149,7 @@ test('a lost answer to the creation never takes an answer of the manager back', 
     fake.store.put(key, { ...fake.store.peek<object>(key), ...accepted });
     return { kind: 'maybe', cause: new Error('cut') };
   };
-  assert.equal((await fake.run('ha', 'undrain', 'n1')).out, 'n1 takes guests again: as asked\n');
+  assert.equal((await fake.run('ha', 'undrain', 'n1')).out, 'the drain of n1 is over: as asked\n');
 });
 
 test('move --wait follows the guest to its new node and tells how long it was down', async () => {

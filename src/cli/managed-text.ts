@@ -44,9 +44,10 @@ function formatPlace(ha: ManagedGuest): string {
 }
 
 /** Who does what next, and until when. */
-export function formatNext({ next, leftMs }: ManagedGuest): string {
+export function formatNext({ state, next, leftMs }: ManagedGuest): string {
   const what = `${next.who}: ${next.next}`;
-  if (leftMs === null) return what;
+  // A failed guest waits for a person from the first instant on: late would say nothing.
+  if (leftMs === null || state.kind === 'failed') return what;
   return leftMs < 0 ? `${what}; overdue for ${formatDuration(-leftMs)}` : `${what}; in ${formatDuration(leftMs)} at most`;
 }
 

@@ -173,19 +173,19 @@ test('a tail is found by name, exported and released on the node that holds it',
 
 test('node end asks the agent of the node and tells what may be done now; node stay takes it back', async () => {
   const fake = createHealthyCluster();
-  const result = ['guest 100 is frozen until n1 is back'];
+  const result = ['n1 may end (policy freeze)', 'guest 100 waits for n1'];
   const seen = playAgent(fake, [running, { state: 'done', result }]);
   const { code, out, err } = await fake.run('node', 'end', 'n1', '--reboot', '--policy', 'freeze');
   assert.deepEqual(
     [code, out],
-    [0, 'guest 100 is frozen until n1 is back\nn1 may be rebooted now; to keep it up: holdfast node stay n1\n'],
+    [0, 'n1 may end (policy freeze)\nguest 100 waits for n1\nto keep it up after all: holdfast node stay n1\n'],
   );
   assert.match(err, /^n1: copying disk0$/m);
   const request = seen[0];
   assert.ok(request?.kind === 'node-end');
   assert.deepEqual([request.node, request.request, request.policy], ['n1', 'reboot', 'freeze']);
-  playAgent(fake, [running, { state: 'done', result: [] }]);
-  assert.equal((await fake.run('node', 'stay', 'n1')).out, 'n1 stays and takes guests again\n');
+  playAgent(fake, [running, { state: 'done', result: ['n1 takes guests again'] }]);
+  assert.equal((await fake.run('node', 'stay', 'n1')).out, 'n1 takes guests again\n');
   for (const [argv, words] of [
     ['end n1', /power-off: say what/],
     ['end n1 --power-off --reboot', /power-off: say what/],

@@ -81,7 +81,7 @@ async function tell(session: Session, command: HaOrder, done: string): Promise<v
 
 async function tellNode(session: Session, name: string, kind: 'undrain' | 'release-quarantine'): Promise<void> {
   const node = await findNode(session, name);
-  await tell(session, { kind, node }, `${node} takes guests again`);
+  await tell(session, { kind, node }, kind === 'undrain' ? `the drain of ${node} is over` : `${node} is released`);
 }
 
 async function moveGuest(

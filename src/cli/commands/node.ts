@@ -101,16 +101,15 @@ async function endNode(session: Session, name: string, options: EndOptions): Pro
   const node = await findNode(session, name);
   const request = options.reboot === true ? 'reboot' : 'power-off';
   const result = await performRequest(session, node, { kind: 'node-end', request, policy }, deadlineMs);
-  const may = `${node} may be ${request === 'reboot' ? 'rebooted' : 'powered off'} now; to keep it up: holdfast node stay ${node}`;
-  session.printer.show({ node, request, policy, result }, () => [...result, may].map((line) => `${line}\n`).join(''));
+  const keep = `to keep it up after all: holdfast node stay ${node}`;
+  session.printer.show({ node, request, policy, result }, () => [...result, keep].map((line) => `${line}\n`).join(''));
 }
 
 async function keepNode(session: Session, name: string, timeout: string): Promise<void> {
   const deadlineMs = parseTimeout(timeout);
   const node = await findNode(session, name);
   const result = await performRequest(session, node, { kind: 'node-stay' }, deadlineMs);
-  const stays = `${node} stays and takes guests again`;
-  session.printer.show({ node, result }, () => [...result, stays].map((line) => `${line}\n`).join(''));
+  session.printer.show({ node, result }, () => result.map((line) => `${line}\n`).join(''));
 }
 
 async function setBmc(session: Session, name: string, options: BmcOptions): Promise<void> {
