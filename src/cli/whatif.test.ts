@@ -28,7 +28,7 @@ type Answer = {
   fits: boolean;
   quorum: { holds: boolean };
   guests: { vmid: number; from: string; to: string | null; because: string; dataAgeMs: number | null; downtime: object | null }[];
-  stays: number[];
+  stays: { vmid: number; now: string | null }[];
 };
 
 test('whatif tells where each guest of a lost node would run, with which data, after how long', async () => {
@@ -38,8 +38,8 @@ test('whatif tells where each guest of a lost node would run, with which data, a
   assert.equal(code, 0, out);
   assert.match(out, /^ +100 +ehr-db +n1 +n[23] +21 s +16 s \+ its start +/m);
   assert.match(out, /^ +101 +pacs +n1 +n2 +21 s +18 s +/m);
-  assert.match(out, /^Guest 102 stays where it is\.$/m);
-  assert.match(out, /^Every started guest would run without n1\.$/m);
+  assert.match(out, /^Guest 102 web stays where it is\.$/m);
+  assert.match(out, /^Without n1 every guest would find a place\.$/m);
   const kept = ['/holdfast/guests/', '/holdfast/ha/', '/holdfast/replicas/'];
   const left = (entries: { key: string }[]) => entries.filter(({ key }) => kept.some((prefix) => key.startsWith(prefix)));
   assert.deepEqual(left((await fake.store.list('/')).entries), left(before.entries));
@@ -48,7 +48,7 @@ test('whatif tells where each guest of a lost node would run, with which data, a
 test('whatif --json gives the same to programs', async () => {
   const fake = createCluster();
   const answer = JSON.parse((await fake.run('whatif', '--down', 'n1', '--json')).out) as Answer;
-  assert.deepEqual([answer.fits, answer.quorum.holds, answer.stays], [true, true, [102]]);
+  assert.deepEqual([answer.fits, answer.quorum.holds, answer.stays.map(({ vmid }) => vmid)], [true, true, [102]]);
   const pacs = answer.guests.find(({ vmid }) => vmid === 101);
   assert.deepEqual([pacs?.from, pacs?.to], ['n1', 'n2']);
   assert.deepEqual(pacs?.downtime, { silenceMs: 15_500, powerOffMs: null, startMs: 2_000 });
@@ -81,6 +81,14 @@ test('without quorum nothing starts, and that is said first of all', async () =>
   const { code, out } = await fake.run('whatif', '--down', 'n1,n3');
   assert.equal(code, 21);
   assert.match(out, /^Without n1, n3 the store has no quorum \(1 of 3 members left, 2 needed\): nothing starts anywhere/m);
+});
+
+test('a guest that does not run now is not promised to run then', async () => {
+  const fake = createCluster();
+  fake.store.put(keys.haStatus(102), { ...fake.store.peek<HaStatus>(keys.haStatus(102)), state: 'stopped' });
+  const { code, out } = await fake.run('whatif', '--down', 'n1');
+  assert.equal(code, 0);
+  assert.match(out, /^Guest 102 web stays where it is; not running now, and not then: 102 web\.$/m);
 });
 
 test('an unknown node is refused by the option that named it', async () => {

@@ -41,8 +41,9 @@ type GuestForecast = {
   downtime: Downtime | null;
 };
 
+type Staying = { vmid: number; name: string; now: string | null };
 type Quorum = { members: number; left: number; needed: number; holds: boolean };
-type Forecast = { down: string[]; fits: boolean; quorum: Quorum; guests: GuestForecast[]; stays: number[] };
+type Forecast = { down: string[]; fits: boolean; quorum: Quorum; guests: GuestForecast[]; stays: Staying[] };
 
 async function showForecast(session: Session, text: string): Promise<number> {
   const down = parseDown(text, await listNodes(session));
@@ -51,7 +52,7 @@ async function showForecast(session: Session, text: string): Promise<number> {
   const loss = forecastLoss(toManagerFacts(facts, session.world.nowMs()), memory, down);
   const guests = describeGuests(facts, loss, down);
   const fits = quorum.holds && loss.unplaced.length === 0;
-  const forecast: Forecast = { down, fits, quorum, guests, stays: loss.stays.map(Number) };
+  const forecast: Forecast = { down, fits, quorum, guests, stays: describeStaying(facts, loss) };
   session.printer.show(forecast, () => formatForecast(forecast, session.printer));
   return fits ? exitCodes.ok : exitCodes.down;
 }
@@ -89,6 +90,14 @@ function describeGuests(facts: ClusterFacts, loss: LossForecast, down: readonly 
     describe(guest, from, { to: null, because, dataAgeMs: null, downtime: null }),
   );
   return [...placed, ...unplaced].sort((a, b) => a.vmid - b.vmid);
+}
+
+function describeStaying({ guests }: ClusterFacts, { stays }: LossForecast): Staying[] {
+  const ids = new Set(stays);
+  return guests.flatMap((guest) => {
+    const { vmid, name } = guest.record;
+    return ids.has(String(vmid)) ? [{ vmid, name, now: stateNow(guest) }] : [];
+  });
 }
 
 function stateNow({ record, status }: GuestRecordFacts): string | null {
@@ -130,9 +139,12 @@ function explainDowntime(guests: GuestForecast[]): string[] {
   return lines;
 }
 
-function stayLine(stays: readonly number[]): string {
+function stayLine(stays: readonly Staying[]): string {
   if (stays.length === 0) return 'No other guest is wanted started.';
-  return stays.length === 1 ? `Guest ${stays[0]} stays where it is.` : `${stays.length} other guests stay where they are.`;
+  const idle = stays.filter(({ now }) => now !== 'running').map(({ vmid, name }) => `${vmid} ${name}`);
+  const but = idle.length === 0 ? '' : `; not running now, and not then: ${idle.join(', ')}`;
+  if (stays.length === 1) return `Guest ${stays[0]?.vmid} ${stays[0]?.name} stays where it is${but}.`;
+  return `${stays.length} other guests stay where they are${but}.`;
 }
 
 function concludeForecast({ guests, quorum, fits, down }: Forecast, printer: Printer): string {
@@ -140,7 +152,7 @@ function concludeForecast({ guests, quorum, fits, down }: Forecast, printer: Pri
     const text = `Without ${down.join(', ')} the store has no quorum (${quorum.left} of ${quorum.members} members left, ${quorum.needed} needed): nothing starts anywhere and all guests stand still until it is back. Above stands what comes then.`;
     return printer.paint(text, 'bad');
   }
-  if (fits) return printer.paint(`Every started guest would run without ${down.join(', ')}.`, 'good');
+  if (fits) return printer.paint(`Without ${down.join(', ')} every guest would find a place.`, 'good');
   const lost = guests.filter(({ to }) => to === null).map(({ vmid, name }) => `${vmid} ${name}`);
   return printer.paint(`Without ${down.join(', ')} this would run nowhere: ${lost.join(', ')}.`, 'bad');
 }

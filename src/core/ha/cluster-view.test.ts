@@ -200,6 +200,9 @@ test('a guest that does not run says what it waits for: its move, its new home, 
   assert.deepEqual([left?.state, left?.because], ['waiting', 'n1 gave it up: it was to move']);
   const frozen = view({ permit: revoked, beats: false, ha: managed({ kind: 'frozen' }, { because: 'n1 reboots' }) }).guests[0];
   assert.deepEqual([frozen?.state, frozen?.because], ['frozen', 'n1 reboots']);
+  const agent: AgentRecord = { mode: 'restart', bootId: 'b', because: 'policy freeze: guests wait for the node', atMs: 0 };
+  const ending = view({ ha: managed({ kind: 'frozen' }), status: stopped, agent }).guests[0];
+  assert.deepEqual([ending?.state, ending?.because], ['frozen', 'policy freeze: guests wait for the node']);
   const failed = view({ ha: managed({ kind: 'failed' }, { because: 'it failed on n1' }), status: stopped }).guests[0];
   assert.deepEqual([failed?.state, failed?.because], ['failed', 'it failed on n1']);
 });

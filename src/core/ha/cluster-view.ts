@@ -235,6 +235,8 @@ function deriveGuestState(clues: StateClues): SeenState {
   if (want !== 'started' && guest.order?.kind !== 'run') {
     return { state: 'stopped', because: status?.because ?? 'it was not started here' };
   }
+  // Stopped on purpose, because its node ends: nobody is to start it elsewhere.
+  if (ha?.state.kind === 'frozen') return { state: 'frozen', because: home.ha.agentBecause ?? ha.because };
   const to = ha === null ? null : targetOf(ha.state);
   if (to !== null) return { state: 'waiting', because: `it is on its way to ${to}` };
   if (guest.givenUp !== undefined)

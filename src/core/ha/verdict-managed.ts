@@ -1,4 +1,4 @@
-import type { ClusterView, GuestView, NodeView } from '#core/ha/cluster-view.ts';
+import { isAlive, type ClusterView, type GuestView, type NodeView } from '#core/ha/cluster-view.ts';
 import type { Finding } from '#core/ha/verdict-finding.ts';
 import { formatDuration } from '#core/text/duration.ts';
 
@@ -17,8 +17,16 @@ export function judgeDisarm({ ha: { disarm } }: ClusterView): Finding[] {
 }
 
 /** What keeps guests away from a node. */
-export function judgeManagedNode({ name, ha }: NodeView, { quarantine }: ClusterView['ha']): Finding[] {
+export function judgeManagedNode({ name, ha, condition }: NodeView, { quarantine }: ClusterView['ha']): Finding[] {
   const findings: Finding[] = [];
+  // Of a node that is down there is more to say than how it went.
+  if (ha.agentMode !== 'active' && isAlive(condition)) {
+    findings.push({
+      severity: 'note',
+      text: `${name} receives no guests: it is about to end (${ha.agentBecause ?? ha.agentMode})`,
+      next: `end it, or \`holdfast node stay ${name}\``,
+    });
+  }
   if (ha.quarantined) {
     const claims = ha.claimedAgoMs.length;
     const often =

@@ -179,11 +179,23 @@ test('a disarmed cluster is told once, not by every node', () => {
   assert.equal(judge(view({ nodes })).findings.length, 3);
 });
 
-test('a drained node is worth a note, a quarantined one is missing when it is needed', () => {
+test('a drained node and one that ends are worth a note, a quarantined one is missing when it is needed', () => {
   const quiet = view().nodes[0]?.ha;
   assert.ok(quiet !== undefined);
   const drained = judge(view({ nodes: [node('n1', { ha: { ...quiet, drained: true } }), node('n2'), node('n3')] }));
   assert.deepEqual([drained.level, drained.findings[0]?.next], ['ok', '`holdfast ha undrain n1` when the work is done']);
+  const ending = { ...quiet, agentMode: 'shutdown' as const, agentBecause: 'policy failover: guests start elsewhere' };
+  const ends = judge(view({ nodes: [node('n1', { ha: ending }), node('n2'), node('n3')] }));
+  assert.deepEqual(
+    [ends.level, ends.findings[0]?.text, ends.findings[0]?.next],
+    [
+      'ok',
+      'n1 receives no guests: it is about to end (policy failover: guests start elsewhere)',
+      'end it, or `holdfast node stay n1`',
+    ],
+  );
+  const ended = [node('n1', { ha: ending, condition: fencedForMs(5_000) }), node('n2'), node('n3')];
+  assert.equal(judge(view({ nodes: ended })).findings.length, 1);
   const ha = { ...quiet, quarantined: true, claimedAgoMs: [60_000, 30_000] };
   const kept = judge(view({ nodes: [node('n1', { ha }), node('n2'), node('n3')] }));
   assert.deepEqual(
