@@ -44,8 +44,8 @@ export interface GuestStorage {
   /** Notes that other nodes hold all that this primary copy of `generation` holds. Nothing may have it open any more. */
   noteHandedOver(vmid: number, generation: number, last: LastPoint): Promise<void>;
   /**
-   * A former primary becomes a replica; its own writes are kept as a left-behind tail. Without a tail, at that very point, when it was handed over
-   * at `identicalTo`. Idempotent. The guest must not run here.
+   * A former primary becomes a replica; its own writes are kept as a left-behind tail. When it was handed over it is a replica at that very point,
+   * and needs no tail if that is `identicalTo`. Idempotent. The guest must not run here.
    */
   demote(vmid: number, identicalTo?: ReplicaPoint | null): Promise<void>;
   releaseLeftBehind(vmid: number, name: string): Promise<void>;

@@ -201,22 +201,39 @@ test('a primary that handed everything over becomes a replica at that point, whi
   assert.deepEqual((await storage.promote(vmid, 3, { generation: 2, seq: 1 })).point, { generation: 2, seq: 1 });
 });
 
-test('what was handed over counts no more once the disks were opened again, nor for another point: then its writes are kept', async () => {
+test('what was handed over counts no more once the disks were opened again', async () => {
   const opened = await handedOver('opened');
   using _work = opened.work;
   await opened.storage.openPrimary(vmid, 1);
   assert.equal((await opened.storage.listCopies())[0]?.handedOver, null);
   await opened.storage.demote(vmid, lastPoint.point);
-  const other = await handedOver('other');
-  using _other = other.work;
-  await other.storage.demote(vmid, { generation: 1, seq: 8 });
-  const unasked = await handedOver('unasked');
-  using _unasked = unasked.work;
-  await unasked.storage.demote(vmid);
-  for (const { storage } of [opened, other, unasked]) {
+  const [copy] = await opened.storage.listCopies();
+  assert.deepEqual([copy?.point, copy?.leftBehind[0]?.name], [null, 'left-behind-g1']);
+});
+
+test('a home that handed over to one that began from something else is a replica at its last point and keeps its writes as well', async () => {
+  for (const identicalTo of [{ generation: 1, seq: 6 }, null]) {
+    const { work, storage } = await handedOver('other');
+    using _ = work;
+    await storage.demote(vmid, identicalTo);
     const [copy] = await storage.listCopies();
-    assert.deepEqual([copy?.point, copy?.leftBehind[0]?.name], [null, 'left-behind-g1']);
+    assert.deepEqual([copy?.point, copy?.leftBehind[0]?.name], [lastPoint.point, 'left-behind-g1']);
+    await receivePoint(storage, vmid, { generation: 2, seq: 1 }, { disks, content: piece(2), offset: 0 });
+    await storage.thin(vmid, { recent: 1, minutes: 0, hours: 0 });
+    const [tail] = await storage.exportLeftBehind(vmid, 'left-behind-g1', join(work.path, 'out'));
+    assert.equal(readFileSync(tail ?? '')[0], 9);
+    assert.equal(await readByte(storage, 0), 2);
   }
+});
+
+test('a home that takes the guest back at its own last point goes on from there, and the tail with it', async () => {
+  const { work, storage } = await handedOver('back');
+  using _ = work;
+  await storage.demote(vmid);
+  assert.deepEqual((await storage.promote(vmid, 3, lastPoint.point)).point, lastPoint.point);
+  const [copy] = await storage.listCopies();
+  assert.deepEqual([copy?.role, copy?.leftBehind], ['primary', []]);
+  assert.equal(await readByte(storage, 0), 9);
 });
 
 test('a second generation that is handed over is verified by what it was then', async () => {

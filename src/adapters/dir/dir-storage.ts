@@ -185,11 +185,12 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
         const manifest = await require(vmid, 'demote');
         if (manifest.role === 'replica') return;
         const lastWriteAtMs = await readLastWriteAtMs(root, manifest);
-        const atPoint =
-          identicalTo === undefined || identicalTo === null ? null : demoteToPoint(manifest, identicalTo, lastWriteAtMs ?? 0);
-        await commitManifest(root, atPoint ?? demoteToReplica(manifest, lastWriteAtMs));
-        const became = atPoint === null ? `${tailName(manifest.generation)} under a replica` : 'a replica at its last point';
-        options.log(`guest ${vmid}: the primary copy is now ${became}`);
+        const atPoint = demoteToPoint(manifest, identicalTo ?? null, lastWriteAtMs);
+        const next = atPoint ?? demoteToReplica(manifest, lastWriteAtMs);
+        await commitManifest(root, next);
+        const hasTail = next.leftBehind.some((tail) => tail.generation === manifest.generation);
+        const tail = hasTail ? `, and kept as ${tailName(manifest.generation)}` : '';
+        options.log(`guest ${vmid}: the primary copy is now a replica${atPoint === null ? '' : ' at its last point'}${tail}`);
       }),
     async releaseLeftBehind(vmid, name) {
       await edit(vmid, 'release a tail of', (manifest) => {

@@ -129,7 +129,10 @@ export function sealPoint(
   };
 }
 
-/** The replica becomes the primary copy of `generation`, with one writable layer above `point` on each disk. */
+/**
+ * The replica becomes the primary copy of `generation`, with one writable layer above `point` on each disk. A tail that is the same image as the
+ * point is let go: it goes on as the beginning of what is written now.
+ */
 export function promoteTo(
   manifest: Manifest,
   generation: number,
@@ -140,7 +143,13 @@ export function promoteTo(
     name: disk.name,
     layers: [...disk.layers, ...added.filter((entry) => entry.disk === disk.name).map((entry) => entry.layer)],
   }));
-  return { ...manifest, role: 'primary', generation, disks, promotedFrom: point, reservedSeq: 0, opened: 0 };
+  const leftBehind = manifest.leftBehind.filter((tail) => !isSameImage(tail.depths, point.depths));
+  return { ...manifest, role: 'primary', generation, disks, promotedFrom: point, reservedSeq: 0, opened: 0, leftBehind };
+}
+
+function isSameImage(a: Depths, b: Depths): boolean {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 }
 
 /** The name under which the writes of a former primary of `generation` are kept. */
@@ -194,23 +203,18 @@ export function baseOfWrites(manifest: Manifest): KeptPoint | null {
 }
 
 /**
- * A former primary that handed everything over becomes a replica at that point, without a tail: all it holds is in the history of its new
- * home, which began from `identicalTo`. null when that is not what it holds; then its own writes must be kept (`demoteToReplica`).
+ * A former primary that handed everything over becomes a replica at that very point. All it holds is in the history of its new home when that
+ * began from `identicalTo`, the same point; else nobody knows, and a tail keeps it as well. null when it had not handed everything over.
  */
-export function demoteToPoint(manifest: Manifest, identicalTo: ReplicaPoint, appliedAtMs: number): Manifest | null {
-  const { handedOver, opened: _opened, ...rest } = manifest;
-  if (handedOver === undefined || comparePoints(handedOver.point, identicalTo) !== 0) return null;
+export function demoteToPoint(manifest: Manifest, identicalTo: ReplicaPoint | null, untilAtMs: number | null): Manifest | null {
+  const { handedOver } = manifest;
+  if (handedOver === undefined) return null;
+  const isKeptElsewhere = identicalTo !== null && comparePoints(handedOver.point, identicalTo) === 0;
   const { point, source, pointAtMs, configSha256, lastCycle } = handedOver;
-  const kept: KeptPoint = {
-    ...point,
-    depths: currentDepths(manifest),
-    source,
-    pointAtMs,
-    appliedAtMs,
-    configSha256,
-    lastCycle,
-  };
-  return { ...rest, role: 'replica', points: [kept], promotedFrom: null, reservedSeq: 0 };
+  const depths = currentDepths(manifest);
+  const kept: KeptPoint = { ...point, depths, source, pointAtMs, appliedAtMs: pointAtMs, configSha256, lastCycle };
+  const replica = demoteToReplica(manifest, untilAtMs);
+  return { ...replica, points: [kept], leftBehind: isKeptElsewhere ? manifest.leftBehind : replica.leftBehind };
 }
 
 /** The manifest without that tail's pin; its layers are then merged like any others. */

@@ -68,6 +68,8 @@ export function createActions(options: GuestLoopOptions, desk: StatusDesk, attac
       case 'demote':
         log.info({ event: 'guest.demoted', guest: vmid, identicalTo: action.identicalTo }, because);
         await storage.demote(vmid, action.identicalTo);
+        // What it is now may be the freshest copy there is.
+        await replication.announce(vmid);
         return done;
       case 'revive':
         log.info({ event: 'guest.revived', guest: vmid }, because);

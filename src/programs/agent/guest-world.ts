@@ -16,7 +16,7 @@ export type GuestLoopOptions = {
   bell: Bell;
   hypervisor: Pick<Hypervisor, 'start' | 'adopt'>;
   storage: GuestStorage;
-  replication: Pick<Replication, 'armBitmaps' | 'startGuest' | 'stopGuest' | 'syncNow' | 'sendLast'>;
+  replication: Pick<Replication, 'armBitmaps' | 'startGuest' | 'stopGuest' | 'syncNow' | 'sendLast' | 'announce'>;
   /** The epoch granted to this node while its guard serves (guard.json); null otherwise. */
   readEpoch: () => number | null;
   /** What becomes of the guests because this node is about to end; null: it is not. */

@@ -40,6 +40,8 @@ export type Replication = {
    * cycles end first; its CPUs stay as they are. Raises AppError when it cannot even be tried.
    */
   sendLast(guest: RunningGuest, targets: string[] | null): Promise<LastCopies>;
+  /** Tells the cluster now what this node holds of a guest, if that has changed. Never fails: it is told again later. */
+  announce(vmid: number): Promise<void>;
   /** The node was seen again: cycles that wait out a back-off begin at once. */
   notePeerBack(node: string): void;
   status(): { vmid: number; targets: TargetStatus[] }[];
@@ -96,6 +98,7 @@ export function createReplication(options: ReplicationOptions): Replication {
       await guests.get(guest.vmid)?.stop();
       return await sendLastPoint(guest, createGuestSender(guest, options), targets, options);
     },
+    announce: (vmid) => announcer.announce(vmid),
     notePeerBack(node) {
       for (const cycles of guests.values()) cycles.notePeerBack(node);
     },

@@ -1,13 +1,18 @@
 import { renameSync } from 'node:fs';
 import { join } from 'node:path';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
+import type { GuestState } from '#core/ha/manager/memory.ts';
 import type { HaResource, HaStatus, WantedState } from '#core/ha/records.ts';
 import { probeGuest } from '#lab/drills/drill-guests.ts';
 import { changeValue, readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { createJudge, type FaultResult, type Scene, settle, spansSince } from '#lab/drills/faults/scene.ts';
 import { listLayers } from '#lab/drills/faults/copy-folder.ts';
 
-/** A stopped guest's disk file is gone: the start is refused naming it, nothing else changes, and it starts when the file is back. */
+/**
+ * A stopped guest's disk file is gone: the start is refused naming it, nothing else changes, and the guest counts as failed, which only an
+ * operator takes back. It starts when the file is there again and it was disabled once.
+ */
 export async function hideDisk(scene: Scene): Promise<FaultResult> {
   const judge = createJudge();
   const { vmid } = probeGuest;
@@ -27,11 +32,16 @@ export async function hideDisk(scene: Scene): Promise<FaultResult> {
   } finally {
     renameSync(join(folder, `${file}.away`), join(folder, file));
   }
+  await waitEntry(scene, 'failed');
+  await want(scene, 'disabled');
+  await waitEntry(scene, 'inactive');
+  await want(scene, 'started');
   const running = await waitStatus(scene, 'the guest to run again', (status) => status.state === 'running');
   judge.must(running.generation === before.generation, `the generation went from ${before.generation} to ${running.generation}`);
   return {
     fault: 'missing-disk',
-    promise: 'a guest whose disk is missing: refused naming what is missing, nothing changed, started when it is back',
+    promise:
+      'a guest whose disk is missing: refused naming what is missing, nothing changed; started when it is back and was disabled once',
     figures: { refusal },
     broken: judge.broken,
   };
@@ -43,6 +53,14 @@ async function want(scene: Scene, state: WantedState): Promise<void> {
     ...(now ?? { vmid, maxDataAgeMs: null }),
     want: state,
   }));
+}
+
+/** Waits until the manager has brought the guest into that state. */
+async function waitEntry(scene: Scene, kind: GuestState['kind']): Promise<void> {
+  await waitUntil(`the guest to be ${kind}`, 30_000, async () => {
+    const record = await readValue<GuestRecord>(scene.store, keys.guest(probeGuest.vmid));
+    return record?.ha?.state.kind === kind ? record : null;
+  });
 }
 
 function waitStatus(scene: Scene, what: string, wanted: (status: HaStatus) => boolean): Promise<HaStatus> {
