@@ -56,6 +56,8 @@ export const limits = {
   startsAfterWaitMs: 120_000,
   /** The agent says it is alive this often; the guard publishes it. */
   agentAliveMs: 1_000,
+  /** The agent tells what its guests use this often; shorter than a round that counts for the balance of loads. */
+  guestLoadMs: 15_000,
   /** An agent silent this long is given up: its node's guests are moved by asking its guard to release them. */
   agentSilentMs: 60_000,
   /** The manager keeps this many events in the store; older ones are deleted. */

@@ -11,6 +11,7 @@ export const keys = {
   nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks; its guard deletes it as it gives the permit back
   nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
   nodeAgent: (node: string) => `${root}nodes/${node}/agent`, // that node's agent
+  nodeLoad: (node: string) => `${root}nodes/${node}/load`, // that node's agent
   nodeDisarm: (node: string) => `${root}nodes/${node}/disarm`, // the manager; its guard compares it with every write
   nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator
   guest: (vmid: number) => `${root}guests/${vmid}`, // operator (configuration), manager (home, generation, order)

@@ -167,6 +167,11 @@ export type AgentRecord = {
   atMs: number;
 };
 
+/** `/holdfast/nodes/NAME/load`: what the guests of a node use, averaged since its agent looked last. Written by that agent only. */
+export type NodeLoad = { atMs: number; guests: GuestUse[] };
+/** `cores`: CPU seconds a second. `memoryBytes`: what its QEMU keeps in memory. */
+export type GuestUse = { vmid: number; cores: number; memoryBytes: number };
+
 /** `/holdfast/nodes/NAME/disarm`: the manager tells the node's guard not to guard (no freeze, watchdog closed) until the key is gone. */
 export type DisarmOrder = { mode: Disarm['mode']; managerEpoch: number; askedAtMs: number };
 

@@ -17,6 +17,7 @@ import type { Store } from '#ports/store.ts';
 import { sayAlive } from '#programs/agent/alive.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { createControllers } from '#programs/agent/controllers.ts';
+import { tellGuestLoad } from '#programs/agent/guest-load.ts';
 import { createGuestLoop } from '#programs/agent/guest-loop.ts';
 import { followGuard } from '#programs/agent/guard-watch.ts';
 import { runManagerLoop } from '#programs/agent/manager-loop.ts';
@@ -169,6 +170,16 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
   await Promise.all([
     worldDone,
     sayAlive(runDir, clock, () => guests.running(), memoryOf, signal),
+    tellGuestLoad(
+      {
+        self: name,
+        store,
+        clock,
+        running: () => guests.running(),
+        onTrouble: (error) => log.warn({ event: 'guest.load-not-told', err: error }, 'told again soon'),
+      },
+      signal,
+    ),
     guard.run(signal),
     replication.serve(signal),
     nodeMode.load(signal),

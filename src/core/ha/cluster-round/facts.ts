@@ -14,6 +14,7 @@ import type {
   HaStatus,
   Heartbeat,
   NodeInfo,
+  NodeLoad,
   Permit,
   ReleaseOrder,
 } from '#core/ha/records.ts';
@@ -36,6 +37,8 @@ export type NodeRecordFacts = {
   agent: AgentRecord | null;
   release: Kept<ReleaseOrder> | null;
   disarm: Kept<DisarmOrder> | null;
+  /** What its guests use; null: nobody has said. */
+  load: NodeLoad | null;
   silence: Silence;
   /** Boot-time clock of who leads at the last sight of a heartbeat. */
   lastSightBootMs: number;
@@ -120,6 +123,7 @@ function readNode(
     agent: view.read<AgentRecord>(keys.nodeAgent(name))?.value ?? null,
     release: view.read<ReleaseOrder>(keys.nodeRelease(name)),
     disarm: view.read<DisarmOrder>(keys.nodeDisarm(name)),
+    load: view.read<NodeLoad>(keys.nodeLoad(name))?.value ?? null,
     ...sight,
     controller: bmc === null ? null : { name: `${bmc.kind}:${bmc.address}`, evidence: evidenceOf(name) },
   };

@@ -4,7 +4,7 @@ import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/c
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
 import { orderResult } from '#core/ha/cluster-round/order-results.ts';
 import { resourceWithDefaults, withDefaults } from '#core/ha/ha-settings.ts';
-import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
+import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult, Size } from '#core/ha/manager/facts.ts';
 
 /**
  * The facts of a round in the words of core/ha/manager: what is proven of a node, where a guest's data lies, how its order ended. Nothing
@@ -78,7 +78,7 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     otherNodeTries: resource.otherNodeTries,
     failback: resource.failback,
     claimed: { cores: record.config.cores, memoryBytes: record.config.memoryMb * 2 ** 20 },
-    measured: null,
+    measured: measuredOf(facts, nodes.get(record.home)),
     copies: copyFactsOf(facts, nodes.get(record.home), nowWallMs),
     maxDataAgeMs: resource.maxDataAgeMs,
     betterCopyWaitMs: Math.max(resource.betterCopyWaitMs, isSettling(nodes.get(record.home)) ? limits.homeReturnWaitMs : 0),
@@ -99,4 +99,11 @@ function isGivenUp({ record }: GuestRecordFacts): boolean {
   if (record.order !== null) return false;
   if (record.declined?.at(-1)?.node === record.home) return true;
   return record.givenUp !== undefined && record.givenUp.orderId !== record.ha?.orderId;
+}
+
+/** What it was last seen to use on its home; null: its home has said nothing of it, or is not seen. */
+function measuredOf({ record }: GuestRecordFacts, home: NodeRecordFacts | undefined): Size | null {
+  if (home === undefined || home.silence.kind !== 'counted') return null;
+  const use = home.load?.guests.find((guest) => guest.vmid === record.vmid);
+  return use === undefined ? null : { cores: use.cores, memoryBytes: use.memoryBytes };
 }
