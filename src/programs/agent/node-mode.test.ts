@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { keys } from '#core/ha/keys.ts';
+import type { AgentRecord } from '#core/ha/records.ts';
+import { createNodeMode } from '#programs/agent/node-mode.ts';
+import { createMemoryStore, type MemoryClient } from '../../../test/fakes/memory-store.ts';
+
+const signal = new AbortController().signal;
+
+function makeMode(store: MemoryClient, bootId: string) {
+  return createNodeMode({ self: 'n1', bootId, store, clock: { bootMs: () => 0, wallMs: () => 7 }, onChange: () => {} });
+}
+
+async function readMode(store: MemoryClient): Promise<string> {
+  const entry = await store.read(keys.nodeAgent('n1'));
+  const record = entry === null ? null : (JSON.parse(entry.value) as AgentRecord);
+  return `${record?.mode} ${record?.bootId}`;
+}
+
+test('what was said in this boot holds for the next agent; a new boot is active', async () => {
+  const store = createMemoryStore();
+  const first = makeMode(store, 'b1');
+  assert.deepEqual([first.isLoaded(), first.ending()], [false, null]);
+  await first.load(signal);
+  assert.equal(await readMode(store), 'active b1');
+  await first.set('restart', 'policy freeze');
+  assert.equal(first.ending(), 'stop');
+
+  const second = makeMode(store, 'b1');
+  await second.load(signal);
+  assert.deepEqual([second.isLoaded(), second.mode(), second.ending()], [true, 'restart', 'stop']);
+  const rebooted = makeMode(store, 'b2');
+  await rebooted.load(signal);
+  assert.deepEqual([rebooted.mode(), rebooted.ending(), await readMode(store)], ['active', null, 'active b2']);
+});
+
+test('a mode that the store did not take is not held to', async () => {
+  const store = createMemoryStore();
+  const mode = makeMode(store, 'b1');
+  await assert.rejects(mode.set('shutdown', 'too early'), { kind: 'busy' });
+  await mode.load(signal);
+  store.setReachable(false);
+  await assert.rejects(mode.set('shutdown', 'policy failover'), { kind: 'unavailable' });
+  assert.deepEqual([mode.mode(), mode.ending()], ['active', null]);
+  store.setReachable(true);
+  assert.equal(await readMode(store), 'active b1');
+});
+
+test('a node begins to end before its record says so, and stays only once its record says that', async () => {
+  const store = createMemoryStore();
+  const mode = makeMode(store, 'b1');
+  await mode.load(signal);
+  const ending = mode.set('shutdown', 'policy failover');
+  assert.equal(mode.ending(), 'give-up');
+  await ending;
+  const staying = mode.set('active', 'it stays');
+  assert.equal(mode.ending(), 'give-up');
+  await staying;
+  assert.equal(mode.ending(), null);
+});
