@@ -10,7 +10,7 @@ import type { Session } from '#cli/session.ts';
 
 /**
  * Records that a guest is wanted started or stopped and waits until its home says that it is so.
- * Raises AppError missing (no such guest), timeout (the wish stays recorded), conflict (it would not fit after a loss; the guest failed).
+ * Raises AppError missing (no such guest), timeout (the wish stays recorded), conflict (it would not fit after a loss; the manager gave it up as failed).
  */
 export async function setWanted(
   session: Session,
@@ -56,12 +56,14 @@ async function followStatus(
     if (record === null) throw new AppError('missing', `waiting for guest ${guest.vmid}: it was removed meanwhile`);
     const current = status !== null && status.node === record.home && status.generation === record.generation ? status : null;
     if (isReached(want, current, record)) return current;
-    if (current !== null) {
-      last = `${current.state} on ${current.node}: ${current.because}`;
-      // An older failure may be what the wish is to cure; only one that came after it counts. Clocks differ a little, hence the second.
-      if (current.state === 'failed' && want === 'started' && current.atMs > askedAtMs + 1_000) {
-        throw new AppError('conflict', `starting guest ${guest.vmid} ${guest.name} on ${current.node}: ${current.because}`);
-      }
+    if (current !== null) last = `${current.state} on ${current.node}: ${current.because}`;
+    // A start that failed on one node is tried again, here and on others; only the manager gives the guest up.
+    if (want === 'started' && record.ha?.state.kind === 'failed') {
+      const clear = `holdfast ha set ${guest.vmid} --want disabled, then start it again`;
+      throw new AppError(
+        'conflict',
+        `starting guest ${guest.vmid} ${guest.name}: ${record.ha.because} (${last}); clear the failure with: ${clear}`,
+      );
     }
     const waitedMs = session.world.nowMs() - askedAtMs;
     if (waitedMs > deadlineMs) {
