@@ -1,6 +1,7 @@
 import { formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { GuestOrder, GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
+import { diskHolderConfig } from '#core/guest/disk-holder.ts';
+import type { GuestConfig, GuestOrder, GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { noteStarted } from '#core/guest/order-tries.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
@@ -41,7 +42,7 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
     let qemuStartedAtMs: number;
     let startTookMs: number;
     try {
-      const guest = await spawn(record, nodeEpoch, disks);
+      const guest = await spawn(record, record.config, nodeEpoch, disks);
       qemuStartedAtMs = clock.wallMs();
       // Fresh bitmaps before the first guest write, so that a compare and everything after it misses nothing.
       await replication.armBitmaps(guest);
@@ -71,8 +72,12 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
     }
   }
 
-  async function spawn(record: GuestRecord, nodeEpoch: number, disks: DiskChain[]): Promise<RunningGuest> {
-    const { vmid, name, generation, config } = record;
+  async function spawn(
+    { vmid, name, generation }: GuestRecord,
+    config: GuestConfig,
+    nodeEpoch: number,
+    disks: DiskChain[],
+  ): Promise<RunningGuest> {
     const guest = await hypervisor.start({ vmid, name, generation, nodeEpoch, config, disks });
     attach(guest);
     return guest;
@@ -120,7 +125,7 @@ export function createStarter(options: GuestLoopOptions, desk: StatusDesk, attac
       if (nodeEpoch === null) return skipped;
       const disks = await openDisks(record);
       try {
-        const guest = await spawn(record, nodeEpoch, disks);
+        const guest = await spawn(record, diskHolderConfig(record.config), nodeEpoch, disks);
         await replication.armBitmaps(guest);
         memory.state = 'prelaunch';
         log.info(
