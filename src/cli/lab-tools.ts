@@ -1,6 +1,6 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
-import type { FaultName, PullRole } from '#lab/drills/drill-names.ts';
+import type { FaultName, ManagerScene, PullRole } from '#lab/drills/drill-names.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<
@@ -34,12 +34,14 @@ export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
+  runManager: (options: DrillContext & { scenes: ManagerScene[] }) => Promise<number>;
 };
 
 /** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */
 export const drillTools: DrillTools = {
   runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
   runFaults: async (options) => (await load(() => import('#lab/drills/faults.ts'))).runFaults(options),
+  runManager: async (options) => (await load(() => import('#lab/drills/manager.ts'))).runManager(options),
   runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),
 };
 

@@ -32,6 +32,8 @@ export type DbLoadEvent =
 /** A time without service, as this client saw it. */
 export type DbOutage = {
   lastAckAtMs: number | null;
+  /** Largest row number that was acknowledged before it; null: none was. */
+  lastAckId: number | null;
   noticedAtMs: number;
   because: string;
   attempts: number;
@@ -72,6 +74,7 @@ type Book = {
   nextId: number;
   startedAtMs: number | null;
   lastAckAtMs: number | null;
+  lastAckId: number | null;
   outages: DbOutage[];
   phase: DbLoadState['phase'];
   write: (event: DbLoadEvent) => void;
@@ -87,6 +90,7 @@ export function startDbLoad(options: DbLoadOptions): DbLoad {
     nextId: 0,
     startedAtMs: null,
     lastAckAtMs: null,
+    lastAckId: null,
     outages: [],
     phase: 'connecting',
     write: (event) => void writeSync(file, `${JSON.stringify(event)}\n`),
@@ -121,7 +125,8 @@ async function loadUntil(signal: AbortSignal, options: DbLoadOptions, book: Book
       const atMs = Date.now();
       book.write({ kind: 'lost-connection', atMs, lastAckAtMs: book.lastAckAtMs, because });
       const nothingYet = { attempts: 0, answeringAtMs: null, maxIdFound: null, committingAtMs: null };
-      book.outages.push({ lastAckAtMs: book.lastAckAtMs, noticedAtMs: atMs, because, ...nothingYet });
+      const { lastAckAtMs, lastAckId } = book;
+      book.outages.push({ lastAckAtMs, lastAckId, noticedAtMs: atMs, because, ...nothingYet });
       book.phase = 'reconnecting';
     } finally {
       connection.close();
@@ -188,6 +193,7 @@ async function commitBatch(connection: DbConnection, batch: number, book: Book):
   }
   book.tookMs.push(performance.now() - sentMonoMs);
   book.lastAckAtMs = Date.now();
+  book.lastAckId = to;
   for (const id of ids) book.acknowledged.set(id, book.lastAckAtMs);
   book.write({ kind: 'ack', from, to, sentAtMs, atMs: book.lastAckAtMs });
 }

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
-import { faultNames, pullRoles } from '#lab/drills/drill-names.ts';
+import { faultNames, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type MainOptions = { once?: boolean; json?: string };
@@ -66,6 +66,24 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
         await world.drills.runFaults({
           lab: chosenLab(command),
           faults: [...new Set(faults)],
+          jsonFile: resolveFile(options.json),
+          out: world.out,
+          err: world.err,
+          signal: world.signal,
+        }),
+      );
+    });
+  group
+    .command('manager')
+    .description('drain, node end, moves, rules, admission, restarts, disarming: each scene with what is promised then')
+    .option('--only <list>', `which: ${managerScenes.join(',')}`, managerScenes.join(','))
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: { only: string; json?: string }, command: Command) => {
+      const scenes = options.only.split(',').map((scene) => parseChoice(scene.trim(), 'only', managerScenes));
+      run(
+        await world.drills.runManager({
+          lab: chosenLab(command),
+          scenes: [...new Set(scenes)],
           jsonFile: resolveFile(options.json),
           out: world.out,
           err: world.err,

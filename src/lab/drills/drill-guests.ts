@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaStatus } from '#core/ha/records.ts';
+import type { HaStatus, WantedState } from '#core/ha/records.ts';
 import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
 import { type DrillStore, changeValue, listValues, performWork, readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import type { WitnessReport } from '#lab/collector-analysis.ts';
@@ -32,7 +32,8 @@ function assetName(image: ProbeImage | EhrDbImage, file: string): string {
   return `${'rootImage' in image ? 'ehr-db' : 'probe'}-${basename(file)}`;
 }
 
-function probeConfig(image: ProbeImage, collectorAddress: string, intervalMs = 100): GuestConfig {
+/** A probe guest: its number is also the last part of its addresses. */
+export function probeConfig(image: ProbeImage, vmid: number, collectorAddress: string): GuestConfig {
   return {
     cores: 1,
     memoryMb: image.memoryMb,
@@ -40,15 +41,11 @@ function probeConfig(image: ProbeImage, collectorAddress: string, intervalMs = 1
       { name: 'disk0', sizeBytes: 64 * mib },
       { name: 'disk1', sizeBytes: mib },
     ],
-    nics: [{ mac: '52:54:00:77:00:64', bridge: 'br0' }],
+    nics: [{ mac: `52:54:00:77:00:${vmid.toString(16).padStart(2, '0')}`, bridge: 'br0' }],
     boot: {
       kernel: assetName(image, image.kernel),
       initrd: assetName(image, image.initrd),
-      append: probeAppend({
-        address: `${probeGuest.address}/24`,
-        collector: `${collectorAddress}:${collectorPort}`,
-        intervalMs,
-      }),
+      append: probeAppend({ address: `10.77.0.${vmid}/24`, collector: `${collectorAddress}:${collectorPort}`, intervalMs: 100 }),
     },
   };
 }
@@ -74,13 +71,15 @@ export type NewGuest = {
   config: GuestConfig;
   imports: Record<string, string>;
   intervalMs: number;
+  /** Left out: started. */
+  want?: WantedState;
 };
 
 /** Creates a guest on a node, with its replication interval set before it first runs. */
 export async function createDrillGuest(store: DrillStore, guest: NewGuest): Promise<void> {
   await setReplicationInterval(store, guest.vmid, guest.intervalMs);
-  const { intervalMs: _interval, node, ...rest } = guest;
-  await performWork(store, node, { kind: 'guest-create', ...rest, want: 'started' }, 300_000);
+  const { intervalMs: _interval, node, want = 'started', ...rest } = guest;
+  await performWork(store, node, { kind: 'guest-create', ...rest, want }, 300_000);
 }
 
 async function setReplicationInterval(store: DrillStore, vmid: number, intervalMs: number): Promise<void> {
@@ -139,7 +138,7 @@ export async function startWitness(
   node: string,
   intervalMs: number,
 ): Promise<void> {
-  const config = probeConfig(image, labContext(lab).clientAddress);
+  const config = probeConfig(image, probeGuest.vmid, labContext(lab).clientAddress);
   await createDrillGuest(store, { vmid: probeGuest.vmid, name: 'witness', node, config, imports: {}, intervalMs });
   await waitRunning(store, probeGuest.vmid, 1, 120_000);
 }

@@ -16,3 +16,18 @@ export type FaultName = (typeof faultNames)[number];
 /** Whose plug is pulled: the guest's home leads nothing, the manager, the store, or both. */
 export const pullRoles = ['plain', 'manager', 'store', 'both'] as const;
 export type PullRole = (typeof pullRoles)[number];
+
+/** What an operator may ask of the manager, and what it promises then. */
+export const managerScenes = [
+  'drain',
+  'freeze',
+  'failover',
+  'migrate',
+  'lost-target',
+  'admission',
+  'stop',
+  'restart',
+  'keep-apart',
+  'disarm',
+] as const;
+export type ManagerScene = (typeof managerScenes)[number];
