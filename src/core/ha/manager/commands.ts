@@ -57,7 +57,7 @@ export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: '
 function listDragged(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): string[] {
   return (draft.rules.together.get(guest) ?? []).filter((companion) => {
     const entry = draft.guests.get(companion);
-    return entry !== undefined && entry.node !== to && takesCommands(entry);
+    return entry !== undefined && entry.node !== to && whyTakesNone(draft, entry) === null;
   });
 }
 
@@ -73,19 +73,28 @@ function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }
   if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
   const rival = findRivalNodes(draft, guest).get(to);
   if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
-  if (!takesCommands(entry)) return { refusal: 'wrong-state', because: `it is ${entry.state.kind} now` };
-  return whyNoRoomFor(draft, guest, listDragged(draft, command), to);
+  return whyTakesNone(draft, entry) ?? whyNoRoomFor(draft, guest, listDragged(draft, command), to);
 }
 
-/** A command to a guest that is in the middle of something is refused rather than forgotten. */
-function takesCommands({ state }: GuestEntry): boolean {
-  return state.kind === 'active' || state.kind === 'inactive';
+/**
+ * A command to a guest that is in the middle of something is refused rather than forgotten. So is one that could only wait: for a node that is
+ * away, to be lost with the recovery, or for the cluster to be armed again, to come as a surprise.
+ */
+function whyTakesNone(draft: RoundDraft, { state, node }: GuestEntry): Refused | null {
+  if (draft.disarm !== null && draft.disarm.stage !== 'waiting') {
+    return { refusal: 'not-now', because: 'it is disarmed, so nothing would happen' };
+  }
+  if (state.kind === 'inactive') return null;
+  if (state.kind !== 'active') return { refusal: 'wrong-state', because: `it is ${state.kind} now` };
+  const isReached = draft.nodes.get(node) === 'up' || draft.nodes.get(node) === 'draining';
+  return isReached ? null : { refusal: 'not-now', because: `its node ${node} is not reached; it is recovered first` };
 }
 
 function queueStop(draft: RoundDraft, command: Extract<Command, { kind: 'stop' }>): void {
   const entry = draft.guests.get(command.guest);
   if (entry === undefined) return refuseCommand(draft, command, 'not-managed', `guest ${command.guest} is not managed`);
-  if (!takesCommands(entry)) return refuseCommand(draft, command, 'wrong-state', `it is ${entry.state.kind} now`);
+  const refused = whyTakesNone(draft, entry);
+  if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
   acceptCommand(draft, command, 'it stops');
   amend(draft, command.guest, { command });
 }

@@ -157,6 +157,26 @@ describe('commands', () => {
     assert.equal(refusalOf('1', 'b'), null);
   });
 
+  test('what would have to wait is refused: the node of the guest is away, or the cluster is disarmed', () => {
+    const first = run({ guests });
+    const commands = [
+      { kind: 'move', guest: '1', live: false, to: 'b' },
+      { kind: 'stop', guest: '1', timeoutMs: null },
+    ] as const;
+    const away = planRound(plainFacts({ guests, commands: [...commands], nodes: nodes({ c: { present: false } }) }), first.memory);
+    assert.equal(away.memory.guests.get('1')?.command, null);
+    const disarmed = run(
+      { guests },
+      { guests, commands: [{ kind: 'disarm', mode: 'hands-off' }] },
+      { guests, commands: [...commands] },
+    );
+    assert.equal(disarmed.memory.guests.get('1')?.command, null);
+    for (const plan of [away, disarmed]) {
+      const refusals = plan.decisions.flatMap((decision) => (decision.kind === 'command' ? [decision.refusal] : []));
+      assert.deepEqual(refusals, ['not-now', 'not-now']);
+    }
+  });
+
   test('a drained node is left and returned to; a move by hand in between ends that', () => {
     const drained = nodes({ c: { agentMode: 'maintenance' } });
     const leaves = run({ guests }, { guests, nodes: drained });
