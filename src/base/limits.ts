@@ -62,6 +62,8 @@ export const limits = {
   agentSilentMs: 60_000,
   /** The manager keeps this many events in the store; older ones are deleted. */
   haEventsKept: 400,
+  /** Answers to commands that nobody came back for; past that the oldest are removed. */
+  commandAnswersKept: 50,
   /** A guest that failed to start is tried again after this, doubling up to the next value. */
   guestRetryMs: 2_000,
   guestRetryMaxMs: 60_000,

@@ -1,3 +1,4 @@
+import { limits } from '#base/limits.ts';
 import type { CommandAnswer } from '#core/ha/cluster-round/command-answers.ts';
 import type { ClusterFacts } from '#core/ha/cluster-round/facts.ts';
 import type { CommitStep, StepEvent } from '#core/ha/cluster-round/steps.ts';
@@ -19,7 +20,8 @@ export function planMemoryCommit(
   nowWallMs: number,
 ): CommitStep | null {
   const disarms = planDisarmKeys(facts, next, nowWallMs);
-  const old = facts.commands.filter(({ value }) => value.state !== 'waiting' && nowWallMs - value.createdAtMs > answersKeptMs);
+  // Counted, not timed: whoever asked has another clock, and must find the answer.
+  const old = facts.commands.filter(({ value }) => value.state !== 'waiting').slice(0, -limits.commandAnswersKept);
   const isSame = facts.memory !== null && JSON.stringify(facts.memory.value) === JSON.stringify(next);
   if (isSame && answers.length + old.length + disarms.length === 0) return null;
   return {
@@ -41,9 +43,6 @@ export function planMemoryCommit(
     because: 'what the manager knows of the nodes has changed',
   };
 }
-
-/** Answers that nobody came back for are removed after this. */
-const answersKeptMs = 600_000;
 
 type KeyChange = { key: string; modRevision: bigint; value: string | null };
 

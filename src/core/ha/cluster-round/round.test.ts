@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ClusterStep } from '#core/ha/cluster-round/steps.ts';
 import { TestCluster } from '#core/ha/cluster-round/test-cluster.ts';
@@ -288,6 +289,19 @@ describe('stops, starts, failures', () => {
     cluster.put(keys.haResource(100), { vmid: 100, want: 'started', maxDataAgeMs: null } satisfies HaResource);
     cluster.settle();
     assert.equal(cluster.guest(100).order?.kind, 'run');
+  });
+
+  test('an answer stays until it is read, whatever the clocks say; of those that nobody reads the newest stay', () => {
+    const cluster = running();
+    const first = cluster.command({ kind: 'move', guest: '100', live: false, to: 'n9' });
+    cluster.round();
+    cluster.nowMs += 3_600_000;
+    cluster.settle();
+    assert.equal(cluster.read<HaCommand>(keys.haCommand(first))?.value.state, 'refused');
+    for (let count = 0; count < limits.commandAnswersKept; count += 1) cluster.command({ kind: 'arm' });
+    cluster.settle();
+    assert.equal(cluster.read(keys.haCommand(first)), null);
+    assert.equal(cluster.list(prefixes.haCommands).length, limits.commandAnswersKept);
   });
 
   test('the stop command changes the wish in the same commit', () => {

@@ -163,7 +163,10 @@ describe('commands', () => {
       { kind: 'move', guest: '1', live: false, to: 'b' },
       { kind: 'stop', guest: '1', timeoutMs: null },
     ] as const;
-    const away = planRound(plainFacts({ guests, commands: [...commands], nodes: nodes({ c: { present: false } }) }), first.memory);
+    const away = planRound(
+      plainFacts({ guests, commands: [...commands], nodes: nodes({ c: { present: false } }) }),
+      first.memory,
+    );
     assert.equal(away.memory.guests.get('1')?.command, null);
     const disarmed = run(
       { guests },
