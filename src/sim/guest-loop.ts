@@ -2,7 +2,7 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
-import { nextStatus, planStatus, type StatusChange, toldEnd } from '#core/guest/order-end.ts';
+import { nextStatus, planStatus, type StatusChange, toldBegin, toldEnd } from '#core/guest/order-end.ts';
 import { noteFailed, noteStarted, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
@@ -149,6 +149,7 @@ export class GuestLoop {
       process:
         process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state: this.stateOf(process) },
       copy: manifest === null ? null : { role: manifest.role, generation: manifest.generation, handedOver: null },
+      began: toldBegin(record, agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(agent.host.name, record, this.told(vmid)),
       preCopied: false,
       // Moves are not simulated, so a guest whose starts fail for a while has nowhere else to go: it is tried here until they succeed.

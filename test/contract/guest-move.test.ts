@@ -20,15 +20,17 @@ test('a running guest is moved: it powers down, its last write is in the copy, a
   const left = await rig.look('n1', vmid);
   assert.equal(left.saidBye, true);
   assert.deepEqual(agent.loop.running(), []);
-  // Before any other node sends to it, the former home is a replica at the very point that it handed over.
+  // Until the new home has begun from it the former one keeps its disks as they are, and tells of them as a copy.
+  assert.deepEqual(rig.rig.record.replicas.get(`${vmid}/n1`)?.point, point);
   await rig.rehome(vmid, 'n2');
-  await until('n1 has demoted its copy', 20_000, async () => (await rig.node('n1').storage.listCopies())[0]?.role === 'replica');
   const [copy] = await rig.node('n1').storage.listCopies();
-  assert.deepEqual([copy?.point, copy?.leftBehind], [point, []]);
+  assert.deepEqual([copy?.role, copy?.handedOver?.point], ['primary', point]);
   assert.deepEqual(await rig.look('n1', vmid), left);
   assert.deepEqual(await rig.look('n2', vmid), left);
   rig.startAgent('n2');
   await goesOn(rig, 'n2', left.newest);
+  await until('n1 has demoted its copy', 20_000, async () => (await rig.node('n1').storage.listCopies())[0]?.role === 'replica');
+  assert.deepEqual((await rig.node('n1').storage.listCopies())[0]?.leftBehind, []);
   t.diagnostic(String(lineOf(agent, 'guest.pre-copied')?.['text']));
   const [bytes, downMs] = [lineOf(agent, 'guest.last-point')?.['bytes'], lineOf(agent, 'guest.given-up')?.['downMs']];
   assert.ok(typeof downMs === 'number' && typeof bytes === 'number');

@@ -1,5 +1,5 @@
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
-import { comparePoints, type GuestRecord } from '#core/guest/guest-record.ts';
+import { comparePoints, type GuestRecord, type ReplicaPoint } from '#core/guest/guest-record.ts';
 
 /** What has to happen before the disks here can be opened as the guest's own; null: nothing. */
 export function openPrimary(facts: GuestPlanFacts, record: GuestRecord): GuestAction | null {
@@ -7,7 +7,10 @@ export function openPrimary(facts: GuestPlanFacts, record: GuestRecord): GuestAc
   if (copy?.role === 'primary' && copy.generation === record.generation) return null;
   const promote = record.order?.promote ?? null;
   if (promote !== null && copy?.role === 'primary' && copy.generation < record.generation) {
-    return planDemote(facts, record, 'it comes back to where it once ran');
+    // It begins from this very state, which is kept as the point that it is promoted from.
+    const handed = handedOver(facts);
+    const identicalTo = handed !== null && comparePoints(handed, promote) === 0 ? handed : null;
+    return { kind: 'demote', identicalTo, because: 'it comes back to where it once ran' };
   }
   if (promote !== null) return { kind: 'promote', because: `from point ${promote.generation}/${promote.seq}` };
   const found = copy === null ? 'no copy of it lies here' : `a ${copy.role} copy of generation ${copy.generation} lies here`;
@@ -18,17 +21,26 @@ export function openPrimary(facts: GuestPlanFacts, record: GuestRecord): GuestAc
 }
 
 /**
- * The new home's disks are proven to contain all that is here only when it follows this generation directly, from the very point that
- * was handed over: all points of a generation come from its one primary copy, and after that one nothing was written.
+ * What becomes of a primary copy whose guest has another home now. The new home's disks contain all that is here only when it follows this
+ * generation directly and has begun from the very point that was handed over: all points of a generation come from its one primary copy,
+ * and after that one nothing was written. Until it has begun its copy may turn out unfit, and this one be all there is.
  */
-export function planDemote(facts: GuestPlanFacts, record: GuestRecord, because: string): GuestAction {
-  const handed = facts.copy?.handedOver?.point ?? null;
+export function planFormerHome(facts: GuestPlanFacts, record: GuestRecord): GuestAction {
+  const handed = handedOver(facts);
   const promote = record.order?.promote ?? null;
-  const isProven =
-    handed !== null &&
-    promote !== null &&
-    record.generation === handed.generation + 1 &&
-    facts.copy?.generation === handed.generation &&
-    comparePoints(handed, promote) === 0;
+  const isNext = handed !== null && record.generation === handed.generation + 1;
+  // Without an order the successor has declined, or lets go in turn.
+  const isSuccessor = isNext && (record.order === null || (promote !== null && comparePoints(handed, promote) === 0));
+  if (isSuccessor && facts.began === null) {
+    return { kind: 'none', because: `${record.home} has not begun from what was handed over` };
+  }
+  const isProven = isSuccessor && facts.began !== null && comparePoints(facts.began, handed) === 0;
+  const because = `${record.home} is home of guest ${record.vmid} since generation ${record.generation}`;
   return { kind: 'demote', identicalTo: isProven ? handed : null, because };
+}
+
+/** The point that others hold too and that is all there is in the primary copy here; null: there may be more in it. */
+function handedOver({ copy }: GuestPlanFacts): ReplicaPoint | null {
+  const point = copy?.handedOver?.point ?? null;
+  return point !== null && copy?.generation === point.generation ? point : null;
 }

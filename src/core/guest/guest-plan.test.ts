@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { type GuestAction, type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
 import type { GuestProcess, ProcessState } from '#core/guest/process-state.ts';
@@ -29,6 +29,7 @@ const facts = (change: Partial<GuestPlanFacts> = {}): GuestPlanFacts => ({
   want: 'started',
   process: null,
   copy: primary,
+  began: null,
   ended: null,
   preCopied: false,
   retry: { kind: 'now' },
@@ -148,19 +149,37 @@ test('a primary copy left behind by a move is demoted, never while its guest run
   assert.equal(kind({ record: moved, copy: { role: 'replica', generation: 2, handedOver: null } }), 'none');
 });
 
-test('a former home needs no tail only when its successor began from the very point that it handed over', () => {
+describe('a former home that handed the guest over', () => {
   const point = { generation: 2, seq: 9 };
+  const older = { generation: 2, seq: 8 };
   const copy = { ...primary, handedOver: { point, copiedTo: ['n2'] } };
-  const identicalTo = (change: Partial<GuestRecord>, promote: GuestOrder['promote'] = point) => {
+  const after = (
+    change: Partial<GuestRecord>,
+    promote: GuestOrder['promote'] = point,
+    began: GuestPlanFacts['began'] = point,
+  ) => {
     const next = { ...ordered({ promote }), home: 'n2', generation: 3, ...change };
-    const action = plan({ record: next, copy });
+    const action = plan({ record: next, copy, began });
     return action.kind === 'demote' ? action.identicalTo : action.kind;
   };
-  assert.deepEqual(identicalTo({}), point);
-  assert.equal(identicalTo({}, { generation: 2, seq: 8 }), null);
-  assert.equal(identicalTo({ generation: 4 }), null, 'another home lay between: it may have begun from something older');
-  assert.equal(identicalTo({ order: null }), null);
-  assert.deepEqual(identicalTo({ home: 'n1' }), point, 'it comes back before it was demoted');
+
+  test('needs no tail only when its successor has begun from that very point', () => {
+    assert.deepEqual(after({}), point);
+    assert.equal(after({}, older, older), null);
+    assert.equal(after({ generation: 4 }), null, 'another home lay between: it may have begun from something older');
+  });
+
+  test('keeps its disks as they are until then: they may turn out to be the only ones', () => {
+    assert.equal(after({}, point, null), 'none');
+    assert.equal(after({ order: null }, point, null), 'none', 'its successor has declined');
+    assert.equal(after({ generation: 4 }, point, null), null);
+  });
+
+  test('that gets it back from this point, under whatever generation, begins from what it has', () => {
+    assert.deepEqual(after({ home: 'n1' }, point, null), point);
+    assert.deepEqual(after({ home: 'n1', generation: 5 }, point, null), point);
+    assert.equal(after({ home: 'n1' }, older, null), null);
+  });
 });
 
 test('a guest that is no longer wanted started is not started again, even while its old order stands', () => {

@@ -1,5 +1,5 @@
 import { limits } from '#base/limits.ts';
-import { openPrimary, planDemote } from '#core/guest/disks-plan.ts';
+import { openPrimary, planFormerHome } from '#core/guest/disks-plan.ts';
 import { planEnding } from '#core/guest/ending-plan.ts';
 import type { GuestOrder, GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { planHandOver } from '#core/guest/hand-over-plan.ts';
@@ -29,6 +29,8 @@ export type GuestPlanFacts = {
   process: GuestProcess | null;
   /** `handedOver`: of a primary copy; null: it may have been written to since its last point. */
   copy: { role: 'primary' | 'replica'; generation: number; handedOver: HandedOver | null } | null;
+  /** The point from which the guest's home says that it runs it, under the record's generation; null: it has not said so. */
+  began: ReplicaPoint | null;
   /** How the standing order has ended, as told under its id, epoch and generation; null: it has not. */
   ended: OrderResult | null;
   /** A point was sent under the standing order while the guest ran. */
@@ -142,7 +144,7 @@ function planStop(facts: GuestPlanFacts, order: GuestOrder): GuestAction {
 
 function planForeign(facts: GuestPlanFacts, record: GuestRecord): GuestAction {
   if (facts.copy?.role === 'primary' && facts.copy.generation < record.generation) {
-    return planDemote(facts, record, `${record.home} is home of guest ${record.vmid} since generation ${record.generation}`);
+    return planFormerHome(facts, record);
   }
   return { kind: 'none', because: `home is ${record.home}` };
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
-import { nextStatus, planStatus, toldEnd } from '#core/guest/order-end.ts';
+import { nextStatus, planStatus, toldBegin, toldEnd } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, noteStarted, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
 import type { HaStatus } from '#core/ha/records.ts';
@@ -44,6 +44,7 @@ function told(options: {
     want: 'started',
     process: options.state === undefined ? null : { generation: 2, nodeEpoch: 7, state: options.state },
     copy: { role: 'primary', generation: 2, handedOver: null },
+    began: null,
     ended: null,
     preCopied: false,
     retry: planRetry(tries, 1, nowBootMs),
@@ -159,4 +160,14 @@ test('what was told of an order stays told until it ends differently; another or
     assert.equal('end' in nextStatus('n1', next, first, { state: 'waiting', because: '', end: null }), false);
   }
   assert.equal(toldEnd('n2', record, first), null);
+});
+
+test('where a home began is what it tells of its present generation, while it runs', () => {
+  const point = { generation: 1, seq: 4 };
+  const started = { qemuStartedAtMs: 11, promoted: { point, pointAtMs: 3 } };
+  const status = { ...nextStatus('n1', record, null, { state: 'running', because: 'runs', end: null, started }), atMs: 1 };
+  assert.deepEqual(toldBegin(record, status), point);
+  assert.equal(toldBegin({ ...record, home: 'n2' }, status), null);
+  assert.equal(toldBegin({ ...record, generation: 9 }, status), null);
+  assert.equal(toldBegin(record, null), null);
 });

@@ -1,5 +1,5 @@
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
-import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
+import type { GuestOrder, GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { whyInvalid } from '#core/guest/order-validity.ts';
 import { isSteady, orderKey, type OrderTries } from '#core/guest/order-tries.ts';
 import type { OrderResult } from '#core/ha/manager/facts.ts';
@@ -63,6 +63,12 @@ export function toldEnd(self: string, record: GuestRecord | null, status: HaStat
   if (record === null || status === null || status.node !== self || status.end === undefined) return null;
   const key = `${status.end.orderId}/${status.nodeEpoch}/${status.generation}`;
   return record.order !== null && key === orderKey(record) ? status.end.result : null;
+}
+
+/** The point from which the record's home tells that it runs the guest, under its present generation; null: it tells of none. */
+export function toldBegin(record: GuestRecord | null, status: HaStatus | null): ReplicaPoint | null {
+  if (record === null || status?.node !== record.home || status.generation !== record.generation) return null;
+  return status.promoted?.point ?? null;
 }
 
 /** What the agent of `self` tells of a guest of its own next; `before`: what it told last. */

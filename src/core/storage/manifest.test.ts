@@ -7,8 +7,10 @@ import {
   createReplica,
   currentDepths,
   demoteToReplica,
+  describeReplica,
   layersAt,
   newestPoint,
+  noteHandedOver,
   openForWriting,
   promoteTo,
   releaseTail,
@@ -139,6 +141,15 @@ test('all writes of a promoted copy are known to follow its point only while it 
   const made = createPrimary(100, 1, []);
   assert.equal(openForWriting(made), made);
   assert.deepEqual(basesOf(demoteToReplica(once, 77)), none);
+});
+
+test('a primary tells of itself as a copy only while it holds just what it handed over', () => {
+  const made = createPrimary(100, 3, []);
+  const point = { generation: 3, seq: 9 };
+  const handed = noteHandedOver(made, { point, copiedTo: ['n2'], source: 'n1', pointAtMs: 5, configSha256: '', lastCycle });
+  assert.equal(describeReplica(made, 'n1'), null);
+  assert.deepEqual(describeReplica(handed, 'n1')?.point, point);
+  assert.equal(describeReplica(openForWriting(handed), 'n1'), null);
 });
 
 test('a demoted primary has no point of its own until something is received', () => {

@@ -247,18 +247,27 @@ export function describeTail(tail: PinnedTail): LeftBehind {
   return { name, generation, sizeBytes, fromAtMs, untilAtMs };
 }
 
-/** What a node tells the cluster of its replica; null while it has none that could be promoted. */
+/**
+ * What a node tells the cluster of the copy that it holds; null while there is none that could be promoted. A primary that was handed over counts:
+ * nothing was written to it since that point, and its successor may turn out unfit.
+ */
 export function describeReplica(manifest: Manifest, node: string): ReplicaRecord | null {
-  const newest = newestPoint(manifest);
-  if (manifest.role !== 'replica' || newest === null) return null;
+  const whole = manifest.role === 'replica' ? newestPoint(manifest) : describeHandedOver(manifest);
+  if (whole === null) return null;
   return {
     vmid: manifest.vmid,
     node,
-    source: newest.source,
-    point: { generation: newest.generation, seq: newest.seq },
-    pointAtMs: newest.pointAtMs,
-    appliedAtMs: newest.appliedAtMs,
-    lastCycle: newest.lastCycle,
+    source: whole.source,
+    point: { generation: whole.generation, seq: whole.seq },
+    pointAtMs: whole.pointAtMs,
+    appliedAtMs: whole.appliedAtMs,
+    lastCycle: whole.lastCycle,
     leftBehind: manifest.leftBehind.map(describeTail),
   };
+}
+
+function describeHandedOver({ handedOver }: Manifest): Omit<KeptPoint, 'depths' | 'configSha256'> | null {
+  if (handedOver === undefined) return null;
+  const { point, source, pointAtMs, lastCycle } = handedOver;
+  return { ...point, source, pointAtMs, appliedAtMs: pointAtMs, lastCycle };
 }

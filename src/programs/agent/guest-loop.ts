@@ -2,11 +2,11 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { type GuestAction, type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { planStatus, toldEnd } from '#core/guest/order-end.ts';
+import { planStatus, toldBegin, toldEnd } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaResource } from '#core/ha/records.ts';
+import type { HaResource, HaStatus } from '#core/ha/records.ts';
 import type { GuestCopy } from '#ports/guest-storage.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { lookAtFound } from '#programs/agent/found-process.ts';
@@ -107,6 +107,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       want: resource?.want ?? null,
       process: process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state },
       copy: copy === null ? null : { role: copy.role, generation: copy.generation, handedOver: copy.handedOver },
+      began: toldBegin(record, world.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(self, record, desk.told(vmid)),
       preCopied: memory.preCopiedUnder === key,
       retry,

@@ -13,7 +13,7 @@ import { readRecord } from '#programs/agent/world.ts';
 /**
  * The steps by which a guest leaves this node; core/guest/hand-over-plan.ts says which comes next.
  *
- *   pre-copy ─> halt ─> last point arrives ─> QEMU ends ─> noted in the manifest ─> record: no order, given up
+ *   pre-copy ─> halt ─> last point arrives ─> QEMU ends ─> noted in the manifest, announced ─> record: no order, given up
  *
  * Until the record says so the disks here are the guest's own: whatever fails on the way, it can run here again.
  */
@@ -114,6 +114,8 @@ export function createHandOver(options: GuestLoopOptions, desk: StatusDesk): Han
       memory.isEnding = true;
       await guest.end();
       await storage.noteHandedOver(vmid, generation, { ...arrived, source: self });
+      // Should the copy over there turn out unfit, this one is the next best, and the manager knows before it chooses.
+      await replication.announce(vmid);
       return await giveUp(memory, record, arrived, because);
     },
     giveUp,

@@ -248,6 +248,19 @@ describe('a move', () => {
     assert.deepEqual([home, generation, order?.kind], ['n1', 1, 'run']);
   });
 
+  test('a target whose copy is unfit: the guest goes back to the node that handed it over, for that one still holds all of it', () => {
+    const cluster = moving();
+    cluster.addCopy(100, 'n1', 20);
+    giveUp(cluster);
+    cluster.settle();
+    const there = cluster.guest(100);
+    const declined = [{ node: 'n3', point: { generation: 1, seq: 20 }, lostAtMs: null, because: 'it does not verify' }];
+    cluster.put(keys.guest(100), { ...there, order: null, declined });
+    cluster.settle();
+    const { home, generation, order } = cluster.guest(100);
+    assert.deepEqual([home, generation, order?.kind, order?.promote], ['n1', 3, 'run', { generation: 1, seq: 20 }]);
+  });
+
   test('a failed move: it stays where it is, under a new order', () => {
     const cluster = moving();
     const moveId = cluster.guest(100).order?.id;
