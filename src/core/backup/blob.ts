@@ -61,11 +61,9 @@ export function parseBlobHeader(encoded: Uint8Array, what: string): BlobHeader {
   return { kind, cryptClass, isCompressed, crc: viewOf(encoded).getUint32(8, true), headerBytes };
 }
 
-/** The class that the first 8 bytes of a stored chunk tell; null when they are none of the four kinds. */
-export function cryptClassOfMagic(magic: Uint8Array): CryptClass | null {
-  const kind = kindOfMagic.get(formatHex(magic.subarray(0, 8)));
-  if (kind === undefined) return null;
-  return kind === 'encrypted' || kind === 'zstd-encrypted' ? 'encrypted' : 'plain';
+/** The kind that the first 8 bytes of a stored chunk tell; null when they are none of the four. */
+export function kindOfHead(head: Uint8Array): BlobKind | null {
+  return kindOfMagic.get(formatHex(head.subarray(0, 8))) ?? null;
 }
 
 /** Checks the envelope and its CRC. Raises AppError invalid, naming `what`. */
