@@ -1,0 +1,122 @@
+import {
+  constants,
+  performServerHandshake,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+  type IncomingHttpHeaders,
+} from 'node:http2';
+import type { TLSSocket } from 'node:tls';
+import { setImmediate as immediate } from 'node:timers/promises';
+import { AppError } from '#base/error.ts';
+import { protocolLimits, rawCalls, type Call } from './backup-protocol.ts';
+import { encodeReply, replyToError, type Reply } from './reply.ts';
+import { splitTarget } from './request-head.ts';
+
+const mebibyte = 1024 * 1024;
+const windows = { streamBytes: 32 * mebibyte, frameBytes: 4 * mebibyte, streams: 256, sessionMemoryMebibytes: 1_024 } as const;
+
+/**
+ * Turns a TLS connection into the HTTP/2 session of a backup or a reader. The order matters: Node aborts the process when http2 takes a
+ * socket while a write to it is pending, so the 101 has to be written, and one turn of the loop has to pass, before it does.
+ */
+export async function upgradeToHttp2(socket: TLSSocket, protocol: string, rest: Uint8Array): Promise<ServerHttp2Session> {
+  const head = `HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`;
+  await new Promise<void>((resolve, reject) => {
+    socket.write(head, (error) => (error ? reject(error) : resolve()));
+  });
+  await immediate();
+  if (socket.destroyed) throw new AppError('unavailable', 'the client left during the upgrade');
+  if (rest.length > 0) socket.unshift(rest);
+  // The session began as HTTP/1.1; http2 asks the socket what was negotiated.
+  Object.defineProperty(socket, 'alpnProtocol', { value: 'h2' });
+  socket.setNoDelay(true);
+  const session = performServerHandshake(socket, {
+    maxSessionMemory: windows.sessionMemoryMebibytes,
+    settings: { initialWindowSize: windows.streamBytes, maxFrameSize: windows.frameBytes, maxConcurrentStreams: windows.streams },
+  } as Parameters<typeof performServerHandshake>[1]);
+  session.setLocalWindowSize(windows.streamBytes);
+  return session;
+}
+
+/** Answers every request of a session by `answer`, several at once. Resolves when the session is over and nothing is under way. */
+export async function serveSession(
+  session: ServerHttp2Session,
+  answer: (call: Call) => Promise<Reply>,
+  onTrouble: (error: unknown) => void,
+): Promise<void> {
+  const underWay = new Set<Promise<void>>();
+  session.on('error', onTrouble);
+  session.on('stream', (stream, headers) => {
+    const job = serveStream(stream, headers, answer, onTrouble).finally(() => underWay.delete(job));
+    underWay.add(job);
+  });
+  await new Promise<void>((resolve) => {
+    if (session.destroyed) resolve();
+    else session.once('close', resolve);
+  });
+  await Promise.allSettled(underWay);
+}
+
+async function serveStream(
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  answer: (call: Call) => Promise<Reply>,
+  onTrouble: (error: unknown) => void,
+): Promise<void> {
+  stream.on('error', onTrouble);
+  try {
+    const reply = await answer(await readCall(stream, headers));
+    respond(stream, encodeReply(reply));
+  } catch (error) {
+    const { status, text } = replyToError(error);
+    if (status >= 500) onTrouble(error);
+    respond(stream, encodeReply({ kind: 'text', status, text }));
+  }
+}
+
+async function readCall(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<Call> {
+  const method = String(headers[':method'] ?? '');
+  const { parts, query } = splitTarget(String(headers[':path'] ?? ''));
+  const path = (parts[0] === 'api2' ? parts.slice(2) : parts).join('/');
+  const isRaw = rawCalls.has(`${method} ${path}`);
+  const body = await readBody(stream, isRaw ? protocolLimits.bodyBytes : protocolLimits.jsonBytes);
+  if (isRaw || body.length === 0) return { method, path, params: query, body };
+  return {
+    method,
+    path,
+    params: { ...query, ...parseBody(body, String(headers['content-type'] ?? '')) },
+    body: new Uint8Array(),
+  };
+}
+
+async function readBody(stream: ServerHttp2Stream, maxBytes: number): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of stream as AsyncIterable<Buffer>) {
+    length += part.length;
+    if (length > maxBytes) throw new AppError('invalid', `the body is longer than ${maxBytes} bytes`);
+    parts.push(part);
+  }
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
+
+/** A JSON object or a form. Raises AppError invalid. */
+export function parseBody(body: Buffer, contentType: string): Record<string, unknown> {
+  if (contentType.startsWith('application/x-www-form-urlencoded'))
+    return Object.fromEntries(new URLSearchParams(body.toString()));
+  try {
+    const value = JSON.parse(body.toString()) as unknown;
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  } catch (cause) {
+    throw new AppError('invalid', 'the body is not JSON', { cause });
+  }
+  throw new AppError('invalid', 'the body is not a JSON object');
+}
+
+function respond(stream: ServerHttp2Stream, { status, contentType, body }: ReturnType<typeof encodeReply>): void {
+  if (stream.destroyed || stream.headersSent) return;
+  stream.respond({ ':status': status, 'content-type': contentType, 'content-length': body.length });
+  stream.end(body);
+  // A refused upload is not read to its end.
+  if (!stream.readableEnded) stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR));
+}
