@@ -17,7 +17,7 @@ test('tokens are read with either separator, their secret percent-decoded', () =
 });
 
 test('a ticket names its user for two hours, whichever cookie carries it', () => {
-  const ticket = makeTicket('u@pbs', now, sign);
+  const ticket = makeTicket('u@pbs', now + 0.25, sign);
   assert.match(ticket, /^PBS:u@pbs:6B49D200::/);
   for (const name of ['PBSAuthCookie', '__Host-PBSAuthCookie']) {
     const read = readCredentials({ cookie: `x=1; ${name}=${encodeURIComponent(ticket)}`, csrfpreventiontoken: 'c' });

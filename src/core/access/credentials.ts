@@ -68,7 +68,7 @@ function isFresh(hex: string, nowSeconds: number): boolean {
 }
 
 function hexTime(seconds: number): string {
-  return seconds.toString(16).toUpperCase().padStart(8, '0');
+  return Math.floor(seconds).toString(16).toUpperCase().padStart(8, '0');
 }
 
 function decode(text: string): string {

@@ -72,11 +72,7 @@ async function route(parts: ServerParts, socket: TLSSocket, toHttp: (bytes: Buff
 }
 
 /** Serves a session until its end. Errors before the upgrade are ordinary replies. */
-async function serveUpgrade(
-  parts: ServerParts,
-  head: RequestHead,
-  connection: { socket: TLSSocket; rest: Buffer },
-): Promise<void> {
+async function serveUpgrade(parts: ServerParts, head: RequestHead, connection: Connection): Promise<void> {
   const { socket } = connection;
   try {
     const { parts: path, query } = splitTarget(head.target);
