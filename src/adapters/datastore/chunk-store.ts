@@ -12,7 +12,7 @@ import { own, type StoreParts } from './parts.ts';
 /** Changes of the catalogue that are held before they are appended to its log. */
 const journalRecords = 1_000;
 /** Folders listed at once by a scan. */
-const scanWidth = 8;
+const scanWidth = 32;
 const badNumbers = 10;
 
 /** The chunks of a store: one file each, one job at a time on each. */

@@ -1,0 +1,104 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
+import { createDatastore, openDatastore } from '#adapters/datastore/datastore.ts';
+import { openNodeFiles } from '#adapters/datastore/node-files.ts';
+import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
+import type { LocalTime } from '#core/backup/prune.ts';
+import type { Datastore } from '#ports/datastore.ts';
+import { createLog, type Log } from '#programs/log.ts';
+import { createAccess, hashSecret } from './access.ts';
+import { startCheckPool, type CheckPool } from './check-pool.ts';
+import { readBackupConfig, type BackupConfig } from './config.ts';
+import { startServer } from './server.ts';
+
+const refusalDelayMs = 3_000;
+
+/**
+ * `backup/main.ts --config FILE` serves backups. With `--create` datastores that are not there are made first; `--hash-secret` reads a
+ * secret from standard input and prints what the configuration takes.
+ */
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { config: { type: 'string' }, create: { type: 'boolean' }, 'hash-secret': { type: 'boolean' } },
+  });
+  if (values['hash-secret'] === true) {
+    process.stdout.write(`${hashSecret(readFileSync(0, 'utf8').trimEnd())}\n`);
+    return;
+  }
+  if (values.config === undefined) throw new AppError('invalid', 'backup: --config FILE is missing');
+  await serve(readBackupConfig(values.config), values.create === true);
+}
+
+async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
+  const log = createLog('backup', config.name);
+  const pool = startCheckPool(Math.min(4, availableParallelism()));
+  const stores = new Map<string, Datastore>();
+  for (const datastore of config.datastores) stores.set(datastore.name, await openStore(datastore, pool, log, isCreating));
+  const server = await startServer(
+    {
+      stores,
+      access: createAccess(config, readTicketKey(config.ticketKeyFile), () => Date.now() / 1_000),
+      functions: nodeBytes,
+      log,
+      tls: { cert: readFileSync(config.certFile), key: readFileSync(config.keyFile) },
+      refusalDelayMs,
+    },
+    config.listen,
+  );
+  log.info({ event: 'backup.serving', ...config.listen, datastores: [...stores.keys()] }, 'the backup server listens');
+  const end = async (): Promise<void> => {
+    await server.close();
+    for (const store of stores.values()) await store.close();
+    await pool.close();
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void end());
+}
+
+async function openStore(
+  { name, path, sync }: BackupConfig['datastores'][number],
+  pool: CheckPool,
+  log: Log,
+  isCreating: boolean,
+): Promise<Datastore> {
+  if (isCreating) mkdirSync(path, { recursive: true, mode: 0o750 });
+  const files = openNodeFiles(path);
+  if (isCreating && !existsSync(join(path, '.chunks'))) await createDatastore({ files });
+  const store = await openDatastore({
+    files,
+    functions: nodeBytes,
+    checkChunk: (chunk, digest) => pool.check(join(path, chunk), digest),
+    checkers: Math.min(4, availableParallelism()),
+    nowMs: Date.now,
+    randomBytes,
+    toLocal,
+    sync,
+  });
+  for (const folder of store.cleared)
+    log.warn({ event: 'backup.cleared', datastore: name, folder }, 'an unfinished backup was cleared away');
+  return store;
+}
+
+function readTicketKey(file: string): Uint8Array {
+  if (!existsSync(file)) writeFileSync(file, randomBytes(32), { mode: 0o600, flag: 'wx' });
+  const key = readFileSync(file);
+  if (key.length !== 32)
+    throw new AppError('invalid', `${file}: a ticket key has 32 bytes, this one ${key.length}; remove it to get a new one`);
+  return key;
+}
+
+function toLocal(atSeconds: number): LocalTime {
+  const date = new Date(atSeconds * 1_000);
+  return { year: date.getFullYear(), month: date.getMonth() + 1, day: date.getDate(), hour: date.getHours() };
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`${formatErrorChain(error)}\n`);
+  process.exit(isAppError(error) ? exitCodeOf(error.kind) : 1);
+}
