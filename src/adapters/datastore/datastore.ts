@@ -1,5 +1,6 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { checkBlob } from '#core/backup/blob.ts';
+import { ChunkCatalogue } from '#core/backup/chunk-catalogue.ts';
 import {
   clientLogFile,
   formatSnapshot,
@@ -28,6 +29,9 @@ export async function createDatastore({ files }: Pick<StoreParts, 'files'>): Pro
   const prefixes = Array.from({ length: 65_536 }, (_, number) => number.toString(16).padStart(4, '0'));
   await inParallel(prefixes, foldersAtOnce, async (prefix) => void (await files.makeFolder(`.chunks/${prefix}`)));
   await files.createNew('.lock', new Uint8Array());
+  // A store without chunks is known completely.
+  await files.replace(own.chunkLog, new ChunkCatalogue(0).encode(), true);
+  await files.replace(own.clean, new Uint8Array(), true);
   await files.syncAll();
 }
 
