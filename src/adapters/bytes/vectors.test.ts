@@ -110,6 +110,10 @@ test('a key file gives its key back to the right passphrase only', () => {
     assert.deepEqual(openKeyFile(read, 'correct horse', nodeBytes).idKey, vectorKey.idKey);
     assert.throws(() => openKeyFile(read, 'wrong horse', nodeBytes), /wrong passphrase/);
     assert.throws(() => openKeyFile(read, null, nodeBytes), /none was given/);
+    assert.throws(
+      () => makeKeyFile(vectorKey, { passphrase: 'four', kdf, iv: counting(16) }, about, nodeBytes),
+      /at least 5 bytes/,
+    );
     assert.throws(() => openKeyFile({ ...read, fingerprint: new Uint8Array(32) }, 'correct horse', nodeBytes), /fingerprint/);
   }
   const open = parseKeyFile(encodeText(formatKeyFile(makeKeyFile(vectorKey, null, about, nodeBytes))));

@@ -2,8 +2,8 @@ import koffi from 'koffi';
 import { AppError } from '#base/error.ts';
 
 /**
- * The three ioctls of a Linux watchdog (include/uapi/linux/watchdog.h). The only native calls of the product live in this file. The
- * numbers are those of architectures with the generic ioctl encoding, x86-64 and arm64 among them.
+ * The three ioctls of a Linux watchdog (include/uapi/linux/watchdog.h). The numbers are those of architectures with the generic ioctl
+ * encoding, x86-64 and arm64 among them.
  */
 const getSupport = 0x8028_5700; // WDIOC_GETSUPPORT = _IOR('W', 0, struct watchdog_info), 40 bytes
 const setTimeoutSeconds = 0xc004_5706; // WDIOC_SETTIMEOUT = _IOWR('W', 6, int)

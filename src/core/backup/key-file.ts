@@ -78,7 +78,10 @@ export function openKeyFile(file: KeyFile, passphrase: string | null, functions:
   return key;
 }
 
-/** Makes the file for a data key. `protection` null: no passphrase. Salt and IV must be fresh random bytes. */
+/**
+ * Makes the file for a data key. `protection` null: no passphrase. Salt and IV must be fresh random bytes. Raises AppError invalid for a
+ * passphrase that is no protection.
+ */
 export function makeKeyFile(
   key: CryptKey,
   protection: { passphrase: string; kdf: Exclude<KeyDerivation, null>; iv: Uint8Array } | null,
@@ -87,6 +90,7 @@ export function makeKeyFile(
 ): KeyFile {
   const common = { ...about, fingerprint: key.fingerprint };
   if (protection === null) return { ...common, kdf: null, data: key.encKey };
+  checkPassphrase(protection.passphrase);
   const { tag, cipher } = functions.aesGcmEncrypt(
     stretch(protection.passphrase, protection.kdf, functions),
     protection.iv,
@@ -119,7 +123,7 @@ export function stretch(
 }
 
 /** Refuses passphrases that are no protection. Raises AppError invalid. */
-export function checkPassphrase(passphrase: string): void {
+function checkPassphrase(passphrase: string): void {
   if (encodeText(passphrase).length < keyLimits.passphraseBytes) {
     throw new AppError('invalid', `passphrase: at least ${keyLimits.passphraseBytes} bytes are needed`);
   }
