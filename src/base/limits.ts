@@ -165,4 +165,23 @@ export const limits = {
   guardStopMs: 5_000,
   /** The lab's watchdog answers at once; a host that takes longer than this to say its timeout is not to be trusted with one. */
   watchdogAnswerMs: 1_000,
+  /** One change of the store's membership: it is a write, and a new member may be slow to be found. */
+  membershipCallMs: 5_000,
+  /** A new member's way into the store: it takes over the whole record, on a busy disk. */
+  memberReadyMs: 120_000,
+  /** Our programs' start on a new node until they say that they serve. */
+  programsReadyMs: 120_000,
+  /** One call of systemctl that starts or stops a unit of ours; none is stopped while it has guests to wait for. */
+  systemctlMs: 90_000,
+  /** The members of the store change when a node joins or leaves: known soon enough for the next loss. */
+  storeMembersLookMs: 20_000,
+  /** How long a join code is good unless told otherwise, and at most. */
+  joinCodeMs: 30 * 60_000,
+  joinCodeMaxMs: 24 * 60 * 60_000,
+  /** One machine at the door of a cluster: connection, question, answer. */
+  joinCallMs: 15_000,
+  /** Machines at the door at once; the others wait outside. */
+  joinCallsAtOnce: 4,
+  /** Connections at the door a minute, whoever they come from. */
+  joinCallsAMinute: 60,
 } as const;

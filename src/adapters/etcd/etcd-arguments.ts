@@ -1,3 +1,4 @@
+import { assert } from '#base/assert.ts';
 import type { EtcdTls } from './etcd-connection.ts';
 
 export type EtcdMemberPlan = {
@@ -31,7 +32,7 @@ const snapshotEntries = 10_000;
 const historyKept = '1h';
 
 /**
- * The arguments of one etcd 3.4 member (Debian's package), without the program's name: used by the lab and by the systemd unit.
+ * The arguments of one etcd 3.4 member (Debian's package), without the program's name: used by the lab.
  * No secret is among them: certificates and keys are named by file.
  */
 export function formatEtcdArguments(plan: EtcdMemberPlan): string[] {
@@ -65,6 +66,16 @@ export function formatEtcdArguments(plan: EtcdMemberPlan): string[] {
     '--log-level=warn',
     ...formatTlsArguments(plan.tls),
   ];
+}
+
+/** The same as the lines of an environment file for systemd: etcd takes every argument from ETCD_NAME_OF_IT as well. */
+export function formatEtcdEnvironment(plan: EtcdMemberPlan): string {
+  const lines = formatEtcdArguments(plan).map((argument) => {
+    const [, name, value] = /^--([a-z-]+)=(.*)$/.exec(argument) ?? [];
+    assert(name !== undefined && value !== undefined, `etcd argument ${argument} has no value`);
+    return `ETCD_${name.replaceAll('-', '_').toUpperCase()}=${value}\n`;
+  });
+  return lines.join('');
 }
 
 function formatTlsArguments(tls: EtcdTls | null): string[] {

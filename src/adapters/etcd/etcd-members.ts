@@ -32,6 +32,8 @@ export interface EtcdMembers {
   after(member: EtcdMember): EtcdMember;
   /** `member` gave trouble: if it is the current one, go to `to` (default: the next). */
   leave(member: EtcdMember, because: unknown, to?: EtcdMember): void;
+  /** These are the members there are now: those not known yet are added at the end, others go. Returns whether anything changed. */
+  replace(endpoints: string[]): boolean;
   close(): void;
 }
 
@@ -43,13 +45,15 @@ export function createMembers(endpoints: string[], tls: EtcdTls | null, onTroubl
   if (endpoints.length === 0)
     throw new AppError('invalid', 'etcd endpoints: none given; name at least one, e.g. https://10.0.0.1:2379');
   const material = tls === null ? null : readTlsMaterial(tls);
-  const all = endpoints.map((endpoint) => createMember(parseEndpoint(endpoint, tls), tls, material));
+  let all = endpoints.map((endpoint) => createMember(parseEndpoint(endpoint, tls), tls, material));
   let current = all[0]!;
   const after = (member: EtcdMember) => all[(all.indexOf(member) + 1) % all.length]!;
   return {
-    all,
     tls,
     after,
+    get all() {
+      return all;
+    },
     get current() {
       return current;
     },
@@ -57,6 +61,18 @@ export function createMembers(endpoints: string[], tls: EtcdTls | null, onTroubl
       if (member !== current || to === member) return;
       current = to;
       onTrouble(`etcd: left ${member.endpoint} for ${to.endpoint}: ${formatErrorChain(because)}`);
+    },
+    replace(wanted) {
+      const origins = [...new Set(wanted.map((endpoint) => parseEndpoint(endpoint, tls)))];
+      const isSame = origins.length === all.length && all.every(({ endpoint }) => origins.includes(endpoint));
+      if (origins.length === 0 || isSame) return false;
+      const kept = all.filter(({ endpoint }) => origins.includes(endpoint));
+      const known = new Set(kept.map(({ endpoint }) => endpoint));
+      const gone = all.filter((member) => !kept.includes(member));
+      all = [...kept, ...origins.filter((origin) => !known.has(origin)).map((origin) => createMember(origin, tls, material))];
+      if (!all.includes(current)) current = all[0]!;
+      for (const member of gone) member.dropConnection();
+      return true;
     },
     close() {
       for (const member of all) member.dropConnection();

@@ -1,13 +1,14 @@
 import { createClient } from '@connectrpc/connect';
+import { AppError } from '#base/error.ts';
 import type { CallOptions, Store, StoreEntry, StoreHealth } from '#ports/store.ts';
 import { askAnyMember } from './etcd-calls.ts';
 import { commitOnce } from './etcd-commit.ts';
 import type { EtcdTls } from './etcd-connection.ts';
 import { listHealth } from './etcd-health.ts';
-import { createMembers } from './etcd-members.ts';
+import { createMembers, type MemberCall } from './etcd-members.ts';
 import { formatListRequest, formatReadRequest, parseEntry } from './etcd-messages.ts';
 import { watchPrefix } from './etcd-watch.ts';
-import { KV, type RangeRequest, type RangeResponse } from './gen/etcd_pb.js';
+import { Cluster, KV, type MemberListResponse, type RangeRequest, type RangeResponse } from './gen/etcd_pb.js';
 
 export type EtcdStoreOptions = {
   /** e.g. https://10.77.0.1:2379. The first is asked first, the others when it gives trouble: put this node's own member first. */
@@ -16,6 +17,8 @@ export type EtcdStoreOptions = {
   tls: EtcdTls | null;
   /** Called with one line when a member is left for another, or a watch cannot go on; for the log. */
   onTrouble?: (text: string) => void;
+  /** Members that join and leave are noticed while the program runs; `onMembers` is told the endpoints that hold from then on. */
+  followMembers?: { everyMs: number; onMembers?: (endpoints: string[]) => void };
 };
 
 /**
@@ -26,6 +29,22 @@ export function createEtcdStore(options: EtcdStoreOptions): Store & StoreHealth 
   const onTrouble = options.onTrouble ?? (() => {});
   const members = createMembers(options.endpoints, options.tls, onTrouble);
   const closed = new AbortController();
+  const { followMembers } = options;
+  const look = followMembers && setInterval(() => void lookForMembers(), followMembers.everyMs).unref();
+
+  /** Trouble means that the members known so far will do for now. */
+  async function lookForMembers(): Promise<void> {
+    try {
+      const list: MemberCall<MemberListResponse> = (transport, rpc) => createClient(Cluster, transport).memberList({}, rpc);
+      const { members: listed } = await askAnyMember(members, 'list the members of the store', list, within());
+      // One without an address for clients was added and has never run.
+      if (members.replace(listed.flatMap(({ clientUrls }) => clientUrls.slice(0, 1)))) {
+        followMembers?.onMembers?.(members.all.map(({ endpoint }) => endpoint));
+      }
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+    }
+  }
 
   /** The caller's options with our own end added. */
   function within(call: CallOptions = {}): CallOptions {
@@ -52,8 +71,13 @@ export function createEtcdStore(options: EtcdStoreOptions): Store & StoreHealth 
       const context = { members, list: (what: string, stop: AbortSignal) => list(what, { signal: stop }), onTrouble };
       return watchPrefix(context, prefix, AbortSignal.any([signal, closed.signal]));
     },
-    listMembers: (call) => listHealth(members, within(call)),
+    async listMembers(call) {
+      // One that joined a moment ago is a member to be asked, not one that is silent.
+      if (followMembers !== undefined) await lookForMembers();
+      return listHealth(members, within(call));
+    },
     async [Symbol.asyncDispose]() {
+      clearInterval(look);
       closed.abort(new Error('the store was closed'));
       members.close();
       await Promise.resolve();
