@@ -5,7 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type TLSSocket, connect, createServer } from 'node:tls';
-import { createAuthority, issueCertificate } from '#adapters/pki/authority.ts';
+import {
+  createAuthority,
+  fingerprintOf,
+  issueCertificate,
+  readKeyRequest,
+  requestCertificate,
+  signRequest,
+} from '#adapters/pki/authority.ts';
 import { isAppError } from '#base/error.ts';
 
 async function makeDirectory(): Promise<{ path: string } & AsyncDisposable> {
@@ -100,4 +107,35 @@ test('an existing authority is never overwritten', async () => {
 test('without an authority nothing is issued', async () => {
   await using directory = await makeDirectory();
   await assert.rejects(issue(directory.path, 'north', 'node'), (error) => isAppError(error, 'missing'));
+});
+
+test('a machine’s request is signed without its key leaving it, under the name that the signer says', async () => {
+  await using directory = await makeDirectory();
+  await createAuthority(directory.path, { clusterName: 'clinic' });
+  const ca = await readFile(join(directory.path, 'ca.pem'));
+  const keyFile = join(directory.path, 'south.key');
+  const request = await requestCertificate(keyFile, 'says-what-it-likes');
+  assert.equal(await modeOf(keyFile), 0o600);
+  const again = await requestCertificate(keyFile, 'south');
+  assert.equal(again.keyHash, request.keyHash, 'a second request is made with the same key');
+  assert.deepEqual(await readKeyRequest(request.pem), request);
+
+  const order = { name: 'south', addresses: ['10.77.0.2'], kind: 'node' as const };
+  const cert = Buffer.from(await signRequest(directory.path, request.pem, order));
+  const parsed = new X509Certificate(cert);
+  assert.equal(parsed.subject, 'CN=south');
+  assert.deepEqual([parsed.checkIP('10.77.0.2'), parsed.checkHost('says-what-it-likes')], ['10.77.0.2', undefined]);
+  const south = { cert, key: await readFile(keyFile), ca };
+  assert.deepEqual(await shakeHands(south, south), { authorized: true, name: 'south' });
+  assert.equal(fingerprintOf(ca.toString()), new X509Certificate(ca).fingerprint256.replaceAll(':', '').toLowerCase());
+});
+
+test('a request that is none, or whose signature does not fit, is refused', async () => {
+  await using directory = await makeDirectory();
+  const { pem } = await requestCertificate(join(directory.path, 'a.key'), 'a');
+  const body = Buffer.from(pem.replaceAll(/-----[^-]+-----|\s/g, ''), 'base64');
+  body[body.length - 3]! ^= 1;
+  const forged = `-----BEGIN CERTIFICATE REQUEST-----\n${body.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`;
+  for (const text of ['', 'nonsense', forged])
+    await assert.rejects(readKeyRequest(text), (error) => isAppError(error, 'invalid'));
 });

@@ -1,5 +1,12 @@
 import './reflect-metadata.ts';
-import { randomUUID, webcrypto } from 'node:crypto';
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  randomUUID,
+  webcrypto,
+  X509Certificate as NodeCertificate,
+} from 'node:crypto';
 import { chmod, link, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
@@ -12,6 +19,8 @@ import {
   KeyUsageFlags,
   KeyUsagesExtension,
   PemConverter,
+  Pkcs10CertificateRequest,
+  Pkcs10CertificateRequestGenerator,
   SubjectAlternativeNameExtension,
   SubjectKeyIdentifierExtension,
   X509Certificate,
@@ -77,22 +86,90 @@ export async function createAuthority(directory: string, options: { clusterName:
 export async function issueCertificate(directory: string, order: CertificateOrder): Promise<void> {
   const authority = await readAuthority(directory);
   const keys = await webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify']);
+  const certificate = await signLeaf(authority, keys.publicKey, order);
+  await replaceFile(order.out.keyFile, await formatPrivateKey(keys.privateKey), 0o600);
+  await replaceFile(order.out.certFile, certificate, 0o644);
+}
+
+/** What a machine that wants to join sends: its key stays where it was made. `keyHash`: SHA-256 of the public key. */
+export type KeyRequest = { pem: string; keyHash: string };
+
+/** Makes a request for a certificate with the key in `keyFile`; the key is made when there is none. Raises AppError invalid. */
+export async function requestCertificate(keyFile: string, name: string): Promise<KeyRequest> {
+  const privatePem = await readOrMakeKey(keyFile);
+  try {
+    const publicDer = createPublicKey(createPrivateKey(privatePem)).export({ type: 'spki', format: 'der' });
+    const [privateDer] = PemConverter.decode(privatePem);
+    const keys = {
+      privateKey: await webcrypto.subtle.importKey('pkcs8', privateDer ?? new ArrayBuffer(), keyAlgorithm, false, ['sign']),
+      publicKey: await webcrypto.subtle.importKey('spki', publicDer, keyAlgorithm, true, ['verify']),
+    };
+    const request = await Pkcs10CertificateRequestGenerator.create({ name: [{ CN: [name] }], keys, signingAlgorithm });
+    return { pem: request.toString('pem'), keyHash: createHash('sha256').update(publicDer).digest('hex') };
+  } catch (cause) {
+    throw new AppError('invalid', `ask for a certificate: ${keyFile} is no key of ours; move it away and try again`, { cause });
+  }
+}
+
+/** Reads a request: whoever made it has the key. Raises AppError invalid. */
+export async function readKeyRequest(pem: string): Promise<KeyRequest> {
+  let request: Pkcs10CertificateRequest;
+  try {
+    request = new Pkcs10CertificateRequest(pem);
+    if (!(await request.verify())) throw new Error('its signature does not fit its key');
+  } catch (cause) {
+    throw new AppError('invalid', 'request: this is no good request for a certificate', { cause });
+  }
+  return { pem, keyHash: createHash('sha256').update(Buffer.from(request.publicKey.rawData)).digest('hex') };
+}
+
+/** The certificate for a request. Names and addresses are the order's: what the request says of itself counts for nothing. */
+export async function signRequest(directory: string, pem: string, order: Omit<CertificateOrder, 'out'>): Promise<string> {
+  const authority = await readAuthority(directory);
+  await readKeyRequest(pem);
+  const publicKey = await new Pkcs10CertificateRequest(pem).publicKey.export(keyAlgorithm, ['verify']);
+  return signLeaf(authority, publicKey, order);
+}
+
+/** SHA-256 of a certificate, as join codes carry it. */
+export function fingerprintOf(certificatePem: string): string {
+  return new NodeCertificate(certificatePem).fingerprint256.replaceAll(':', '').toLowerCase();
+}
+
+async function readOrMakeKey(keyFile: string): Promise<string> {
+  try {
+    return await readFile(keyFile, 'utf8');
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause;
+  }
+  const made = await webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify']);
+  const pem = await formatPrivateKey(made.privateKey);
+  await replaceFile(keyFile, pem, 0o600);
+  return pem;
+}
+
+type Authority = Awaited<ReturnType<typeof readAuthority>>;
+
+async function signLeaf(
+  authority: Authority,
+  publicKey: webcrypto.CryptoKey,
+  order: Omit<CertificateOrder, 'out'>,
+): Promise<string> {
   const certificate = await X509CertificateGenerator.create({
     subject: [{ CN: [order.name] }],
     issuer: authority.certificate.subject,
     serialNumber: createSerialNumber(),
     ...validity(certificateDays.leaf),
-    publicKey: keys.publicKey,
+    publicKey,
     signingKey: authority.key,
     signingAlgorithm,
     extensions: [
       ...formatLeafExtensions(order),
-      await SubjectKeyIdentifierExtension.create(keys.publicKey),
+      await SubjectKeyIdentifierExtension.create(publicKey),
       await AuthorityKeyIdentifierExtension.create(authority.certificate),
     ],
   });
-  await replaceFile(order.out.keyFile, await formatPrivateKey(keys.privateKey), 0o600);
-  await replaceFile(order.out.certFile, `${certificate.toString('pem')}\n`, 0o644);
+  return `${certificate.toString('pem')}\n`;
 }
 
 function authorityFiles(directory: string): { certFile: string; keyFile: string } {
@@ -130,7 +207,7 @@ async function readAuthority(directory: string): Promise<{ certificate: X509Cert
   }
 }
 
-function formatLeafExtensions(order: CertificateOrder): Extension[] {
+function formatLeafExtensions(order: Omit<CertificateOrder, 'out'>): Extension[] {
   const names = new Set([order.name, ...order.addresses, 'localhost', '127.0.0.1']);
   const usages = [ExtendedKeyUsage.clientAuth, ...(order.kind === 'node' ? [ExtendedKeyUsage.serverAuth] : [])];
   return [
