@@ -7,6 +7,7 @@ export const keys = {
   cluster: `${root}cluster`, // written once by init
   manager: `${root}manager`, // whoever leads, by compare-and-set
   nodeInfo: (node: string) => `${root}nodes/${node}/info`, // that node's agent
+  nodeMachine: (node: string) => `${root}nodes/${node}/machine`, // which machine bears the name: init, or the door that let it in
   nodePermit: (node: string) => `${root}nodes/${node}/permit`, // granted by its guard, revoked by the manager
   nodeRelease: (node: string) => `${root}nodes/${node}/release`, // the manager asks; its guard deletes it as it gives the permit back
   nodeHeartbeat: (node: string) => `${root}nodes/${node}/heartbeat`, // that node's guard only
@@ -24,6 +25,8 @@ export const keys = {
   haRule: (id: string) => `${root}ha/rules/${id}`, // the operator
   haCommand: (id: string) => `${root}ha/commands/${id}`, // the operator (asks, withdraws), the manager (takes)
   replicationJob: (vmid: number) => `${root}replication/${vmid}`, // the operator
+  joinCode: (id: string) => `${root}join-codes/${id}`, // the operator (makes), the agent of the member that made it (uses up, deletes)
+  replacedNode: (node: string) => `${root}replaced/${node}`, // the operator: declared dead, its disks not accounted for
   request: (id: string) => `${root}requests/${id}`, // the operator (asks, withdraws), the agent of the node asked (does)
   replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
 } as const;
@@ -38,5 +41,7 @@ export const prefixes = {
   haEvents: `${root}ha/events/`,
   replication: `${root}replication/`,
   replicas: `${root}replicas/`,
+  joinCodes: `${root}join-codes/`,
+  replacedNodes: `${root}replaced/`,
   requests: `${root}requests/`,
 } as const;
