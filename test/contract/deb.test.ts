@@ -134,7 +134,7 @@ mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system
 mount -t tmpfs tmpfs /sys/fs/cgroup; mkdir -p ${group}
 printf 'populated ${options.populated === true ? 1 : 0}\\nfrozen 0\\n' >${group}/cgroup.events
 mkdir -p /etc/holdfast /var/lib/holdfast
-mount -t tmpfs tmpfs /etc; mkdir -p /etc/holdfast; echo x >/etc/holdfast/node.toml
+mount -t tmpfs tmpfs /var/cache; mount -t tmpfs tmpfs /etc; mkdir -p /etc/holdfast; echo x >/etc/holdfast/node.toml
 mount -t tmpfs tmpfs /var/lib/holdfast; mkdir -p /var/lib/holdfast/dir; echo disk >/var/lib/holdfast/dir/d
 code=0; PATH='${place}/bin':/usr/sbin:/usr/bin:/sbin:/bin "$@" || code=$?
 [ -e /etc/holdfast ] && echo settings >>'${place}/left'; cat /var/lib/holdfast/dir/d >>'${place}/left'

@@ -42,7 +42,8 @@ export type GuardNode = {
   standIn: StandIn;
   run: string;
   etcd: ChildProcess;
-  startGuard(): Guard;
+  /** `command`: another guard than the one of this tree, without its arguments. */
+  startGuard(command?: string[]): Guard;
   permit(): Promise<{ value: Permit; modRevision: bigint } | null>;
   heartbeat(): Promise<Heartbeat | null>;
   state(): GuardLocalState | null;
@@ -55,7 +56,9 @@ export type GuardNode = {
 
 let count = 0;
 
-export async function startGuardNode(options: { watchdogMinSeconds?: number; storeCluster?: string } = {}): Promise<GuardNode> {
+export async function startGuardNode(
+  options: { watchdogMinSeconds?: number; storeCluster?: string; profile?: 'standard' } = {},
+): Promise<GuardNode> {
   await using stack = new AsyncDisposableStack();
   count += 1;
   const folder = stack.use(createFolder());
@@ -73,7 +76,10 @@ export async function startGuardNode(options: { watchdogMinSeconds?: number; sto
   const configFile = join(folder.path, 'node.toml');
   const run = join(folder.path, 'run');
   const root = join(group.path, 'ha');
-  writeFileSync(configFile, formatConfig({ run, root, device: standIn.device, endpoint: etcd.endpoint }));
+  writeFileSync(
+    configFile,
+    formatConfig({ run, root, device: standIn.device, endpoint: etcd.endpoint, profile: options.profile }),
+  );
   const owned = stack.move();
   const parts = createViews(store, run, root);
   return {
@@ -82,8 +88,8 @@ export async function startGuardNode(options: { watchdogMinSeconds?: number; sto
     standIn,
     run,
     etcd: etcd.child,
-    startGuard() {
-      const guard = startGuardProcess(configFile);
+    startGuard(command) {
+      const guard = startGuardProcess(configFile, command);
       owned.defer(() => void guard.child.kill('SIGKILL'));
       return guard;
     },
@@ -115,9 +121,10 @@ function parse<T>(entry: StoreEntry | null): { value: T; modRevision: bigint } |
   return entry === null ? null : { value: JSON.parse(entry.value) as T, modRevision: entry.modRevision };
 }
 
-function startGuardProcess(configFile: string): Guard {
-  const main = join(import.meta.dirname, '../../src/programs/guard/main.ts');
-  const child = startChild(process.execPath, [main, '--config', configFile]);
+const ownGuard = [process.execPath, join(import.meta.dirname, '../../src/programs/guard/main.ts')];
+
+function startGuardProcess(configFile: string, [program, ...args]: string[] = ownGuard): Guard {
+  const child = startChild(program!, [...args, '--config', configFile]);
   const log: Guard['log'] = [];
   readLines(child, (line) => log.push(JSON.parse(line)));
   const { promise: exited, resolve } = Promise.withResolvers<number | null>();
@@ -126,7 +133,7 @@ function startGuardProcess(configFile: string): Guard {
   return { child, log, exited };
 }
 
-function formatConfig(parts: { run: string; root: string; device: string; endpoint: string }): string {
+function formatConfig(parts: { run: string; root: string; device: string; endpoint: string; profile?: string }): string {
   return `[node]
 name = "${node}"
 cluster = "c1"
@@ -136,13 +143,7 @@ run = "${parts.run}"
 [etcd]
 endpoints = ["${parts.endpoint}"]
 [timing]
-profile = "custom"
-renew-ms = ${timing.renewMs}
-soft-ms = ${timing.softMs}
-watchdog-ms = ${timing.watchdogMs}
-clock-rate-percent = ${timing.clockRatePercent}
-reset-ms = ${timing.resetMs}
-claim-ms = ${timing.claimMs}
+${parts.profile === undefined ? customTiming : `profile = "${parts.profile}"`}
 [watchdog]
 device = "${parts.device}"
 [guests]
@@ -154,3 +155,11 @@ accelerator = "tcg"
 port = 7711
 `;
 }
+
+const customTiming = `profile = "custom"
+renew-ms = ${timing.renewMs}
+soft-ms = ${timing.softMs}
+watchdog-ms = ${timing.watchdogMs}
+clock-rate-percent = ${timing.clockRatePercent}
+reset-ms = ${timing.resetMs}
+claim-ms = ${timing.claimMs}`;
