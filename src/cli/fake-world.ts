@@ -5,6 +5,7 @@ import type { RequestRecord, RequestState } from '#core/ha/requests.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { StoreEntry } from '#ports/store.ts';
 import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
+import type { SetupTools } from '#cli/setup-tools.ts';
 import { runCli } from '#cli/program.ts';
 import type { CliWorld, ClusterStore, Place } from '#cli/world.ts';
 
@@ -21,6 +22,11 @@ export type FakeWorld = {
   /** The machine room; a method a test did not give fails it. */
   lab: Partial<LabTools>;
   drills: Partial<DrillTools>;
+  setup: Partial<SetupTools>;
+  /** What is typed when a secret is asked for. */
+  secret: string;
+  /** Whether the arguments were hidden. */
+  hidden: boolean;
   /** Called each time a command sleeps, after time has moved on. */
   onSleep: () => void;
   interrupt: AbortController;
@@ -41,6 +47,9 @@ export function createFakeWorld(): FakeWorld {
     healthy: ['n1', 'n2', 'n3'],
     lab: { chooseLab: (name) => name ?? 'the-only-one', defaultLab: 'lab' },
     drills: {},
+    setup: {},
+    secret: '',
+    hidden: false,
     onSleep: () => {},
     interrupt: new AbortController(),
     run: (...argv) => runFake(fake, argv),
@@ -104,6 +113,11 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
     reach: () => Promise.resolve({ kind: 'here', place: fake.place, openStore: () => fake.store }),
     loadLab: () => Promise.resolve(fake.lab as LabTools),
     drills: fake.drills as DrillTools,
+    loadSetup: () => Promise.resolve(fake.setup as SetupTools),
+    readSecret: () => Promise.resolve(fake.secret),
+    hideArguments: () => {
+      fake.hidden = true;
+    },
     readFileFrom: (path, offsetBytes) => {
       const text = fake.files.get(path);
       return Promise.resolve(text === undefined ? null : { text: text.slice(offsetBytes), nextBytes: text.length });

@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { drillTools, loadLab } from '#cli/lab-tools.ts';
+import { readSecret } from '#cli/secret-line.ts';
+import { loadSetup } from '#cli/setup-tools.ts';
 import { reachCluster } from '#cli/reach.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
@@ -24,6 +26,10 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
     reach: (options) => reachCluster(options, argv),
     loadLab,
     drills: drillTools,
+    loadSetup,
+    readSecret: (question) => readSecret(question, signal),
+    // Node.js writes it over the arguments that the kernel shows (process.title).
+    hideArguments: () => void (process.title = 'holdfast'),
     readFileFrom,
     fileSizeBytes: async (path) => (await ignoreAbsent(stat(path)))?.size ?? null,
   };

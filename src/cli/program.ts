@@ -7,6 +7,7 @@ import { addLabCommands } from '#cli/commands/lab.ts';
 import { addNodeCommands } from '#cli/commands/node.ts';
 import { addReplicationCommands } from '#cli/commands/replication.ts';
 import { addRequestsCommands } from '#cli/commands/requests.ts';
+import { addSetupCommands } from '#cli/commands/setup.ts';
 import { addSimulateCommand } from '#cli/commands/simulate.ts';
 import { addStatusCommand } from '#cli/commands/status.ts';
 import { addWhatIfCommand } from '#cli/commands/whatif.ts';
@@ -59,6 +60,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
       '\nExit codes: 0 well, 2 bad input, 3 missing, 4 conflict, 8 unavailable, 9 timeout; `status` has its own.',
     );
   addStatusCommand(program, world, run);
+  addSetupCommands(program, world, run);
   addGuestCommands(program, world, run);
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);

@@ -4,6 +4,7 @@ import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { loadPart } from '#cli/lab-tools.ts';
 import type { Reach, ReachOptions } from '#cli/world.ts';
 import { readNodeConfig } from '#programs/node-config.ts';
+import { storeOptions } from '#programs/store-endpoints.ts';
 
 /** Where a server keeps its configuration unless told otherwise. */
 const defaultConfigFile = '/etc/holdfast/node.toml';
@@ -30,6 +31,6 @@ function reachServer(file: string): Reach {
   return {
     kind: 'here',
     place: { kind: 'server', node: config.node.name, dataDirectory: config.node.data },
-    openStore: () => createEtcdStore({ endpoints: config.etcd.endpoints, tls: config.etcd.tls }),
+    openStore: () => createEtcdStore(storeOptions(config, { keep: false })),
   };
 }

@@ -1,4 +1,5 @@
 import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
+import type { SetupTools } from '#cli/setup-tools.ts';
 import type { Store, StoreHealth } from '#ports/store.ts';
 
 /** Where text goes. Everything the command line prints goes through one of these, so that tests can read it. */
@@ -41,6 +42,12 @@ export type CliWorld = {
   /** Brings the machine room along; only commands that need it ask for it. */
   loadLab(): Promise<LabTools>;
   drills: DrillTools;
+  /** What founds, joins and leaves; only commands that need it ask for it. */
+  loadSetup(): Promise<SetupTools>;
+  /** Asks for a line that nobody is to see; from standard input where there is no terminal. */
+  readSecret(question: string): Promise<string>;
+  /** The arguments of this process are shown to nobody from now on. */
+  hideArguments(): void;
   /** null: there is no such file. */
   readFileFrom(path: string, offsetBytes: number): Promise<{ text: string; nextBytes: number } | null>;
   fileSizeBytes(path: string): Promise<number | null>;

@@ -32,6 +32,34 @@ export async function checkClusterIdentity(
   return found;
 }
 
+/** `/holdfast/nodes/NAME/machine`: the machine that bears the name. Another one may be let in under it when this one is dead. */
+export type MachineRecord = { id: string; atMs: number };
+
+/**
+ * Holds the record of who bears a node's name (null: there is none) against this machine. Raises AppError conflict when it is another one: a
+ * node that was replaced and comes back must not take the permit of the machine in its place.
+ */
+export function checkMachine(record: string | null, expected: { node: string; machine: string | null }): void {
+  const found = record === null ? null : ((JSON.parse(record) as MachineRecord).id ?? '');
+  if (found === expected.machine) return;
+  const why =
+    found === null ? `the cluster has forgotten ${expected.node}` : `another machine has taken the name ${expected.node}`;
+  throw new AppError(
+    'conflict',
+    `${why}; this one is no node of the cluster any more. Install it anew and join it under another name`,
+  );
+}
+
+/** Writes down which machine bears the name; again with the same one it changes nothing. Raises AppError conflict, unavailable. */
+export async function recordMachine(store: Pick<Store, 'read' | 'commit'>, node: string, machine: MachineRecord): Promise<void> {
+  const key = keys.nodeMachine(node);
+  const outcome = await store.commit([{ key, modRevision: 0n }], [{ key, value: JSON.stringify(machine) }]);
+  if (outcome.kind === 'committed') return;
+  const entry = await store.read(key);
+  if (entry === null) throw new AppError('unavailable', `recording the machine of ${node}: the store took nothing; try again`);
+  checkMachine(entry.value, { node, machine: machine.id });
+}
+
 /**
  * Writes the cluster's record into an empty store. Again with the same id it changes nothing. Returns the record that stands.
  * Raises AppError conflict when the store belongs to another cluster, unavailable when the outcome could not be learned.

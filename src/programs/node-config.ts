@@ -10,7 +10,15 @@ import { checkTiming, timingProfiles, type Timing } from '#core/ha/timing.ts';
 /** A node's own configuration, read once by each program's main. A change takes a restart. */
 export type NodeConfig = {
   file: string;
-  node: { name: string; cluster: string; address: string; data: string; run: string };
+  node: {
+    name: string;
+    cluster: string;
+    /** Which machine this is among those that have borne the name; null: the cluster does not tell them apart (a lab). */
+    machine: string | null;
+    address: string;
+    data: string;
+    run: string;
+  };
   /** `tls` null only when every endpoint is plain http. */
   etcd: { endpoints: string[]; tls: { caFile: string; certFile: string; keyFile: string } | null };
   timing: Timing;
@@ -25,7 +33,7 @@ const wholeMs = Type.Integer({ minimum: 0 });
 
 const fileSchema = Type.Object(
   {
-    node: Type.Object({ name: text, cluster: text, address: text, data: text, run: text }, strict),
+    node: Type.Object({ name: text, cluster: text, machine: Type.Optional(text), address: text, data: text, run: text }, strict),
     etcd: Type.Object(
       {
         endpoints: Type.Array(Type.String({ pattern: '^https?://[^/]+$' }), { minItems: 1 }),
@@ -95,7 +103,11 @@ export function parseNodeConfig(file: string, content: string): NodeConfig {
   }
   return {
     file,
-    node: { ...config.node, name: checkedAt(source, 'node', 'name', () => parseNodeName(config.node.name, 'name')) },
+    node: {
+      ...config.node,
+      machine: config.node.machine ?? null,
+      name: checkedAt(source, 'node', 'name', () => parseNodeName(config.node.name, 'name')),
+    },
     etcd: { endpoints: config.etcd.endpoints, tls: readTls(source, config.etcd) },
     timing: readTiming(source, config.timing),
     watchdog: { ...config.watchdog },

@@ -10,7 +10,6 @@ import {
   newestPoint,
   promoteTo,
   sealPoint,
-  toPromotable,
   type Depths,
   type KeptPoint,
   type Layer,
@@ -111,7 +110,7 @@ export class SimDisk {
   promote(vmid: number, generation: number, atLeast: ReplicaPoint): KeptPoint {
     this.sessions.delete(vmid);
     const held = this.require(vmid, 'promote');
-    const manifest = toPromotable(held.manifest, atLeast);
+    const { manifest } = held;
     if (manifest.role === 'primary') {
       if (manifest.generation === generation && manifest.promotedFrom !== null) return manifest.promotedFrom;
       throw new AppError('conflict', `promote guest ${vmid}: a primary copy of generation ${manifest.generation} lies here`);

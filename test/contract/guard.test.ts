@@ -239,6 +239,19 @@ test('a store of another cluster: nothing is written to it', { skip }, async () 
   assert.equal(await parts.permit(), null);
 });
 
+test('a machine whose name another one has taken takes no permit', { skip }, async () => {
+  await using parts = await startGuardNode();
+  const key = keys.nodeMachine(node);
+  await parts.store.commit([], [{ key, value: JSON.stringify({ id: 'another', atMs: 0 }) }]);
+  parts.startGuard();
+  const state = await waitUntil('the problem is told', () => {
+    const now = parts.state();
+    return now !== null && now.problems.length > 0 ? now : null;
+  });
+  assert.match(state.problems.join(), /another machine has taken the name n1/);
+  assert.equal(await parts.permit(), null);
+});
+
 test('a second guard on one node ends at once and touches nothing', { skip }, async () => {
   await using parts = await startGuardNode();
   parts.startGuard();

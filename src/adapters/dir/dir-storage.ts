@@ -13,7 +13,6 @@ import {
   noteTailSize,
   openForWriting,
   releaseTail,
-  toPromotable,
 } from '#core/storage/manifest.ts';
 import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
 import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
@@ -172,7 +171,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       }),
     promote: (vmid, generation, atLeast) =>
       change(vmid, async () => {
-        const manifest = toPromotable(await require(vmid, 'promote'), atLeast);
+        const manifest = await require(vmid, 'promote');
         const { seq, pointAtMs, ...point } = await promoteReplica({ root, user }, manifest, generation, atLeast);
         return { point: { generation: point.generation, seq }, pointAtMs };
       }),

@@ -6,6 +6,7 @@ import { keys } from '#core/ha/keys.ts';
 import type { BmcRecord, NodeInfo } from '#core/ha/records.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
+import { addReplaceCommands } from '#cli/commands/setup.ts';
 import { readView } from '#cli/commands/status.ts';
 import { changeRecord, findNode, readRecord } from '#cli/records.ts';
 import { performRequest } from '#cli/request-run.ts';
@@ -43,6 +44,7 @@ export function addNodeCommands(program: Command, world: CliWorld, run: (code: n
     .description('take `node end` back: the node serves again')
     .option('--timeout <duration>', 'how long to wait', longTimeout)
     .action(act((session, [node], { timeout }) => keepNode(session, node ?? '', String(timeout))));
+  addReplaceCommands(group, world, run);
   const bmc = group.command('bmc').description("a server's management controller, asked when the server is silent");
   bmc
     .command('set <node>')

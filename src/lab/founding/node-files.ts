@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createAuthority, issueCertificate } from '#adapters/pki/authority.ts';
+import { formatNodeToml } from '#core/cluster/node-toml.ts';
 import { type TimingProfileName, timingProfiles } from '#core/ha/timing.ts';
 import { nodeView, storeEndpoints } from '#lab/founding/services.ts';
 import { labPaths, nodePaths } from '#lab/lab-paths.ts';
@@ -51,7 +52,7 @@ async function writeNodeFiles(spec: LabSpec, node: LabNode, options: NodeFilesOp
   // Each node must be able to ask every other node's controller.
   for (const other of spec.nodes) copyFileSync(join(pki, `bmc-${other.name}`), join(etc, 'secrets', `bmc-${other.name}`));
   for (const [name, file] of Object.entries(options.assets)) placeAsset(file, join(data, 'assets', name));
-  writeFileSync(join(etc, 'node.toml'), formatNodeToml(spec, node, options));
+  writeFileSync(join(etc, 'node.toml'), formatLabToml(spec, node, options));
 }
 
 /** A hard link where the file systems allow it: kernels and images are large and never written. */
@@ -64,37 +65,22 @@ function placeAsset(from: string, to: string): void {
   }
 }
 
-/** The node's own configuration, as an operator would write it. */
-export function formatNodeToml(spec: LabSpec, node: LabNode, options: NodeFilesOptions): string {
-  const text = JSON.stringify; // TOML's basic strings are JSON's
-  return `[node]
-name = ${text(node.name)}
-cluster = ${text(options.clusterId)}
-address = ${text(node.address)}
-data = ${text(nodeView.data)}
-run = ${text(nodeView.run)}
-
-[etcd]
-endpoints = [${storeEndpoints(spec.nodes, node.name)
-    .map((endpoint) => text(endpoint))
-    .join(', ')}]
-ca = ${text(nodeView.caFile)}
-cert = ${text(nodeView.certFile)}
-key = ${text(nodeView.keyFile)}
-
-[timing]
-profile = ${text(timingProfiles[options.timingProfile].profile)}
-
-[watchdog]
-device = ${text(nodeView.watchdog)}
-
-[guests]
-cgroup = ${text(join(spec.cgroup, node.name, 'ha'))}
-uid = ${guestUser.uid}
-gid = ${guestUser.gid}
-accelerator = ${text(options.accelerator)}
-
-[relay]
-port = ${relayPort}
-`;
+/** The node's own configuration, as `holdfast init` writes it on a server. */
+function formatLabToml(spec: LabSpec, node: LabNode, options: NodeFilesOptions): string {
+  return formatNodeToml({
+    name: node.name,
+    cluster: options.clusterId,
+    machine: null,
+    address: node.address,
+    data: nodeView.data,
+    run: nodeView.run,
+    endpoints: storeEndpoints(spec.nodes, node.name),
+    tls: { caFile: nodeView.caFile, certFile: nodeView.certFile, keyFile: nodeView.keyFile },
+    profile: timingProfiles[options.timingProfile].profile,
+    watchdog: nodeView.watchdog,
+    cgroup: join(spec.cgroup, node.name, 'ha'),
+    ...guestUser,
+    accelerator: options.accelerator,
+    relayPort,
+  });
 }

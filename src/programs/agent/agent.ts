@@ -10,10 +10,11 @@ import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { listLacking } from '#core/guest/qmp-schema.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
+import type { JoinCodeRecord } from '#core/cluster/admission.ts';
 import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
 import type { Heartbeat } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
-import type { Store } from '#ports/store.ts';
+import type { Store, StoreHealth } from '#ports/store.ts';
 import { sayAlive } from '#programs/agent/alive.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { createControllers } from '#programs/agent/controllers.ts';
@@ -27,11 +28,12 @@ import { createNodeMode } from '#programs/agent/node-mode.ts';
 import { openNodeStorage } from '#programs/agent/node-storage.ts';
 import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
 import { followWorld, type World } from '#programs/agent/world.ts';
+import { runJoinDoor } from '#programs/join-door/door.ts';
 import type { Log } from '#programs/log.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
 import type { Replication } from '#programs/replication/replication.ts';
 
-export type AgentParts = { config: NodeConfig; store: Store; clock: Clock; bootId: string; log: Log };
+export type AgentParts = { config: NodeConfig; store: Store & StoreHealth; clock: Clock; bootId: string; log: Log };
 
 /**
  * Puts the agent together and runs it until `signal` aborts.
@@ -44,7 +46,7 @@ export type AgentParts = { config: NodeConfig; store: Store; clock: Clock; bootI
 export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<void> {
   const { config, store, clock, bootId, log } = parts;
   const { name, run: runDir, data: dataDir } = config.node;
-  const bells = { guests: createBell(), manager: createBell(), requests: createBell(), info: createBell() };
+  const bells = { guests: createBell(), manager: createBell(), requests: createBell(), info: createBell(), door: createBell() };
   const ringAll = () => Object.values(bells).forEach((bell) => bell.ring());
 
   let observer = createObserver(name, config.timing.softMs);
@@ -196,6 +198,18 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         syncNow: (vmid, target) => replication.syncNow(vmid, target ?? undefined),
         nodeEnd,
         log,
+      },
+      signal,
+    ),
+    runJoinDoor(
+      {
+        config,
+        store,
+        nowMs: () => clock.wallMs(),
+        listCodes: () => world.list<JoinCodeRecord>(prefixes.joinCodes),
+        nextBell: () => bells.door.next(limits.agentRoundMs, signal),
+        onJudged: (text) => log.info({ event: 'join.judged' }, text),
+        onTrouble: (text) => log.warn({ event: 'join.trouble' }, text),
       },
       signal,
     ),

@@ -3,12 +3,14 @@ import { createClock } from '#adapters/clock/boot-clock.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
+import { keys } from '#core/ha/keys.ts';
 import type { Store } from '#ports/store.ts';
 import { runAgent } from '#programs/agent/agent.ts';
-import { checkClusterIdentity } from '#programs/cluster-identity.ts';
+import { checkClusterIdentity, checkMachine } from '#programs/cluster-identity.ts';
 import { createLog, type Log } from '#programs/log.ts';
 import { type NodeConfig, readNodeConfig } from '#programs/node-config.ts';
 import { readConfigArgument } from '#programs/program-arguments.ts';
+import { storeOptions } from '#programs/store-endpoints.ts';
 
 /** The agent: guests, storage, replication, and the manager role when elected. A restart disturbs no guest. */
 async function main(): Promise<void> {
@@ -17,8 +19,7 @@ async function main(): Promise<void> {
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
   await using store = createEtcdStore({
-    endpoints: config.etcd.endpoints,
-    tls: config.etcd.tls,
+    ...storeOptions(config, { keep: true }),
     onTrouble: (text) => log.warn({ event: 'store.trouble' }, text),
   });
   await waitForOwnCluster(store, config, log, stop.signal);
@@ -32,6 +33,8 @@ async function waitForOwnCluster(store: Store, config: NodeConfig, log: Log, sig
   while (!signal.aborted) {
     try {
       await checkClusterIdentity(store, { clusterId: config.node.cluster, node: config.node.name });
+      const bearer = await store.read(keys.nodeMachine(config.node.name));
+      checkMachine(bearer?.value ?? null, { node: config.node.name, machine: config.node.machine });
       return;
     } catch (error) {
       if (!isAppError(error, 'unavailable', 'timeout')) throw error;

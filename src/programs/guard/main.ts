@@ -11,6 +11,7 @@ import { readGuardState, type GuardLocalState } from '#programs/local-state.ts';
 import { createLog } from '#programs/log.ts';
 import { readNodeConfig } from '#programs/node-config.ts';
 import { readConfigArgument } from '#programs/program-arguments.ts';
+import { storeOptions } from '#programs/store-endpoints.ts';
 import { createGuardEvents } from './events.ts';
 import { runGuard, type GuardOrders } from './loop.ts';
 import { createNodeHands } from './node-hands.ts';
@@ -38,7 +39,10 @@ async function main(args: string[]): Promise<void> {
     orders.handOver = true;
     orders.ring();
   });
-  await using store = createEtcdStore({ ...config.etcd, onTrouble: (text) => log.debug({ event: 'store.said' }, text) });
+  await using store = createEtcdStore({
+    ...storeOptions(config, { keep: false }),
+    onTrouble: (text) => log.debug({ event: 'store.said' }, text),
+  });
   const open = (options: { whenRefused: 'disarm' | 'keep-armed' }) => openWatchdog(watchdog.device, timing.watchdogMs, options);
   const file = readFile(node.run, bootId);
   const left = readLeft(file, file !== null && file.watchdog.timeoutMs !== null);
@@ -54,7 +58,7 @@ async function main(args: string[]): Promise<void> {
       left,
       clock,
       hands,
-      callStore: createStoreCalls(store, node.name, node.cluster),
+      callStore: createStoreCalls(store, { node: node.name, clusterId: node.cluster, machine: node.machine }),
       events,
     },
     orders,

@@ -1,9 +1,9 @@
 import { AppError, formatErrorChain } from '#base/error.ts';
 import type { GuardEffect, StoreAnswer } from '#core/ha/guard-state.ts';
 import { readSight } from '#core/ha/guard-store.ts';
-import { prefixes } from '#core/ha/keys.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
 import type { Store } from '#ports/store.ts';
-import { checkClusterIdentity } from '#programs/cluster-identity.ts';
+import { checkClusterIdentity, checkMachine } from '#programs/cluster-identity.ts';
 
 export type StoreEffect = Extract<GuardEffect, { kind: 'look' | 'commit' }>;
 export type GuardStore = Pick<Store, 'read' | 'list' | 'commit'>;
@@ -13,13 +13,14 @@ const graceMs = 500;
 
 /**
  * Returns the function that carries out one call of the guard. It always settles, at the latest a little after the call's deadline,
- * and never rejects for expected trouble. Before anything else it makes sure that the store is the cluster's own.
+ * and never rejects for expected trouble. Before anything else it makes sure that the store is the cluster's own
+ * and that this machine still bears the node's name.
  */
 export function createStoreCalls(
   store: GuardStore,
-  node: string,
-  clusterId: string,
+  self: { node: string; clusterId: string; machine: string | null },
 ): (effect: StoreEffect) => Promise<StoreAnswer> {
+  const { node, clusterId } = self;
   let identified = false;
 
   async function look(deadlineMs: number): Promise<StoreAnswer> {
@@ -28,6 +29,8 @@ export function createStoreCalls(
       identified = true;
     }
     const { entries } = await store.list(`${prefixes.nodes}${node}/`, { deadlineMs });
+    // At every look, for a take that loses against a replacement looks again.
+    checkMachine(entries.find((entry) => entry.key === keys.nodeMachine(node))?.value ?? null, self);
     return { kind: 'sight', sight: readSight(node, entries) };
   }
 
