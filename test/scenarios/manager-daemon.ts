@@ -128,6 +128,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       fenceAfterMs: world.clock.fenceDelay * 1000,
       memoryMustFit: false,
       standingOrders: false,
+      refusesForbiddenMoves: false,
       startsAfterWaitMs: 0,
       quarantineAfter: 0,
       quarantineWindowMs: 0,

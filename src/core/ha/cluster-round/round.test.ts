@@ -279,6 +279,16 @@ describe('a move', () => {
     assert.equal(cluster.guest(100).home, 'n3');
   });
 
+  test('a node that a hard rule forbids is refused by name, and nothing moves', () => {
+    const cluster = running();
+    const nodes = [{ node: 'n1', rank: 1 }];
+    cluster.put(keys.haRule('pin'), { id: 'pin', enabled: true, kind: 'prefer-nodes', hard: true, guests: ['100'], nodes });
+    const id = cluster.command({ kind: 'move', guest: '100', live: false, to: 'n3' });
+    cluster.settle();
+    assert.match(cluster.read<HaCommand>(keys.haCommand(id))?.value.because ?? '', /its rule forbids n3/);
+    assert.equal(cluster.guest(100).order?.kind, 'run');
+  });
+
   test('a command that cannot be is refused with the reason, and nothing else is written', () => {
     const cluster = running();
     const id = cluster.command({ kind: 'move', guest: '100', live: false, to: 'n9' });

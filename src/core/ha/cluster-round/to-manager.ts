@@ -36,6 +36,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
       fenceAfterMs: facts.timing.claimMs,
       memoryMustFit: true,
       standingOrders: true,
+      refusesForbiddenMoves: true,
       startsAfterWaitMs: limits.startsAfterWaitMs,
       quarantineAfter: settings.quarantineAfter,
       quarantineWindowMs: settings.quarantineWindowMs,

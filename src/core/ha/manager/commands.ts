@@ -71,6 +71,9 @@ function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }
   const unfit = whyRefused(draft, to);
   if (unfit !== null) return { refusal: 'target-unfit', because: `${to} ${unfit}` };
   if (entry.node === to) return { refusal: 'already-there', because: `it is on ${to} already` };
+  const ranks = draft.rules.ranks.get(guest);
+  if (draft.facts.settings.refusesForbiddenMoves && ranks !== undefined && !ranks.has(to))
+    return { refusal: 'rule-forbids', because: `prefer-nodes: its rule forbids ${to}` };
   const rival = findRivalNodes(draft, guest).get(to);
   if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
   return whyTakesNone(draft, entry) ?? whyNoRoomFor(draft, guest, listDragged(draft, command), to);

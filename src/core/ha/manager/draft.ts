@@ -76,6 +76,7 @@ export type CommandRefusal =
   | 'target-not-up'
   | 'target-unfit'
   | 'already-there'
+  | 'rule-forbids'
   | 'rival-there'
   | 'wrong-state'
   | 'not-now';

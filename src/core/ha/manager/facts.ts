@@ -120,6 +120,11 @@ export type ManagerSettings = {
   fenceAfterMs: number;
   /** A guest goes only to a node whose memory it fits in, with those that come with it (room.ts). */
   memoryMustFit: boolean;
+  /**
+   * A move by hand onto a node that a hard rule forbids is refused. The recorded manager takes it, and moves the guest back at once: a stop
+   * and a start for nothing where guests do not move live.
+   */
+  refusesForbiddenMoves: boolean;
   /** A node claimed this often within the window is quarantined (quarantine.ts); 0: never. */
   quarantineAfter: number;
   quarantineWindowMs: number;

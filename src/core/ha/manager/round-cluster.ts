@@ -40,6 +40,7 @@ export const plainSettings: ManagerSettings = {
   fenceAfterMs: 15_000,
   memoryMustFit: false,
   standingOrders: false,
+  refusesForbiddenMoves: false,
   startsAfterWaitMs: 120_000,
   quarantineAfter: 0,
   quarantineWindowMs: 3_600_000,

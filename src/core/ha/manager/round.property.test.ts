@@ -76,6 +76,7 @@ const told = fc.record({
 
 const story = fc.record({
   standingOrders: fc.boolean(),
+  refusesForbiddenMoves: fc.boolean(),
   balanceOnStart: fc.boolean(),
   memoryMustFit: fc.boolean(),
   rules: fc.array(rule, { maxLength: 2 }),
