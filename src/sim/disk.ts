@@ -10,6 +10,7 @@ import {
   newestPoint,
   promoteTo,
   sealPoint,
+  toPromotable,
   type Depths,
   type KeptPoint,
   type Layer,
@@ -110,7 +111,7 @@ export class SimDisk {
   promote(vmid: number, generation: number, atLeast: ReplicaPoint): KeptPoint {
     this.sessions.delete(vmid);
     const held = this.require(vmid, 'promote');
-    const { manifest } = held;
+    const manifest = toPromotable(held.manifest, atLeast);
     if (manifest.role === 'primary') {
       if (manifest.generation === generation && manifest.promotedFrom !== null) return manifest.promotedFrom;
       throw new AppError('conflict', `promote guest ${vmid}: a primary copy of generation ${manifest.generation} lies here`);

@@ -201,6 +201,15 @@ test('a primary that handed everything over becomes a replica at that point, whi
   assert.deepEqual((await storage.promote(vmid, 3, { generation: 2, seq: 1 })).point, { generation: 2, seq: 1 });
 });
 
+test('a home that gets the guest back from the very point that it handed over goes on from there, and no tail is left', async () => {
+  const { work, storage } = await handedOver('back');
+  using _ = work;
+  assert.deepEqual((await storage.promote(vmid, 3, lastPoint.point)).point, lastPoint.point);
+  const [copy] = await storage.listCopies();
+  assert.deepEqual([copy?.role, copy?.generation, copy?.handedOver, copy?.leftBehind], ['primary', 3, null, []]);
+  assert.equal((await storage.openPrimary(vmid, 3)).length, disks.length);
+});
+
 test('what was handed over counts no more once the disks were opened again', async () => {
   const opened = await handedOver('opened');
   using _work = opened.work;

@@ -13,6 +13,7 @@ import {
   noteTailSize,
   openForWriting,
   releaseTail,
+  toPromotable,
 } from '#core/storage/manifest.ts';
 import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
 import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
@@ -171,7 +172,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       }),
     promote: (vmid, generation, atLeast) =>
       change(vmid, async () => {
-        const manifest = await require(vmid, 'promote');
+        const manifest = toPromotable(await require(vmid, 'promote'), atLeast);
         const { seq, pointAtMs, ...point } = await promoteReplica({ root, user }, manifest, generation, atLeast);
         return { point: { generation: point.generation, seq }, pointAtMs };
       }),

@@ -6,11 +6,11 @@ export function openPrimary(facts: GuestPlanFacts, record: GuestRecord): GuestAc
   const { copy } = facts;
   if (copy?.role === 'primary' && copy.generation === record.generation) return null;
   const promote = record.order?.promote ?? null;
-  if (promote !== null && copy?.role === 'primary' && copy.generation < record.generation) {
-    // It begins from this very state, which is kept as the point that it is promoted from.
-    const handed = handedOver(facts);
-    const identicalTo = handed !== null && comparePoints(handed, promote) === 0 ? handed : null;
-    return { kind: 'demote', identicalTo, because: 'it comes back to where it once ran' };
+  const handed = handedOver(facts);
+  // A primary that handed over just this point is promoted as it is: at no instant is it a copy that others may write over.
+  const isThisPoint = promote !== null && handed !== null && comparePoints(handed, promote) === 0;
+  if (promote !== null && copy?.role === 'primary' && copy.generation < record.generation && !isThisPoint) {
+    return { kind: 'demote', identicalTo: null, because: 'it comes back to where it once ran' };
   }
   if (promote !== null) return { kind: 'promote', because: `from point ${promote.generation}/${promote.seq}` };
   const found = copy === null ? 'no copy of it lies here' : `a ${copy.role} copy of generation ${copy.generation} lies here`;

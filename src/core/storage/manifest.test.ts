@@ -15,6 +15,7 @@ import {
   promoteTo,
   releaseTail,
   sealPoint,
+  toPromotable,
   type Manifest,
 } from './manifest.ts';
 import { formatManifest, parseManifest } from './manifest-text.ts';
@@ -150,6 +151,17 @@ test('a primary tells of itself as a copy only while it holds just what it hande
   assert.equal(describeReplica(made, 'n1'), null);
   assert.deepEqual(describeReplica(handed, 'n1')?.point, point);
   assert.equal(describeReplica(openForWriting(handed), 'n1'), null);
+  assert.deepEqual(newestPoint(toPromotable(handed, point)), {
+    ...point,
+    source: 'n1',
+    pointAtMs: 5,
+    appliedAtMs: 5,
+    configSha256: '',
+    lastCycle,
+    depths: {},
+  });
+  assert.equal(toPromotable(handed, { generation: 3, seq: 8 }), handed);
+  assert.equal(toPromotable(made, point), made);
 });
 
 test('a demoted primary has no point of its own until something is received', () => {

@@ -217,6 +217,13 @@ export function demoteToPoint(manifest: Manifest, identicalTo: ReplicaPoint | nu
   return { ...replica, points: [kept], leftBehind: isKeptElsewhere ? manifest.leftBehind : replica.leftBehind };
 }
 
+/** The copy as it can be promoted: a primary that handed over exactly `point` is a whole copy of that point, nothing else is changed. */
+export function toPromotable(manifest: Manifest, point: ReplicaPoint): Manifest {
+  const { handedOver } = manifest;
+  const isThisPoint = handedOver !== undefined && comparePoints(handedOver.point, point) === 0;
+  return isThisPoint ? (demoteToPoint(manifest, point, null) ?? manifest) : manifest;
+}
+
 /** The manifest without that tail's pin; its layers are then merged like any others. */
 export function releaseTail(manifest: Manifest, name: string): Manifest {
   return { ...manifest, leftBehind: manifest.leftBehind.filter((tail) => tail.name !== name) };

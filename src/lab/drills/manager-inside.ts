@@ -39,7 +39,9 @@ export async function measureManager(options: ManagerInside): Promise<number> {
   const stage: Stage = { lab, store, collector, sampler, nodes: nodeNames(lab), images, load: null };
   const result: ManagerResult = { scenes: [], rows: null, doubleRuns: 0, samplerGapMs: 0, tookMs: 0, brokenPromises: [] };
   try {
-    await startWitness(lab, store, images.probe, home, intervalMs);
+    const begins = [startWitness(lab, store, images.probe, home, intervalMs)];
+    if (needDatabase(options.scenes)) begins.push(startDatabase(stage, home));
+    await Promise.all(begins);
     await playScenes(options, stage, result);
   } finally {
     sampler.stop();
@@ -57,7 +59,6 @@ export async function measureManager(options: ManagerInside): Promise<number> {
 
 async function playScenes(options: ManagerInside, stage: Stage, result: ManagerResult): Promise<void> {
   const chosen = scenes.filter((scene) => options.scenes.includes(scene.name));
-  if (needDatabase(options.scenes)) await startDatabase(stage, home);
   for (const scene of chosen) {
     if (!scene.needsDatabase && stage.load !== null) result.rows = await endDatabase(stage);
     const startedMs = performance.now();

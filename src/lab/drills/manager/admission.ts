@@ -41,7 +41,7 @@ export async function refuseTheOneTooMany(stage: Stage): Promise<SceneResult> {
   const forced = await mustOperate(stage, ['guest', 'start', id, '--force']);
   const place = await waitRunsOn(stage, candidate.vmid, 'after --force', () => true);
   judge.must(place.node === candidate.node, `it was forced to start and runs on ${place.node}`);
-  for (const { vmid } of big) await removeGuest(stage, vmid);
+  await Promise.all(big.map(({ vmid }) => removeGuest(stage, vmid)));
   return {
     scene: 'admission',
     promise: 'a guest that would leave another one without a place after a loss is refused, nothing changes; --force starts it',

@@ -1,4 +1,3 @@
-import { databaseGuest } from '#lab/drills/drill-guests.ts';
 import { createJudge } from '#lab/drills/faults/scene.ts';
 import { listGuestsAt, mustOperate, type SceneResult, settle, type Stage, waitRunsOn } from '#lab/drills/manager/stage.ts';
 import { mustHarmNobody, mustLoseNothing, startWatch, whereRan } from '#lab/drills/manager/watch.ts';
@@ -6,7 +5,7 @@ import { mustHarmNobody, mustLoseNothing, startWatch, whereRan } from '#lab/dril
 /** A node is drained and undrained: its guests leave by a cold hand-over and come back by another one. */
 export async function drainAndReturn(stage: Stage): Promise<SceneResult> {
   const judge = createJudge();
-  const { home, residents } = await settle(stage);
+  const { guest, home, residents } = await settle(stage);
   const away = await startWatch(stage);
   const drain = await mustOperate(stage, ['ha', 'drain', home, '--wait']);
   const left = await listGuestsAt(stage, home);
@@ -29,7 +28,7 @@ export async function drainAndReturn(stage: Stage): Promise<SceneResult> {
       ...leaving,
       'returned after ms': returnedMs,
       ...returning,
-      'database ran on': whereRan(stage, databaseGuest.vmid, away.sinceMs),
+      [`guest ${guest} ran on`]: whereRan(stage, guest, away.sinceMs),
     },
     broken: judge.broken,
   };

@@ -5,7 +5,7 @@ import type { ReplicaRecord } from '#core/replica/records.ts';
 import { waitReplicated } from '#lab/drills/drill-guests.ts';
 import { readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { createJudge, delay, mustNeverDouble } from '#lab/drills/faults/scene.ts';
-import { createProbe, removeGuest } from '#lab/drills/manager/small-guests.ts';
+import { createProbe } from '#lab/drills/manager/small-guests.ts';
 import { listEventsSince, mustOperate, readGuest, type SceneResult, type Stage, waitRunsOn } from '#lab/drills/manager/stage.ts';
 import { mustHarmNobody, whereRan } from '#lab/drills/manager/watch.ts';
 import { waitServing } from '#lab/drills/node-waits.ts';
@@ -49,7 +49,7 @@ export async function recoverApart(stage: Stage): Promise<SceneResult> {
   judge.must((await readGuest(stage, stayer.vmid)).home === stayer.node, `guest ${stayer.vmid} was moved`);
   await mustNeverDouble(stage, judge);
   await mustHarmNobody(stage, sinceMs, judge, [mover.node]);
-  await tidyUp(stage);
+  await mustOperate(stage, ['ha', 'rule', 'remove', 'drill-apart']);
   return {
     scene: 'keep-apart',
     promise: 'two guests kept apart, a node lost: the guest waits, with the reason, for the node where the rule lets it run',
@@ -86,9 +86,4 @@ async function makeCopiesUneven(stage: Stage): Promise<[number, number]> {
 async function findReason(stage: Stage, sinceMs: number): Promise<HaEvent | undefined> {
   const events = await listEventsSince(stage, sinceMs);
   return events.find((event) => event.kind === 'deferred' && event.vmid === mover.vmid);
-}
-
-async function tidyUp(stage: Stage): Promise<void> {
-  await mustOperate(stage, ['ha', 'rule', 'remove', 'drill-apart']);
-  for (const { vmid } of [mover, stayer]) await removeGuest(stage, vmid);
 }

@@ -1,7 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaStatus } from '#core/ha/records.ts';
-import { databaseGuest } from '#lab/drills/drill-guests.ts';
 import { readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { createJudge } from '#lab/drills/faults/scene.ts';
 import { mustOperate, readGuest, type SceneResult, settle, type Stage, waitRunsOn } from '#lab/drills/manager/stage.ts';
@@ -12,8 +11,7 @@ import { plug } from '#lab/lab.ts';
 /** A move by hand whose target loses power once the guest has been stopped for it. */
 export async function loseMoveTarget(stage: Stage): Promise<SceneResult> {
   const judge = createJudge();
-  const { vmid } = databaseGuest;
-  const { home, others } = await settle(stage);
+  const { guest: vmid, home, others } = await settle(stage);
   const target = others[0] ?? '';
   const watch = await startWatch(stage);
   await mustOperate(stage, ['ha', 'move', String(vmid), target]);
@@ -48,7 +46,7 @@ export async function loseMoveTarget(stage: Stage): Promise<SceneResult> {
       'cut when': caught.because,
       'from the cut to running ms': ranAgainMs,
       ...figures,
-      'database ran on': whereRan(stage, vmid, watch.sinceMs),
+      [`guest ${vmid} ran on`]: whereRan(stage, vmid, watch.sinceMs),
       [`owner (home was ${home}, target ${target})`]: after.home,
     },
     broken: judge.broken,

@@ -1,7 +1,6 @@
 import { keys } from '#core/ha/keys.ts';
 import type { Permit } from '#core/ha/records.ts';
 import { timingProfiles } from '#core/ha/timing.ts';
-import { databaseGuest } from '#lab/drills/drill-guests.ts';
 import { readValue } from '#lab/drills/drill-store.ts';
 import { createJudge, delay } from '#lab/drills/faults/scene.ts';
 import {
@@ -27,8 +26,8 @@ const overLimitMs = 10_000;
 /** Policy conditional, a reboot: guests stop, nobody starts them elsewhere, they run again on their node. */
 export async function freezeAtReboot(stage: Stage): Promise<SceneResult> {
   const judge = createJudge();
-  const { home, residents } = await settle(stage);
-  const generation = (await readGuest(stage, databaseGuest.vmid)).generation;
+  const { guest, home, residents } = await settle(stage);
+  const generation = (await readGuest(stage, guest)).generation;
   const watch = await startWatch(stage);
   const end = await mustOperate(stage, ['node', 'end', home, '--reboot']);
   const endedAtMs = Date.now();
@@ -49,7 +48,7 @@ export async function freezeAtReboot(stage: Stage): Promise<SceneResult> {
   for (const vmid of residents) await waitRunsOn(stage, vmid, `on ${home} again`, (node) => node === home);
   const ranAgainMs = Date.now() - onAtMs;
   const figures = await mustLoseNothing(stage, watch, judge, 'all told:');
-  const after = (await readGuest(stage, databaseGuest.vmid)).generation;
+  const after = (await readGuest(stage, guest)).generation;
   judge.must(after === generation, `the generation went from ${generation} to ${after}: it was recovered from a copy`);
   await mustHarmNobody(stage, watch.sinceMs, judge, [home]);
   return {
@@ -61,7 +60,7 @@ export async function freezeAtReboot(stage: Stage): Promise<SceneResult> {
       'permit meanwhile': permit?.state ?? 'none',
       'power to guests running ms': ranAgainMs,
       ...figures,
-      'database ran on': whereRan(stage, databaseGuest.vmid, watch.sinceMs),
+      [`guest ${guest} ran on`]: whereRan(stage, guest, watch.sinceMs),
     },
     broken: judge.broken,
   };
@@ -70,7 +69,7 @@ export async function freezeAtReboot(stage: Stage): Promise<SceneResult> {
 /** Policy conditional, a power-off: guests are given up with current copies and run elsewhere at once. */
 export async function failOverAtPowerOff(stage: Stage): Promise<SceneResult> {
   const judge = createJudge();
-  const { home, residents } = await settle(stage);
+  const { guest, home, residents } = await settle(stage);
   const watch = await startWatch(stage);
   const end = await mustOperate(stage, ['node', 'end', home, '--power-off']);
   for (const vmid of residents) await waitRunsOn(stage, vmid, `anywhere but on ${home}`, (node) => node !== home);
@@ -89,7 +88,7 @@ export async function failOverAtPowerOff(stage: Stage): Promise<SceneResult> {
       'may end after ms': end.tookMs,
       'QEMU ended here to started there ms': slowestMs,
       ...figures,
-      'database ran on': whereRan(stage, databaseGuest.vmid, watch.sinceMs),
+      [`guest ${guest} ran on`]: whereRan(stage, guest, watch.sinceMs),
     },
     broken: judge.broken,
   };
@@ -105,7 +104,7 @@ function measureHandOver(stage: Stage, vmid: number, home: string, sinceMs: numb
 /** Policy migrate: the node may end once its guests have left; they return when it is back. */
 export async function migrateAtReboot(stage: Stage): Promise<SceneResult> {
   const judge = createJudge();
-  const { home, residents } = await settle(stage);
+  const { guest, home, residents } = await settle(stage);
   const watch = await startWatch(stage);
   const end = await mustOperate(stage, ['node', 'end', home, '--reboot', '--policy', 'migrate']);
   const left = await listGuestsAt(stage, home);
@@ -128,7 +127,7 @@ export async function migrateAtReboot(stage: Stage): Promise<SceneResult> {
       ...leaving,
       'power to returned ms': returnedMs,
       ...returning,
-      'database ran on': whereRan(stage, databaseGuest.vmid, watch.sinceMs),
+      [`guest ${guest} ran on`]: whereRan(stage, guest, watch.sinceMs),
     },
     broken: judge.broken,
   };

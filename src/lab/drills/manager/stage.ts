@@ -91,16 +91,17 @@ export async function listEventsSince(stage: Stage, sinceMs: number): Promise<Ha
   return (await listValues<HaEvent>(stage.store, prefixes.haEvents)).filter((event) => event.atMs >= sinceMs);
 }
 
-/** The database's home, and who else lives there. */
-export type Standing = { home: string; others: string[]; residents: number[] };
+/** `guest`: whom the scene is about, the database while there is one, else the witness. `residents`: it and who else is at home there. */
+export type Standing = { guest: number; home: string; others: string[]; residents: number[] };
 
 /** Waits until every node serves, and witness and database run with a copy of what they run from on both other nodes. */
 export async function settle(stage: Stage): Promise<Standing> {
   await waitServing(stage.store, stage.nodes);
   const vmids: number[] = stage.load === null ? [probeGuest.vmid] : [probeGuest.vmid, databaseGuest.vmid];
   const places = await Promise.all(vmids.map((vmid) => waitSettled(stage, vmid)));
-  const home = places.at(-1)?.node ?? '';
+  const [guest = 0, home = ''] = [vmids.at(-1), places.at(-1)?.node];
   return {
+    guest,
     home,
     others: stage.nodes.filter((node) => node !== home),
     residents: vmids.filter((_, index) => places[index]?.node === home),

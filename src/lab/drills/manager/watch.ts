@@ -1,5 +1,12 @@
 import { probeGuest, waitHeard } from '#lab/drills/drill-guests.ts';
-import { type createJudge, listClaims, listPowerLosses, mustNeverDouble, readWitness } from '#lab/drills/faults/scene.ts';
+import {
+  type createJudge,
+  listClaims,
+  listPowerLosses,
+  mustNeverDouble,
+  readWitness,
+  waitSpeaking,
+} from '#lab/drills/faults/scene.ts';
 import { readOutage } from '#lab/drills/manager/database.ts';
 import { type Figures, readGuest, type Stage } from '#lab/drills/manager/stage.ts';
 
@@ -19,6 +26,8 @@ export async function startWatch(stage: Stage): Promise<Watch> {
 export async function mustLoseNothing(stage: Stage, watch: Watch, judge: Judge, name: string): Promise<Figures> {
   const { generation } = await readGuest(stage, probeGuest.vmid);
   await waitHeard(stage.collector, probeGuest.vmid, generation);
+  // A start on the same node has the same generation: only what it says from now on is said by whoever runs now.
+  await waitSpeaking(stage, Date.now());
   const witness = await readWitness(stage);
   const takeovers = witness.takeovers.slice(watch.takeovers);
   const writesLost = takeovers.reduce((sum, takeover) => sum + takeover.lostCounters, 0);
