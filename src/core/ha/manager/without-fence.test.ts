@@ -63,6 +63,11 @@ describe('a guest whose order is over', () => {
 
   test('does not run on after a move whose order ended without a result, and follows a result that is told', () => {
     const moving = memoryIn({ kind: 'moving-cold', to: 'b' });
+    assert.deepEqual(
+      end(plan(moving, { orderOver: true, givenUp: true, copies })),
+      ['a', 'active'],
+      'its home found its copy unfit',
+    );
     const lost = { present: false, lostMs: 60_000, permit: 'held' } as const;
     assert.deepEqual(end(plan(moving, { orderOver: true, copies }, lost)), ['a', 'active']);
     assert.deepEqual(end(plan(moving, { orderOver: true, copies }, lost, { results: new Map([[7, 'ok']]) })), ['b', 'active']);

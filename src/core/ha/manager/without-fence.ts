@@ -48,8 +48,8 @@ function mayLeave(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): bool
     case 'start-requested-elsewhere':
     case 'moving-live':
     case 'moving-cold':
-      // A move that succeeded ends its order too: its result goes first.
-      return guest.givenUp !== true && !mayServeAgain(draft, entry.node) && resultOf(draft, entry) === undefined;
+      // A move that succeeded ends its order too: its result goes first. What the home let go of in another way, a copy that it found unfit, does not move.
+      return resultOf(draft, entry) === undefined && (guest.givenUp === true || !mayServeAgain(draft, entry.node));
     case 'awaiting-recovery':
     case 'failed':
       return false;
