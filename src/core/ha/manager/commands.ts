@@ -57,7 +57,7 @@ export function queueMove(draft: RoundDraft, command: Extract<Command, { kind: '
 function listDragged(draft: RoundDraft, { guest, to }: Extract<Command, { kind: 'move' }>): string[] {
   return (draft.rules.together.get(guest) ?? []).filter((companion) => {
     const entry = draft.guests.get(companion);
-    return entry !== undefined && entry.node !== to && whyTakesNone(draft, entry) === null;
+    return entry !== undefined && entry.node !== to && whyTakesNone(draft, companion, entry) === null;
   });
 }
 
@@ -76,19 +76,21 @@ function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }
     return { refusal: 'rule-forbids', because: `prefer-nodes: its rule forbids ${to}` };
   const rival = findRivalNodes(draft, guest).get(to);
   if (rival !== undefined) return { refusal: 'rival-there', because: `keep-apart: ${rival} is on ${to} or heading there` };
-  return whyTakesNone(draft, entry) ?? whyNoRoomFor(draft, guest, listDragged(draft, command), to);
+  return whyTakesNone(draft, guest, entry) ?? whyNoRoomFor(draft, guest, listDragged(draft, command), to);
 }
 
 /**
  * A command to a guest that is in the middle of something is refused rather than forgotten. So is one that could only wait: for a node that is
  * away, to be lost with the recovery, or for the cluster to be armed again, to come as a surprise.
  */
-function whyTakesNone(draft: RoundDraft, { state, node }: GuestEntry): Refused | null {
+function whyTakesNone(draft: RoundDraft, guest: string, { state, node }: GuestEntry): Refused | null {
   if (draft.disarm !== null && draft.disarm.stage !== 'waiting') {
     return { refusal: 'not-now', because: 'it is disarmed, so nothing would happen' };
   }
   if (state.kind === 'inactive') return null;
   if (state.kind !== 'active') return { refusal: 'wrong-state', because: `it is ${state.kind} now` };
+  const want = draft.guestFacts.get(guest)?.want;
+  if (want !== 'started') return { refusal: 'not-now', because: `it is wanted ${want} and about to stop` };
   const isReached = draft.nodes.get(node) === 'up' || draft.nodes.get(node) === 'draining';
   return isReached ? null : { refusal: 'not-now', because: `its node ${node} is not reached; it is recovered first` };
 }
@@ -96,7 +98,7 @@ function whyTakesNone(draft: RoundDraft, { state, node }: GuestEntry): Refused |
 function queueStop(draft: RoundDraft, command: Extract<Command, { kind: 'stop' }>): void {
   const entry = draft.guests.get(command.guest);
   if (entry === undefined) return refuseCommand(draft, command, 'not-managed', `guest ${command.guest} is not managed`);
-  const refused = whyTakesNone(draft, entry);
+  const refused = whyTakesNone(draft, command.guest, entry);
   if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
   acceptCommand(draft, command, 'it stops');
   amend(draft, command.guest, { command });

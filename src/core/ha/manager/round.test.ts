@@ -174,7 +174,9 @@ describe('commands', () => {
       { guests, commands: [...commands] },
     );
     assert.equal(disarmed.memory.guests.get('1')?.command, null);
-    for (const plan of [away, disarmed]) {
+    const stopping = [plainGuest('1', 'c', { want: 'stopped' })];
+    const unwanted = planRound(plainFacts({ guests: stopping, commands: [...commands] }), first.memory);
+    for (const plan of [away, disarmed, unwanted]) {
       const refusals = plan.decisions.flatMap((decision) => (decision.kind === 'command' ? [decision.refusal] : []));
       assert.deepEqual(refusals, ['not-now', 'not-now']);
     }
