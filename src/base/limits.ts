@@ -52,6 +52,8 @@ export const limits = {
   rebalanceRoundMs: 20_000,
   /** A lost guest waits this long for its own home, when that has booted and its agent has not spoken yet. */
   homeReturnWaitMs: 30_000,
+  /** A guest whose move failed is left alone for this long: what was in the way is seldom gone sooner, and each try costs a copy. */
+  moveRetryMs: 60_000,
   /** A guest waits this long for those that it starts after. */
   startsAfterWaitMs: 120_000,
   /** The agent says it is alive this often; the guard publishes it. */

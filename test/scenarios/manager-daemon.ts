@@ -130,6 +130,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       standingOrders: false,
       refusesForbiddenMoves: false,
       startsAfterWaitMs: 0,
+      moveRetryMs: 0,
       quarantineAfter: 0,
       quarantineWindowMs: 0,
     },

@@ -38,6 +38,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
       standingOrders: true,
       refusesForbiddenMoves: true,
       startsAfterWaitMs: limits.startsAfterWaitMs,
+      moveRetryMs: limits.moveRetryMs,
       quarantineAfter: settings.quarantineAfter,
       quarantineWindowMs: settings.quarantineWindowMs,
     },

@@ -54,6 +54,38 @@ test('an order that is carried out once is given again after each good end', () 
   assert.notEqual(entryIn(after(ordered, 'ok')).orderId, entryIn(ordered).orderId);
 });
 
+describe('a guest whose move failed', () => {
+  const settings = { ...plainSettings, standingOrders: true };
+  const onlyA: Rule = {
+    id: 'r',
+    enabled: true,
+    guests: ['1'],
+    kind: 'prefer-nodes',
+    hard: true,
+    nodes: [{ node: 'a', rank: 0 }],
+  };
+  const ran = after(planRound(plainFacts({ guests, settings }), emptyMemory()).memory, 'ok', { settings });
+  const moving = after(ran, 'ok', { settings, rules: [onlyA] });
+  const failed = after(moving, 'failed', { settings, rules: [onlyA], nowMs: 100_000 });
+  const kindAt = (nowMs: number, patch: Partial<ManagerFacts> = {}) => {
+    return entryIn(after(failed, 'ok', { settings, rules: [onlyA], nowMs, ...patch })).state.kind;
+  };
+
+  test('is left where it is for a while, then it is tried again', () => {
+    assert.equal(entryIn(moving).state.kind, 'moving-live');
+    assert.deepEqual(
+      [100_000, 159_999, 160_000].map((nowMs) => kindAt(nowMs)),
+      ['active', 'active', 'moving-live'],
+    );
+    assert.equal(kindAt(99_000), 'moving-live', 'a clock that was set back does not keep it');
+  });
+
+  test('goes at once when an operator says so, or when it cannot be started there', () => {
+    assert.equal(kindAt(100_000, { commands: [{ kind: 'move', guest: '1', live: true, to: 'b' }] }), 'moving-live');
+    assert.equal(entryIn(after(failed, 'failed', { settings, nowMs: 100_000 })).state.kind, 'moving-live');
+  });
+});
+
 describe('a guest on a node that is up but refused', () => {
   const both = [plainGuest('1', 'c'), plainGuest('2', 'b')];
   const running = runningOn({ '1': 'c', '2': 'b' });

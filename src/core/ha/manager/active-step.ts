@@ -1,6 +1,15 @@
 import type { GuestFacts, OrderResult } from '#core/ha/manager/facts.ts';
 import type { GuestEntry, GuestState } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, amend, enter, entryOf, isLongLost, isRefused, resultOf } from '#core/ha/manager/draft.ts';
+import {
+  type RoundDraft,
+  amend,
+  enter,
+  entryOf,
+  isLongLost,
+  isRefused,
+  restsAfterMove,
+  resultOf,
+} from '#core/ha/manager/draft.ts';
 import { listRefusals, selectNode } from '#core/ha/manager/selection.ts';
 import { takeMove } from '#core/ha/manager/taken-commands.ts';
 
@@ -70,7 +79,7 @@ function judgeStart(
     case 'ok':
     case 'skipped':
       if (!state.seenRunning || state.recovered || entry.failedNodes.length > 0)
-        amend(draft, guest.id, { failedNodes: [], state: { kind: 'active', seenRunning: true, recovered: false } });
+        amend(draft, guest.id, { failedNodes: [], state: { ...state, seenRunning: true, recovered: false } });
       return 'stay';
     case 'failed':
     case 'wrong-node':
@@ -106,7 +115,8 @@ function mayReorder(draft: RoundDraft, result: OrderResult | undefined): boolean
 
 function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reorder: boolean): void {
   const entry = entryOf(draft, guest.id);
-  const node = mode === 'stay' && isRefused(draft, entry.node) ? entry.node : selectNode(draft, guest, entry, mode);
+  const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry));
+  const node = stays ? entry.node : selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
     if (node === null && draft.nodes.get(entry.node) === 'draining') tellStuck(draft, entry, guest);
     if (reorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });

@@ -178,6 +178,12 @@ export function isLongLost(draft: RoundDraft, node: string): boolean {
   return !facts.present && facts.lostMs >= draft.facts.settings.fenceAfterMs;
 }
 
+/** It was to move, could not, and is left alone for a while; a clock that was set back does not make the while longer. */
+export function restsAfterMove({ facts: { nowMs, settings } }: RoundDraft, { state, sinceMs }: GuestEntry): boolean {
+  const sinceFailedMs = nowMs - sinceMs;
+  return state.kind === 'active' && state.moveFailed === true && sinceFailedMs >= 0 && sinceFailedMs < settings.moveRetryMs;
+}
+
 /** Moves a guest to another state under a new order; a queued command ends with the state it was given in. */
 export function enter(
   draft: RoundDraft,

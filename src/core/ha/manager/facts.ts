@@ -130,6 +130,8 @@ export type ManagerSettings = {
   quarantineWindowMs: number;
   /** How long a guest waits for those that it starts after. */
   startsAfterWaitMs: number;
+  /** A guest whose move failed is left where it is for this long, unless an operator moves it or it cannot start there; 0: not at all. */
+  moveRetryMs: number;
   /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */
   standingOrders: boolean;
 };

@@ -44,6 +44,11 @@ export function wantedState(guest: GuestFacts, recovered = false): GuestState {
     : { kind: 'stop-requested', timeoutMs: null };
 }
 
+function afterFailedMove(guest: GuestFacts): GuestState {
+  const state = wantedState(guest);
+  return state.kind === 'active' ? { ...state, moveFailed: true } : state;
+}
+
 function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
   if (waitsForOthers(draft, guest)) return;
   if (draft.facts.settings.balanceOnStart) {
@@ -103,7 +108,7 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
       return enter(draft, guest.id, wantedState(guest), `it runs on ${entry.node} already`);
     case 'failed':
     case 'broken':
-      return enter(draft, guest.id, wantedState(guest), `the move to ${target} failed; it stays on ${entry.node}`);
+      return enter(draft, guest.id, afterFailedMove(guest), `the move to ${target} failed; it stays on ${entry.node}`);
   }
 }
 

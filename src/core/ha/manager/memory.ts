@@ -18,8 +18,11 @@ export type GuestState =
   | { kind: 'start-requested'; waitsFor?: readonly string[] }
   /** Balanced before its start: moved while it does not run. */
   | { kind: 'start-requested-elsewhere'; to: string }
-  /** `seenRunning`: the last start order succeeded. `recovered`: the first start after a recovery is still awaited. */
-  | { kind: 'active'; seenRunning: boolean; recovered: boolean }
+  /**
+   * `seenRunning`: the last start order succeeded. `recovered`: the first start after a recovery is still awaited. `moveFailed`: it was to move and
+   * could not; left out: it was not.
+   */
+  | { kind: 'active'; seenRunning: boolean; recovered: boolean; moveFailed?: true }
   | { kind: 'stop-requested'; timeoutMs: number | null }
   | { kind: 'inactive' }
   | { kind: 'moving-live'; to: string }

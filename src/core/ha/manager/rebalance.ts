@@ -1,6 +1,6 @@
 import { assert } from '#base/assert.ts';
 import type { Command, RebalanceSettings } from '#core/ha/manager/facts.ts';
-import { guestFactsOf, isRefused, type RoundDraft } from '#core/ha/manager/draft.ts';
+import { entryOf, guestFactsOf, isRefused, restsAfterMove, type RoundDraft } from '#core/ha/manager/draft.ts';
 import {
   chooseBruteForce,
   chooseByTopsis,
@@ -86,6 +86,7 @@ function listMovers(draft: RoundDraft): Mover[] {
     const set = [id, ...(draft.rules.together.get(id) ?? []).filter((member) => isMovable(draft, member))];
     // Nobody is pulled off a node that is refused for the moment.
     if (set.some((member) => isRefused(draft, draft.guests.get(member)?.node ?? ''))) continue;
+    if (set.some((member) => restsAfterMove(draft, entryOf(draft, member)))) continue;
     // The first of a set speaks for it.
     if (set.some((member) => member < id)) continue;
     const others = othersOf[source] ?? [];

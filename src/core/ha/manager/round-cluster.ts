@@ -42,6 +42,7 @@ export const plainSettings: ManagerSettings = {
   standingOrders: false,
   refusesForbiddenMoves: false,
   startsAfterWaitMs: 120_000,
+  moveRetryMs: 60_000,
   quarantineAfter: 0,
   quarantineWindowMs: 3_600_000,
 };
