@@ -62,8 +62,3 @@ export function whereRan(stage: Stage, vmid: number, sinceMs: number): string {
   const nodes = spans.toSorted((a, b) => a.fromMs - b.fromMs).map((span) => span.node);
   return nodes.filter((node, index) => node !== nodes[index - 1]).join(' > ');
 }
-
-/** True while no node executes the guest. */
-export function restsNow(stage: Stage, vmid: number): boolean {
-  return !stage.sampler.spans().some((span) => span.vmid === vmid && span.untilMs >= Date.now() - 200);
-}
