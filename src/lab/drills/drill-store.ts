@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { AppError, isAppError } from '#base/error.ts';
 import { keys } from '#core/ha/keys.ts';
+import type { HaSettings } from '#core/ha/records.ts';
 import { formatRequest, type RequestOrder, requestId, type RequestRecord } from '#core/ha/requests.ts';
 import { labContext } from '#lab/lab.ts';
 import type { Store, StoreHealth } from '#ports/store.ts';
@@ -65,6 +66,11 @@ export async function changeValue<T>(store: Store, key: string, change: (now: T 
     await delay(100);
   }
   throw new AppError('conflict', `changing ${key}: twenty attempts met another writer or no store`);
+}
+
+/** A drill takes the same nodes' power again and again; that is no reason to keep guests away from them. */
+export async function switchQuarantineOff(store: Store): Promise<void> {
+  await changeValue<HaSettings>(store, keys.haSettings, (now) => ({ ...now, quarantineAfter: 0 }));
 }
 
 /** Asks an agent for work through the store and waits for its end. */

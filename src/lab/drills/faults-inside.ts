@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { startWitness } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
-import { openDrillStore } from '#lab/drills/drill-store.ts';
+import { openDrillStore, switchQuarantineOff } from '#lab/drills/drill-store.ts';
 import { cutLinks, rebootSwitch } from '#lab/drills/faults/cables.ts';
 import { damageCopy } from '#lab/drills/faults/damaged-copy.ts';
 import { fillReplicaDisk } from '#lab/drills/faults/disk-full.ts';
@@ -37,6 +37,7 @@ export async function measureFaults(options: FaultsInside): Promise<number> {
   const sampler = startRunSampler(options.lab);
   const results: FaultResult[] = [];
   try {
+    await switchQuarantineOff(store);
     await startWitness(options.lab, store, options.images.probe, 'n1', intervalMs);
     const scene: Scene = { lab: options.lab, store, collector, sampler, nodes: nodeNames(options.lab) };
     for (const [name, run] of Object.entries(faults)) {

@@ -3,7 +3,7 @@ import { formatErrorChain, isAppError } from '#base/error.ts';
 import type { DbLoadReport } from '#lab/db-load.ts';
 import { startWitness } from '#lab/drills/drill-guests.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
-import { openDrillStore } from '#lab/drills/drill-store.ts';
+import { openDrillStore, switchQuarantineOff } from '#lab/drills/drill-store.ts';
 import { nodeNames } from '#lab/drills/faults/scene.ts';
 import { endDatabase, startDatabase } from '#lab/drills/manager/database.ts';
 import { restoreLab } from '#lab/drills/manager/restore.ts';
@@ -39,6 +39,7 @@ export async function measureManager(options: ManagerInside): Promise<number> {
   const stage: Stage = { lab, store, collector, sampler, nodes: nodeNames(lab), images, load: null };
   const result: ManagerResult = { scenes: [], rows: null, doubleRuns: 0, samplerGapMs: 0, tookMs: 0, brokenPromises: [] };
   try {
+    await switchQuarantineOff(store);
     const begins = [startWitness(lab, store, images.probe, home, intervalMs)];
     if (needDatabase(options.scenes)) begins.push(startDatabase(stage, home));
     await Promise.all(begins);

@@ -7,7 +7,7 @@ import type { WitnessReport } from '#lab/collector-analysis.ts';
 import { probeGuest, startWitness, waitHeard, waitReplicated, waitRunning } from '#lab/drills/drill-guests.ts';
 import type { PullRole } from '#lab/drills/drill-names.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
-import { type DrillStore, listValues, openDrillStore, readValue } from '#lab/drills/drill-store.ts';
+import { type DrillStore, listValues, openDrillStore, readValue, switchQuarantineOff } from '#lab/drills/drill-store.ts';
 import type { LineProcess } from '#lab/drills/line-process.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
 import { waitServing } from '#lab/drills/node-waits.ts';
@@ -71,6 +71,7 @@ export async function measurePulls(options: PullsInside): Promise<number> {
   const sampler = startRunSampler(options.lab);
   const eyes: Eyes = { store, collector, sampler };
   try {
+    await switchQuarantineOff(store);
     await startWitness(options.lab, store, options.images.probe, 'n1', intervalMs);
     const pulls: Pull[] = [];
     for (let turn = 0; turn < options.count; turn += 1) {
