@@ -98,6 +98,7 @@ function whyTakesNone(draft: RoundDraft, guest: string, { state, node }: GuestEn
 function queueStop(draft: RoundDraft, command: Extract<Command, { kind: 'stop' }>): void {
   const entry = draft.guests.get(command.guest);
   if (entry === undefined) return refuseCommand(draft, command, 'not-managed', `guest ${command.guest} is not managed`);
+  if (entry.state.kind === 'inactive') return refuseCommand(draft, command, 'wrong-state', 'it does not run');
   const refused = whyTakesNone(draft, command.guest, entry);
   if (refused !== null) return refuseCommand(draft, command, refused.refusal, refused.because);
   acceptCommand(draft, command, 'it stops');

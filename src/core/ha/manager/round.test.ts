@@ -182,6 +182,17 @@ describe('commands', () => {
     }
   });
 
+  test('a stop of a guest that does not run is refused, also when it is asked for twice at once', () => {
+    const stopped = [plainGuest('1', 'c', { want: 'stopped' })];
+    const first = run({ guests: stopped });
+    const rests = planRound(plainFacts({ guests: stopped, results: resultFor(first, '1', 'ok') }), first.memory);
+    assert.equal(stateOf(rests, '1').state.kind, 'inactive');
+    const twice = [1, 2].map(() => ({ kind: 'stop', guest: '1', timeoutMs: null }) as const);
+    const asked = planRound(plainFacts({ guests: stopped, commands: twice }), rests.memory);
+    const refusals = asked.decisions.flatMap((decision) => (decision.kind === 'command' ? [decision.refusal] : []));
+    assert.deepEqual(refusals, ['wrong-state', 'wrong-state']);
+  });
+
   test('a drained node is left and returned to; a move by hand in between ends that', () => {
     const drained = nodes({ c: { agentMode: 'maintenance' } });
     const leaves = run({ guests }, { guests, nodes: drained });
