@@ -186,6 +186,7 @@ function recordDecision(world: World, decision: Decision): void {
     case 'forgotten':
     case 'no-recovery-target':
     case 'cannot-leave':
+    case 'cannot-start':
     case 'starts-after':
       return record(world, { kind: decision.kind, workload: decision.guest, node: decision.node, text: decision.because });
     case 'dragged':

@@ -46,7 +46,7 @@ function planGuests(
   const stops = new Set(round.steps.flatMap((step) => (step.kind === 'want-stopped' ? [step.guest] : [])));
   const unplaced = new Map(
     round.decisions.flatMap((decision) =>
-      decision.kind === 'no-recovery-target' || decision.kind === 'cannot-leave'
+      decision.kind === 'no-recovery-target' || decision.kind === 'cannot-leave' || decision.kind === 'cannot-start'
         ? [[decision.guest, decision.because] as const]
         : [],
     ),

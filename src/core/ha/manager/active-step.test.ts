@@ -54,6 +54,37 @@ test('an order that is carried out once is given again after each good end', () 
   assert.notEqual(entryIn(after(ordered, 'ok')).orderId, entryIn(ordered).orderId);
 });
 
+describe('a guest that is to start where its rules forbid it', () => {
+  const both = [plainGuest('1', 'c'), plainGuest('2', 'c')];
+  const apart: Rule = { id: 'r', enabled: true, guests: ['1', '2'], kind: 'keep-apart' };
+  const onlyA: Rule = {
+    id: 'r',
+    enabled: true,
+    guests: ['1'],
+    kind: 'prefer-nodes',
+    hard: true,
+    nodes: [{ node: 'a', rank: 0 }],
+  };
+  const onlyC = plainFacts().nodes.map((node) => ({ ...node, present: node.name === 'c' }));
+  const first = planRound(plainFacts({ guests: [plainGuest('2', 'c')] }), emptyMemory()).memory;
+
+  test('does not start while no other node will do, and the reason is told', () => {
+    for (const rule of [apart, onlyA]) {
+      const round = planRound(plainFacts({ guests: both, rules: [rule], nodes: onlyC, self: 'c' }), first);
+      assert.equal(entryIn(round.memory).state.kind, 'start-requested');
+      const told = round.decisions.flatMap((decision) => (decision.kind === 'cannot-start' ? [decision.because] : []));
+      assert.deepEqual([...new Set(told)], ['c: the rules forbid it']);
+    }
+  });
+
+  test('goes elsewhere first, without running there', () => {
+    const round = planRound(plainFacts({ guests: both, rules: [onlyA] }), first);
+    assert.deepEqual(entryIn(round.memory).state, { kind: 'moving-live', to: 'a' });
+    const parted = planRound(plainFacts({ guests: both, rules: [apart] }), first);
+    assert.equal(entryIn(parted.memory).state.kind, 'moving-live');
+  });
+});
+
 describe('a guest whose move failed', () => {
   const settings = { ...plainSettings, standingOrders: true };
   const onlyA: Rule = {

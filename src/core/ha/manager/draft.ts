@@ -48,7 +48,7 @@ export type Decision =
   | { kind: 'node'; node: string; was: NodeState | null; state: NodeState; because: string }
   | { kind: 'guest'; guest: string; node: string; was: GuestState['kind']; state: GuestState; because: string }
   | {
-      kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered' | 'cannot-leave';
+      kind: 'adopted' | 'forgotten' | 'no-recovery-target' | 'recovered' | 'cannot-leave' | 'cannot-start';
       guest: string;
       node: string;
       because: string;

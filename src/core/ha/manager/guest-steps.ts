@@ -3,7 +3,7 @@ import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { type GuestEntry, type GuestState } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
 import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
-import { selectNode } from '#core/ha/manager/selection.ts';
+import { allowsNode, listRefusals, selectNode } from '#core/ha/manager/selection.ts';
 import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
 import { isBackUnclaimed, leaveWithoutFence } from '#core/ha/manager/without-fence.ts';
@@ -58,7 +58,16 @@ function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEn
       return;
     }
   }
-  enter(draft, guest.id, { kind: 'active', seenRunning: false, recovered: false }, 'it is wanted started');
+  const nowhere = whyNowhere(draft, guest, entry);
+  if (nowhere === null) enter(draft, guest.id, { kind: 'active', seenRunning: false, recovered: false }, 'it is wanted started');
+  else draft.decisions.push({ kind: 'cannot-start', guest: guest.id, node: entry.node, because: nowhere });
+}
+
+/** Why a guest that does not run yet has no place to start: its rules forbid its node, and no other will do. null: it has one. */
+function whyNowhere(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): string | null {
+  const isThere = draft.nodes.get(entry.node) === 'up' || draft.nodes.get(entry.node) === 'draining';
+  if (!isThere || allowsNode(draft, guest.id, entry.node) || selectNode(draft, guest, entry, 'stay') !== null) return null;
+  return listRefusals(draft, guest.id).join('; ') || `the rules forbid ${entry.node}, and no other node receives guests`;
 }
 
 function stepStopRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
