@@ -23,7 +23,7 @@ import { copyProductionPackages } from './production-packages.ts';
 /**
  * Builds the Debian package of a node (see packaging/README.md) and prints its path.
  *
- *   build-deb.ts [--out FOLDER] [--node BINARY] [--version VERSION]
+ *   build-deb.ts [--out FOLDER] [--node BINARY] [--version VERSION] [--uncompressed]
  *
  * The same tree, Node.js and version give the same bytes: every time in it is that of the last commit, or SOURCE_DATE_EPOCH.
  */
@@ -34,7 +34,12 @@ const architectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64' };
 const rooms = ['base', 'core', 'ports', 'adapters', 'programs', 'cli', 'sim', 'lab/drills/drill-names.ts'];
 
 const { values: options } = parseArgs({
-  options: { out: { type: 'string', default: join(root, 'build') }, node: { type: 'string' }, version: { type: 'string' } },
+  options: {
+    out: { type: 'string', default: join(root, 'build') },
+    node: { type: 'string' },
+    version: { type: 'string' },
+    uncompressed: { type: 'boolean', default: false },
+  },
 });
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string; imports: unknown };
 const version = options.version ?? packageJson.version;
@@ -151,10 +156,14 @@ try {
   level(stage);
   mkdirSync(options.out, { recursive: true });
   const file = join(options.out, `holdfast_${version}_${architecture}.deb`);
-  execFileSync('dpkg-deb', ['--root-owner-group', '-Zzstd', '-z12', '--build', stage, file], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch) },
-  });
+  execFileSync(
+    'dpkg-deb',
+    ['--root-owner-group', ...(options.uncompressed ? ['-Znone'] : ['-Zzstd', '-z12']), '--build', stage, file],
+    {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch) },
+    },
+  );
   process.stdout.write(`${file}\n`);
 } finally {
   rmSync(stage, { recursive: true, force: true });

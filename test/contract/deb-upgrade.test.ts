@@ -32,10 +32,14 @@ test(
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'upgrade-'));
     try {
-      const deb = execFileSync(process.execPath, ['tools/build-deb.ts', '--out', folder, '--version', '9.9.9'], {
-        cwd: root,
-        encoding: 'utf8',
-      });
+      const deb = execFileSync(
+        process.execPath,
+        ['tools/build-deb.ts', '--out', folder, '--version', '9.9.9', '--uncompressed'],
+        {
+          cwd: root,
+          encoding: 'utf8',
+        },
+      );
       execFileSync('dpkg-deb', ['-R', deb.trim(), join(folder, 'tree')]);
       const library = join(folder, 'tree/usr/lib/holdfast');
       const installed = [join(library, 'bin/node'), join(library, 'src/programs/guard/main.ts')];
@@ -65,8 +69,12 @@ test(
       const postinst = [script, 'configure', '1.2.3'];
       const child = spawn('unshare', ['--mount', '/bin/sh', '-c', inside, 'inside', ...postinst], { stdio: 'inherit' });
       assert.equal(await new Promise((done) => child.once('exit', done)), 0);
-      const after = await successor;
-      assert.ok(after !== null, 'the former guard handed over');
+      const late = new Promise<'late'>((resolve) => setTimeout(resolve, handOverMs, 'late').unref());
+      const after = await Promise.race([successor, late]);
+      assert.ok(
+        after !== null && after !== 'late',
+        `the former guard did not hand over: ${JSON.stringify(before.log.slice(-6))}`,
+      );
       await waitUntil('the new guard serves', () => parts.state()?.pid === after.child.pid && parts.state()?.phase === 'serving');
 
       assert.equal(await parts.serving(), epoch);
@@ -81,6 +89,9 @@ test(
     }
   },
 );
+
+/** A guard that does not serve at the moment hands over when it does again. */
+const handOverMs = 30_000;
 
 /** Looks at the pets until it is asked for the longest time between two. */
 function watchPets(lastPetMs: () => number): { longestGapMs(): number } {

@@ -14,7 +14,7 @@ const control = join(folder, 'control');
 let deb = '';
 
 function build(out: string, umask: string): string {
-  const command = `umask ${umask}; exec "$0" tools/build-deb.ts --out "$1" --version 1.2.3`;
+  const command = `umask ${umask}; exec "$0" tools/build-deb.ts --out "$1" --version 1.2.3 --uncompressed`;
   return execFileSync('/bin/sh', ['-c', command, process.execPath, out], { cwd: root, encoding: 'utf8' }).trim();
 }
 
