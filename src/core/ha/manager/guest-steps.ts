@@ -58,9 +58,19 @@ function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEn
       return;
     }
   }
+  if (leavesRival(draft, guest, entry)) return;
   const nowhere = whyNowhere(draft, guest, entry);
   if (nowhere === null) enter(draft, guest.id, { kind: 'active', seenRunning: false, recovered: false }, 'it is wanted started');
   else draft.decisions.push({ kind: 'cannot-start', guest: guest.id, node: entry.node, because: nowhere });
+}
+
+/** Moves a guest that its rules forbid its node before its start: started where its rival runs, it would be the rival that has to go. */
+function leavesRival(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
+  if (!draft.facts.settings.refusesForbiddenMoves || allowsNode(draft, guest.id, entry.node)) return false;
+  const other = selectNode(draft, guest, entry, 'stay');
+  if (other === null || other === entry.node) return false;
+  enter(draft, guest.id, { kind: 'start-requested-elsewhere', to: other }, `its rules forbid ${entry.node}`);
+  return true;
 }
 
 /** Why a guest that does not run yet has no place to start: its rules forbid its node, and no other will do. null: it has one. */
