@@ -35,6 +35,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
   const desk = createStatusDesk(options);
   const perform = createActions(options, desk, (guest) => attach(guest));
   let copies = new Map<number, GuestCopy>();
+  const adopted = Promise.withResolvers<void>();
 
   function memoryOf(vmid: number): GuestMemory {
     const known = memories.get(vmid) ?? freshMemory(vmid);
@@ -196,6 +197,8 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     running,
     whyNotCopied: (vmid) => memories.get(vmid)?.notCopied ?? null,
     async exclusively(vmid, work) {
+      // Until the guests that run here are known, none may be taken for stopped.
+      await adopted.promise;
       const giveUpAtBootMs = clock.bootMs() + limits.guestBusyMs;
       while (busy.has(vmid) && clock.bootMs() < giveUpAtBootMs) await new Promise((resolve) => setTimeout(resolve, 50));
       if (busy.has(vmid)) throw busyError(vmid);
@@ -209,6 +212,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     },
     async run(signal) {
       await adopt();
+      adopted.resolve();
       while (!signal.aborted) {
         if (world.isReady()) {
           await readCopies();
