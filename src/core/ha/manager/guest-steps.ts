@@ -137,8 +137,18 @@ function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, { node }: Guest
 }
 
 function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
-  if (draft.nodeFacts.get(entry.node)?.agentMode !== 'active') return;
-  enter(draft, guest.id, wantedState(guest), `the agent of ${entry.node} is active again`);
+  const mode = draft.nodeFacts.get(entry.node)?.agentMode ?? 'restart';
+  switch (mode) {
+    case 'restart':
+    case 'disarm':
+      return;
+    case 'active':
+      return enter(draft, guest.id, wantedState(guest), `the agent of ${entry.node} is active again`);
+    case 'maintenance':
+    case 'shutdown':
+      // Frozen by a disarm that is over. Nobody brings the guest back here, so it leaves as all others of that node do.
+      return enter(draft, guest.id, wantedState(guest), `${entry.node} lets its guests go (${mode})`);
+  }
 }
 
 function stepFailed(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {

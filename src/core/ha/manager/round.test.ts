@@ -280,6 +280,17 @@ describe('disarm', () => {
     assert.equal(stateOf(planRound(plainFacts({ guests }), armed.memory), '1').state.kind, 'active');
   });
 
+  test('who was held on a node that lets its guests go, or is drained, leaves it once armed', () => {
+    const held = run({ guests }, { guests, commands: [{ kind: 'disarm', mode: 'hold' }] });
+    for (const agentMode of ['shutdown', 'maintenance'] as const) {
+      const armed = planRound(
+        plainFacts({ guests, nodes: nodes({ c: { agentMode } }), commands: [{ kind: 'arm' }] }),
+        held.memory,
+      );
+      assert.notEqual(stateOf(armed, '1').state.kind, 'frozen', agentMode);
+    }
+  });
+
   test('a node that was lost while disarmed is not claimed by its silence: its guests may run on, unguarded', () => {
     const armed = run(
       { guests },
