@@ -85,6 +85,32 @@ describe('a guest that is to start where its rules forbid it', () => {
   });
 });
 
+test('a recovered guest runs where its data is before it goes where it would be better off', () => {
+  const settings = { ...plainSettings, standingOrders: true };
+  const betterOnA: Rule = {
+    id: 'r',
+    enabled: true,
+    guests: ['1'],
+    kind: 'prefer-nodes',
+    hard: false,
+    nodes: [{ node: 'a', rank: 1 }],
+  };
+  const copied = [plainGuest('1', 'c', { copies: [{ node: 'b', freshness: 1, dataAgeMs: 0 }] })];
+  const nodes = plainFacts().nodes.map((node) =>
+    node.name === 'c' ? { ...node, present: false, lostMs: 60_000, permit: 'claimed' as const } : node,
+  );
+  const patch = { settings, guests: copied, nodes, rules: [betterOnA] };
+  const lost = planRound(
+    plainFacts(patch),
+    after(planRound(plainFacts({ guests, settings }), emptyMemory()).memory, 'ok', { settings }),
+  );
+  assert.deepEqual([entryIn(lost.memory).node, entryIn(lost.memory).state.kind], ['b', 'active']);
+  assert.deepEqual(entryIn(after(lost.memory, 'ok', { ...patch, guests: [plainGuest('1', 'b')] })).state, {
+    kind: 'moving-live',
+    to: 'a',
+  });
+});
+
 describe('a guest whose move failed', () => {
   const settings = { ...plainSettings, standingOrders: true };
   const onlyA: Rule = {

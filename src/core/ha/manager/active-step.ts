@@ -115,7 +115,7 @@ function mayReorder(draft: RoundDraft, result: OrderResult | undefined): boolean
 
 function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reorder: boolean): void {
   const entry = entryOf(draft, guest.id);
-  const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry));
+  const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry) || isComingBack(entry));
   const node = stays ? entry.node : selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
     if (node === null && draft.nodes.get(entry.node) === 'draining') tellStuck(draft, entry, guest);
@@ -132,6 +132,11 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   enter(draft, guest.id, { kind: guest.movesLive ? 'moving-live' : 'moving-cold', to: node }, because, {
     returnTo: returns ? null : entry.returnTo,
   });
+}
+
+/** It has just been recovered: it runs before it goes where it would be better off. */
+function isComingBack({ state }: GuestEntry): boolean {
+  return state.kind === 'active' && state.recovered;
 }
 
 /** A drain waits for this guest, and people want to know why. */
