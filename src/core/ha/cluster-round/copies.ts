@@ -26,13 +26,19 @@ export function copyFactsOf(facts: GuestRecordFacts, home: NodeRecordFacts | und
     return { node: copy.node, freshness, dataAgeMs: Math.max(0, lostAtMs - copy.pointAtMs) };
   });
   // A home that serves again and has not said yet what it holds is counted too: it is worth a wait (see homeReturnWaitMs).
-  if (holdsOwnDisks(facts, home) || isSettling(home))
+  if (holdsOwnDisks(facts, home) || isWorthAWait(facts, home))
     found.push({ node: facts.record.home, freshness: Number.POSITIVE_INFINITY, dataAgeMs: 0 });
   return found;
 }
 
+/** The guest's own disks may lie on its home, which serves again and has not said yet. One that declined the guest never had any. */
+export function isWorthAWait({ record }: GuestRecordFacts, home: NodeRecordFacts | undefined): boolean {
+  const declined = record.order === null && record.declined?.at(-1)?.node === record.home;
+  return !declined && isSettling(home);
+}
+
 /** The node holds a permit, and its agent has not said since the boot what it has. */
-export function isSettling(home: NodeRecordFacts | undefined): boolean {
+function isSettling(home: NodeRecordFacts | undefined): boolean {
   if (home?.permit?.value.state !== 'granted' || home.heartbeat === null) return false;
   return home.info === null || home.info.bootId !== home.heartbeat.value.bootId;
 }

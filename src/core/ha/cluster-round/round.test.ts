@@ -167,6 +167,22 @@ describe('copies', () => {
     assert.deepEqual(cluster.guest(100).order?.promote, { generation: 1, seq: 7 });
   });
 
+  test('a home that declined the guest, and boots anew, is not waited for: it holds no disks of it', () => {
+    const cluster = running();
+    lose(cluster, 'n1');
+    cluster.settle();
+    cluster.put(keys.replica(100, 'n2'), null);
+    const declined = [{ node: 'n3', point: { generation: 1, seq: 8 }, lostAtMs: cluster.nowMs, because: 'does not verify' }];
+    cluster.put(keys.guest(100), { ...cluster.guest(100), order: null, declined } satisfies GuestRecord);
+    const info = cluster.read<NodeInfo>(keys.nodeInfo('n3'));
+    cluster.grant('n3', 5);
+    cluster.put(keys.nodeInfo('n3'), info?.value);
+    cluster.settle();
+    cluster.put(keys.nodeInfo('n3'), { ...info?.value, bootId: 'boot 5' });
+    cluster.settle();
+    assert.deepEqual([stateOf(cluster), cluster.guest(100).order], ['awaiting-recovery', null]);
+  });
+
   test('a home that was lost before it promoted its copy, and comes back with the only one, finishes the promotion', () => {
     const cluster = running();
     cluster.put(keys.replica(100, 'n2'), null);

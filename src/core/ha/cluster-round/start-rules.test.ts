@@ -4,7 +4,7 @@ import { TestCluster } from '#core/ha/cluster-round/test-cluster.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 
-test('a guest that rests where its rival runs is not started there: it waits with the reason, and goes when a node is free', () => {
+test('a guest that rests where its rival runs is not started there: it waits with the reason as long as that is wanted, and goes when a node is free', () => {
   const cluster = new TestCluster(['n1', 'n2']);
   cluster.addGuest(100, 'n2');
   cluster.addGuest(101, 'n2', { want: 'stopped' });
@@ -19,6 +19,10 @@ test('a guest that rests where its rival runs is not started there: it waits wit
   assert.match(told.at(-1) ?? '', /n2/);
   assert.notEqual(cluster.guest(101).order?.kind, 'run');
   assert.ok(cluster.round().every((step) => step.kind !== 'commit'));
+  cluster.put(keys.haResource(101), { vmid: 101, want: 'disabled', maxDataAgeMs: null } satisfies HaResource);
+  cluster.settle();
+  assert.deepEqual([cluster.guest(101).ha?.state.kind, cluster.guest(101).order?.kind], ['inactive', 'stop']);
+  cluster.put(keys.haResource(101), { vmid: 101, want: 'started', maxDataAgeMs: null } satisfies HaResource);
   cluster.silentMs.delete('n1');
   cluster.settle();
   assert.deepEqual([cluster.guest(101).order?.kind, cluster.guest(101).order?.to], ['move', 'n1']);

@@ -1,5 +1,5 @@
 import { limits } from '#base/limits.ts';
-import { copyFactsOf, isSettling } from '#core/ha/cluster-round/copies.ts';
+import { copyFactsOf, isWorthAWait } from '#core/ha/cluster-round/copies.ts';
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
 import { orderResult } from '#core/ha/cluster-round/order-results.ts';
@@ -83,7 +83,10 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     measured: measuredOf(facts, nodes.get(record.home)),
     copies: copyFactsOf(facts, nodes.get(record.home), nowWallMs),
     maxDataAgeMs: resource.maxDataAgeMs,
-    betterCopyWaitMs: Math.max(resource.betterCopyWaitMs, isSettling(nodes.get(record.home)) ? limits.homeReturnWaitMs : 0),
+    betterCopyWaitMs: Math.max(
+      resource.betterCopyWaitMs,
+      isWorthAWait(facts, nodes.get(record.home)) ? limits.homeReturnWaitMs : 0,
+    ),
     startOrder: resource.startOrder,
     startsAfter: resource.startsAfter.map(String),
     orderOver: isOrderOver(facts, nodes.get(record.home)),

@@ -50,6 +50,11 @@ function afterFailedMove(guest: GuestFacts): GuestState {
 }
 
 function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (guest.want !== 'started') {
+    // It may have waited for long to start, and does not any more; at rest it is kept stopped.
+    enter(draft, guest.id, { kind: 'inactive' }, `it is wanted ${guest.want}`);
+    return;
+  }
   if (waitsForOthers(draft, guest)) return;
   if (draft.facts.settings.balanceOnStart) {
     const best = selectNode(draft, guest, entry, 'best');
