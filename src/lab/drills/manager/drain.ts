@@ -1,5 +1,5 @@
 import { createJudge } from '#lab/drills/faults/scene.ts';
-import { listGuestsAt, mustOperate, type SceneResult, settle, type Stage, waitRunsOn } from '#lab/drills/manager/stage.ts';
+import { listAtHome, mustOperate, type SceneResult, settle, type Stage, waitRunsOn } from '#lab/drills/manager/stage.ts';
 import { mustHarmNobody, mustLoseNothing, startWatch, whereRan } from '#lab/drills/manager/watch.ts';
 
 /** A node is drained and undrained: its guests leave by a cold hand-over and come back by another one. */
@@ -8,11 +8,11 @@ export async function drainAndReturn(stage: Stage): Promise<SceneResult> {
   const { guest, home, residents } = await settle(stage);
   const away = await startWatch(stage);
   const drain = await mustOperate(stage, ['ha', 'drain', home, '--wait']);
-  const left = await listGuestsAt(stage, home);
+  const left = await listAtHome(stage, home, residents);
   judge.must(left.length === 0, `${home} is drained and still has guests ${left.join(', ')}`);
   for (const vmid of residents) await waitRunsOn(stage, vmid, `anywhere but on ${home}`, (node) => node !== home);
   const leaving = await mustLoseNothing(stage, away, judge, 'leaving:');
-  judge.must((await listGuestsAt(stage, home)).length === 0, `a guest came back to ${home} while it was drained`);
+  judge.must((await listAtHome(stage, home, residents)).length === 0, `a guest came back to ${home} while it was drained`);
 
   const back = await startWatch(stage);
   await mustOperate(stage, ['ha', 'undrain', home]);

@@ -4,7 +4,7 @@ import { timingProfiles } from '#core/ha/timing.ts';
 import { readValue } from '#lab/drills/drill-store.ts';
 import { createJudge, delay } from '#lab/drills/faults/scene.ts';
 import {
-  listGuestsAt,
+  listAtHome,
   mustOperate,
   readGuest,
   type SceneResult,
@@ -107,7 +107,7 @@ export async function migrateAtReboot(stage: Stage): Promise<SceneResult> {
   const { guest, home, residents } = await settle(stage);
   const watch = await startWatch(stage);
   const end = await mustOperate(stage, ['node', 'end', home, '--reboot', '--policy', 'migrate']);
-  const left = await listGuestsAt(stage, home);
+  const left = await listAtHome(stage, home, residents);
   judge.must(left.length === 0, `${home} may end and still has guests ${left.join(', ')}`);
   await plug(stage.lab, home, 'off');
   for (const vmid of residents) await waitRunsOn(stage, vmid, `anywhere but on ${home}`, (node) => node !== home);

@@ -81,10 +81,10 @@ export function waitRecord(
   });
 }
 
-/** Numbers of the guests whose home is this node. */
-export async function listGuestsAt(stage: Stage, node: string): Promise<number[]> {
+/** Those of the guests whose home is this node. */
+export async function listAtHome(stage: Stage, node: string, guests: readonly number[]): Promise<number[]> {
   const records = await listValues<GuestRecord>(stage.store, prefixes.guests);
-  return records.filter((record) => record.home === node).map((record) => record.vmid);
+  return records.filter((record) => record.home === node && guests.includes(record.vmid)).map((record) => record.vmid);
 }
 
 export async function listEventsSince(stage: Stage, sinceMs: number): Promise<HaEvent[]> {
