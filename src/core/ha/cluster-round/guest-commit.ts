@@ -200,6 +200,7 @@ function commitOf(
 ): CommitStep {
   const { guest, commands } = change;
   const { vmid } = guest.record;
+  const written = forgetDeclined(next);
   const resource: HaResource | null =
     change.wantStopped && guest.resource !== null ? { ...guest.resource, want: 'stopped' } : null;
   return {
@@ -212,11 +213,20 @@ function commitOf(
       ...commands.map(({ kept }) => ({ key: keys.haCommand(kept.value.id), modRevision: kept.modRevision })),
     ],
     writes: [
-      { key: keys.guest(vmid), value: JSON.stringify(next) },
+      { key: keys.guest(vmid), value: JSON.stringify(written) },
       ...(resource === null ? [] : [{ key: keys.haResource(vmid), value: JSON.stringify(resource) }]),
       ...commands.map(({ next: done }) => ({ key: keys.haCommand(done.id), value: JSON.stringify(done) })),
     ],
     events,
     because,
   };
+}
+
+/** What its home once found unfit does not count any more when it runs there. */
+function forgetDeclined(next: GuestRecord): GuestRecord {
+  const { declined, ...rest } = next;
+  const runs = next.ha?.state.kind === 'active' && next.ha.state.seenRunning && next.order?.kind === 'run';
+  if (declined === undefined || !runs) return next;
+  const left = declined.filter(({ node }) => node !== next.home);
+  return left.length === 0 ? rest : { ...rest, declined: left };
 }

@@ -274,6 +274,14 @@ describe('a move', () => {
     cluster.settle();
     const { home, generation, order } = cluster.guest(100);
     assert.deepEqual([home, generation, order?.kind, order?.promote], ['n1', 3, 'run', { generation: 1, seq: 20 }]);
+    const onN3 = { id: 'r', enabled: true, guests: ['100'], kind: 'prefer-nodes', hard: true, nodes: [{ node: 'n3', rank: 0 }] };
+    cluster.put(keys.haRule('r'), onN3);
+    cluster.tell(100, 'ok');
+    cluster.settle();
+    assert.equal(stateOf(cluster), 'active', 'no rule takes it to that copy again');
+    cluster.command({ kind: 'move', guest: '100', live: false, to: 'n3' });
+    cluster.settle();
+    assert.equal(stateOf(cluster), 'moving-cold', 'an operator does');
   });
 
   test('a failed move: it stays where it is, under a new order', () => {

@@ -82,6 +82,7 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     claimed: { cores: record.config.cores, memoryBytes: record.config.memoryMb * 2 ** 20 },
     measured: measuredOf(facts, nodes.get(record.home)),
     copies: copyFactsOf(facts, nodes.get(record.home), nowWallMs),
+    unfitNodes: (record.declined ?? []).map(({ node }) => node),
     maxDataAgeMs: resource.maxDataAgeMs,
     betterCopyWaitMs: Math.max(
       resource.betterCopyWaitMs,

@@ -66,6 +66,8 @@ export type GuestFacts = {
   measured: Size | null;
   /** Left out: its disks can be reached from every node. Else a recovery goes only to a node that is listed here. */
   copies?: CopyFacts[];
+  /** Nodes that found their copy unfit to start from; left out: none did. Nobody is moved there but by an operator. */
+  unfitNodes?: readonly string[];
   /** Refuse to recover from data older than this; left out or null: any verified copy will do. */
   maxDataAgeMs?: number | null;
   /** How long a recovery waits for a fresher copy on a node that is away; left out: not at all. */

@@ -92,9 +92,11 @@ function listMovers(draft: RoundDraft): Mover[] {
     const others = othersOf[source] ?? [];
     const isUnruled = set.length === 1 && !draft.rules.ranks.has(id) && !draft.rules.apart.has(id);
     const targets = listRoomy(draft, set, isUnruled ? others : listAllowed(draft, set, others), freeBytes);
+    const unfit = set.flatMap((member) => guestFactsOf(draft, member).unfitNodes ?? []);
+    const fit = unfit.length === 0 ? targets : targets.filter((target) => !unfit.includes(nodes[target]?.name ?? ''));
     const shares = sizes.samples.map((node) => shareOf(draft, set, node));
     const arrives = sizes.groupOf.map((group) => shares[group] ?? { cpu: 0, memory: 0 });
-    movers.push({ guest: id, source, targets, leaves: arrives[source] ?? { cpu: 0, memory: 0 }, arrives });
+    movers.push({ guest: id, source, targets: fit, leaves: arrives[source] ?? { cpu: 0, memory: 0 }, arrives });
   }
   return movers;
 }

@@ -70,6 +70,15 @@ test('a node where a rival is or is heading to is no place, even where the guest
   assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: { kind: 'inactive' } } }, [apart], 'stay'), 'a');
 });
 
+test('nobody goes to a node that found its copy unfit, but who is there stays', () => {
+  const facts = { unfitNodes: ['b'] };
+  const rules = [prefer({ b: 2, c: 1 }, false)];
+  assert.equal(select({ x: { node: 'a', facts } }, rules, 'stay'), 'c');
+  assert.equal(select({ x: { node: 'b', facts } }, rules, 'stay'), 'b');
+  assert.equal(select({ x: { node: 'a', facts } }, [prefer({ b: 0 })], 'stay'), null);
+  assert.equal(select({ x: { node: 'a', facts } }, [], 'next'), 'c');
+});
+
 test('companions pull to the node that holds most of them, by name among equals', () => {
   assert.equal(select({ x: { node: 'a' }, y: { node: 'c' }, z: { node: 'b' } }, [together], 'stay'), 'b');
   assert.equal(select({ x: { node: 'a' }, y: { node: 'c' }, z: { node: 'c' } }, [together], 'stay'), 'c');

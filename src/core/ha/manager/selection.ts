@@ -31,15 +31,22 @@ export function selectNode(
   if (mode === 'stay' && sites === null && isUnruled(placement, guest.id, entry)) {
     if (placement.usage.byName.has(entry.node)) return entry.node;
   }
+  const fit = sites ?? fitSites(placement, guest, entry);
   // Most of the time memory is no matter, so the rest is looked at only when it turns out to be.
-  const node = selectAmong(placement, guest, entry, mode, sites);
+  const node = selectAmong(placement, guest, entry, mode, fit);
   if (node === null || !placement.usage.mustFit) return node;
   const set = setWithRoom(placement, guest.id);
   if (hasRoom(placement, set, entry, node)) return node;
-  const roomy = selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, set, entry, sites));
+  const roomy = selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, set, entry, fit));
   // Who is down starts without its companions rather than not at all.
   if (roomy !== null || mode === 'stay' || set.length === 1) return roomy;
-  return selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, [guest.id], entry, sites));
+  return selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, [guest.id], entry, fit));
+}
+
+/** Without those whose copy was found unfit: the guest would be stopped for a move that comes to nothing. null: every node is fit. */
+function fitSites({ usage }: Placement, { unfitNodes = [] }: GuestFacts, { node: here }: GuestEntry): ReadonlySet<string> | null {
+  if (unfitNodes.length === 0) return null;
+  return new Set([...usage.byName.keys()].filter((name) => name === here || !unfitNodes.includes(name)));
 }
 
 /** Those of the sites on which the guests fit together. */
@@ -112,7 +119,9 @@ export function allowsNode(placement: Pick<Placement, 'rules' | 'guests'>, guest
 /** Why each of the nodes that receive guests is no place for the guest with its companions. */
 export function listRefusals(placement: Placement, guest: string): string[] {
   const set = setWithRoom(placement, guest);
+  const unfit = placement.guestFacts.get(guest)?.unfitNodes ?? [];
   return placement.usage.nodes.flatMap(({ name }) => {
+    if (unfit.includes(name)) return [`${name}: its copy was found unfit to start from`];
     const because = allowsNode(placement, guest, name) ? whyNoRoom(placement, set, name) : 'the rules forbid it';
     return because === null ? [] : [`${name}: ${because}${set.length > 1 ? ' with its companions' : ''}`];
   });
