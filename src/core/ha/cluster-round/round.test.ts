@@ -3,29 +3,12 @@ import { describe, test } from 'node:test';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ClusterStep } from '#core/ha/cluster-round/steps.ts';
+import { defers, lose, running, stateOf } from '#core/ha/cluster-round/running-cluster.ts';
 import { TestCluster } from '#core/ha/cluster-round/test-cluster.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaCommand, HaMemory, HaResource, NodeInfo, Permit } from '#core/ha/records.ts';
 
-/** Three nodes and guest 100 on n1, adopted, running, copied to the others. */
-function running(resource: Partial<HaResource> = {}): TestCluster {
-  const cluster = new TestCluster(['n1', 'n2', 'n3']);
-  cluster.addGuest(100, 'n1', resource);
-  cluster.settle();
-  if (resource.want !== 'ignored') cluster.tell(100, 'ok');
-  cluster.addCopy(100, 'n2', 7);
-  cluster.addCopy(100, 'n3', 8);
-  cluster.settle();
-  return cluster;
-}
-
-function lose(cluster: TestCluster, node: string, silentMs = 15_000): void {
-  cluster.silentMs.set(node, silentMs);
-}
-
 const abouts = (steps: ClusterStep[]): string[] => steps.map((step) => (step.kind === 'commit' ? step.about.kind : step.kind));
-const stateOf = (cluster: TestCluster, vmid = 100): string | undefined => cluster.guest(vmid).ha?.state.kind;
-const defers = (steps: ClusterStep[]): string[] => steps.flatMap((step) => (step.kind === 'defer' ? [step.because] : []));
 
 describe('a quiet cluster', () => {
   test('a new guest is adopted and ordered to run on its home under the present epoch', () => {
@@ -151,68 +134,6 @@ describe('a lost node', () => {
     cluster.settle();
     assert.ok(cluster.read(keys.nodeRelease('n1')) !== null);
     assert.equal(cluster.guest(100).home, 'n1');
-  });
-});
-
-describe('copies', () => {
-  test('a copy that was declined is not used again until a newer point lies there', () => {
-    const cluster = running();
-    lose(cluster, 'n1');
-    cluster.settle();
-    const record = cluster.guest(100);
-    const declined = [{ node: 'n3', point: { generation: 1, seq: 8 }, lostAtMs: cluster.nowMs, because: 'does not verify' }];
-    cluster.put(keys.guest(100), { ...record, order: null, declined } satisfies GuestRecord);
-    cluster.settle();
-    assert.deepEqual([cluster.guest(100).home, cluster.guest(100).generation], ['n2', 3]);
-    assert.deepEqual(cluster.guest(100).order?.promote, { generation: 1, seq: 7 });
-  });
-
-  test('a home that declined the guest, and boots anew, is not waited for: it holds no disks of it', () => {
-    const cluster = running();
-    lose(cluster, 'n1');
-    cluster.settle();
-    cluster.put(keys.replica(100, 'n2'), null);
-    const declined = [{ node: 'n3', point: { generation: 1, seq: 8 }, lostAtMs: cluster.nowMs, because: 'does not verify' }];
-    cluster.put(keys.guest(100), { ...cluster.guest(100), order: null, declined } satisfies GuestRecord);
-    const info = cluster.read<NodeInfo>(keys.nodeInfo('n3'));
-    cluster.grant('n3', 5);
-    cluster.put(keys.nodeInfo('n3'), info?.value);
-    const told = defers(cluster.settle());
-    assert.ok(told.length > 0 && told.every((because) => !because.includes('waits for the fresher copy')), told.join('; '));
-    assert.deepEqual([stateOf(cluster), cluster.guest(100).order], ['awaiting-recovery', null]);
-  });
-
-  test('a home that was lost before it promoted its copy, and comes back with the only one, finishes the promotion', () => {
-    const cluster = running();
-    cluster.put(keys.replica(100, 'n2'), null);
-    lose(cluster, 'n1');
-    cluster.settle();
-    assert.equal(cluster.guest(100).home, 'n3');
-    lose(cluster, 'n3');
-    cluster.settle();
-    assert.equal(stateOf(cluster), 'awaiting-recovery');
-    cluster.grant('n3', 3);
-    cluster.settle();
-    const { home, generation, order } = cluster.guest(100);
-    assert.deepEqual([home, generation, order?.kind, order?.nodeEpoch], ['n3', 2, 'run', 3]);
-    assert.deepEqual(order?.promote, { generation: 1, seq: 8 });
-  });
-
-  test('a newer generation is fresher than any point of an older one', () => {
-    const cluster = running();
-    cluster.addCopy(100, 'n2', 1, 60_000, 2);
-    lose(cluster, 'n1');
-    cluster.settle();
-    assert.equal(cluster.guest(100).home, 'n2');
-  });
-
-  test('a node without room is passed over with both figures', () => {
-    const cluster = running();
-    cluster.addGuest(101, 'n3', {}, 3_900);
-    lose(cluster, 'n1');
-    cluster.settle();
-    assert.equal(cluster.guest(100).home, 'n2');
-    assert.match(cluster.guest(100).ha?.because ?? '', /n3: \d+ MiB of memory free, 512 MiB needed/);
   });
 });
 
