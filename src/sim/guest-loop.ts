@@ -148,7 +148,8 @@ export class GuestLoop {
       want: resource?.want ?? null,
       process:
         process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state: this.stateOf(process) },
-      copy: manifest === null ? null : { role: manifest.role, generation: manifest.generation, handedOver: null },
+      copy:
+        manifest === null ? null : { role: manifest.role, generation: manifest.generation, handedOver: null, promotedFrom: null },
       began: toldBegin(record, agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(agent.host.name, record, this.told(vmid)),
       preCopied: false,

@@ -21,7 +21,7 @@ const record: GuestRecord = {
   generation: 2,
   order,
 };
-const primary = { role: 'primary', generation: 2, handedOver: null } as const;
+const primary = { role: 'primary', generation: 2, handedOver: null, promotedFrom: null } as const;
 const facts = (change: Partial<GuestPlanFacts> = {}): GuestPlanFacts => ({
   self: 'n1',
   epoch: 7,
@@ -106,7 +106,7 @@ test('a move that ended, waits or was given up does nothing more under its order
 
 test('a guest that is moved before it ever started here is promoted first', () => {
   const move = ordered({ kind: 'move', to: 'n3', promote: { generation: 1, seq: 4 } });
-  assert.equal(kind({ record: move, copy: { role: 'replica', generation: 1, handedOver: null } }), 'promote');
+  assert.equal(kind({ record: move, copy: { role: 'replica', generation: 1, handedOver: null, promotedFrom: null } }), 'promote');
 });
 
 test('starts that failed often enough are not tried again under the order, nor before their time', () => {
@@ -125,7 +125,10 @@ test('an order of another epoch, or no permit, starts nothing', () => {
 
 test('a recovery promotes first; without a promotion missing disks are refused by name', () => {
   const recovery = ordered({ promote: { generation: 1, seq: 4 } });
-  assert.equal(kind({ copy: { role: 'replica', generation: 1, handedOver: null }, record: recovery }), 'promote');
+  assert.equal(
+    kind({ copy: { role: 'replica', generation: 1, handedOver: null, promotedFrom: null }, record: recovery }),
+    'promote',
+  );
   const refused = plan({ copy: null });
   assert.equal(refused.kind, 'refuse');
   assert.match(refused.because, /disks of guest 100, generation 2, are missing on n1/);
@@ -146,7 +149,7 @@ test('a primary copy left behind by a move is demoted, never while its guest run
   const moved = { ...record, home: 'n2', generation: 3 };
   assert.equal(kind({ record: moved }), 'demote');
   assert.equal(kind({ record: moved, process: inState('running') }), 'kill');
-  assert.equal(kind({ record: moved, copy: { role: 'replica', generation: 2, handedOver: null } }), 'none');
+  assert.equal(kind({ record: moved, copy: { role: 'replica', generation: 2, handedOver: null, promotedFrom: null } }), 'none');
 });
 
 describe('a former home that handed the guest over', () => {

@@ -7,7 +7,7 @@ import { whyInvalid } from '#core/guest/order-validity.ts';
 import type { GuestProcess, HandedOver } from '#core/guest/process-state.ts';
 import type { Retry } from '#core/guest/order-tries.ts';
 import type { OrderResult } from '#core/ha/manager/facts.ts';
-import type { WantedState } from '#core/ha/records.ts';
+import type { HaStatus, WantedState } from '#core/ha/records.ts';
 
 /**
  * What a node's agent does about one guest now. The order is the guest's record itself, so this reads it afresh each round and a
@@ -28,7 +28,13 @@ export type GuestPlanFacts = {
   want: WantedState | null;
   process: GuestProcess | null;
   /** `handedOver`: of a primary copy; null: it may have been written to since its last point. */
-  copy: { role: 'primary' | 'replica'; generation: number; handedOver: HandedOver | null } | null;
+  copy: {
+    role: 'primary' | 'replica';
+    generation: number;
+    handedOver: HandedOver | null;
+    /** Of a primary copy; null: it was never promoted. */
+    promotedFrom: HaStatus['promoted'];
+  } | null;
   /** The point from which the guest's home says that it runs it, under the record's generation; null: it has not said so. */
   began: ReplicaPoint | null;
   /** How the standing order has ended, as told under its id, epoch and generation; null: it has not. */

@@ -43,7 +43,7 @@ function told(options: {
     record: options.record ?? record,
     want: 'started',
     process: options.state === undefined ? null : { generation: 2, nodeEpoch: 7, state: options.state },
-    copy: { role: 'primary', generation: 2, handedOver: null },
+    copy: { role: 'primary', generation: 2, handedOver: null, promotedFrom: null },
     began: null,
     ended: null,
     preCopied: false,
@@ -55,7 +55,7 @@ function told(options: {
 }
 
 test('an order to run has ended well once the guest runs, also when it was found running', () => {
-  assert.deepEqual(told({ state: 'running' }), { state: 'running', because: 'runs', end: 'ok' });
+  assert.deepEqual(told({ state: 'running' }), { state: 'running', because: 'runs', end: 'ok', promoted: null });
   const fresh = noteStarted(triesUnder(null, orderKey(record)), 99_999);
   assert.equal(told({ state: 'running', tries: fresh })?.end, 'ok');
   assert.equal(told({ state: 'unknown' }), null);
@@ -168,6 +168,9 @@ test('where a home began is what it tells of its present generation, while it ru
   const status = { ...nextStatus('n1', record, null, { state: 'running', because: 'runs', end: null, started }), atMs: 1 };
   assert.deepEqual(toldBegin(record, status), point);
   assert.equal(toldBegin({ ...record, home: 'n2' }, status), null);
+  // The agent died before it could tell of the start; the next one finds the guest running.
+  const found = { state: 'running', because: 'runs', end: 'ok', promoted: started.promoted } as const;
+  assert.deepEqual(toldBegin(record, { ...nextStatus('n1', record, null, found), atMs: 1 }), point);
   assert.equal(toldBegin({ ...record, generation: 9 }, status), null);
   assert.equal(toldBegin(record, null), null);
 });

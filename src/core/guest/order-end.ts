@@ -12,6 +12,8 @@ export type StatusChange = {
   end: OrderResult | null;
   /** A start: when QEMU was spawned, how long it took, and from where its disks came. Left out: as told before while the guest runs. */
   started?: Pick<HaStatus, 'qemuStartedAtMs' | 'promoted' | 'startTookMs'>;
+  /** Of a guest that was found running: where its disks came from, in case nobody got to tell it at its start. */
+  promoted?: HaStatus['promoted'];
 };
 
 /**
@@ -40,7 +42,8 @@ export function planStatus(
   // What it does with the others is told by the node's end itself.
   if (facts.ending !== null) return null;
   if (order.kind === 'run' && process?.state === 'running') {
-    return { state: 'running', because: 'runs', end: isProven(record, tries, nowBootMs) ? 'ok' : null };
+    const end = isProven(record, tries, nowBootMs) ? 'ok' : null;
+    return { state: 'running', because: 'runs', end, promoted: facts.copy?.promotedFrom ?? null };
   }
   return planFailure(facts, order);
 }
@@ -91,7 +94,7 @@ export function nextStatus(
     state: change.state,
     because: change.because,
     qemuStartedAtMs,
-    promoted,
+    promoted: promoted ?? change.promoted ?? null,
     ...(startTookMs === undefined ? {} : { startTookMs }),
     ...(end === null || record.order === null ? {} : { end: { orderId: record.order.id, result: end } }),
   };

@@ -107,7 +107,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       record,
       want: resource?.want ?? null,
       process: process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state },
-      copy: copy === null ? null : { role: copy.role, generation: copy.generation, handedOver: copy.handedOver },
+      copy: copy === null ? null : { ...copy, promotedFrom: promotedFrom(copy) },
       began: toldBegin(record, world.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(self, record, desk.told(vmid)),
       preCopied: memory.preCopiedUnder === key,
@@ -223,6 +223,10 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       }
     },
   };
+}
+
+function promotedFrom({ role, point, pointAtMs }: GuestCopy): HaStatus['promoted'] {
+  return role === 'primary' && point !== null && pointAtMs !== null ? { point, pointAtMs } : null;
 }
 
 function failureKey(record: GuestRecord | null, action: GuestAction): string {
