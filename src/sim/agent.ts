@@ -10,18 +10,21 @@ import type { Host } from '#sim/host.ts';
 import { keys, nodeOfHeartbeat } from '#sim/known-keys.ts';
 import { runManagerLoop } from '#sim/manager-loop.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
+import { NodeEnd } from '#sim/node-end.ts';
 import { Process, SimBell, type Task } from '#sim/process.ts';
 import { Replication } from '#sim/replication.ts';
-import type { SimChange, SimCommit, SimEntry, SimWrite, SimCompare } from '#sim/store.ts';
+import { dropDeletedCopies, runRequests } from '#sim/requests.ts';
+import type { SimChange, SimCommit, SimEntry, SimWrite, SimCompare, WriteTag } from '#sim/store.ts';
 
 /** The agent program of a node: its view of the record, its warm timers, and its loops as in programs/agent. */
 export class AgentProcess extends Process {
   readonly cluster: Cluster;
   readonly host: Host;
-  readonly bells = { guests: new SimBell(), manager: new SimBell(), info: new SimBell() };
+  readonly bells = { guests: new SimBell(), manager: new SimBell(), info: new SimBell(), requests: new SimBell() };
   readonly guests: GuestLoop;
   readonly replication: Replication;
   readonly controllers: SimControllers;
+  readonly nodeEnd: NodeEnd;
   readonly peers: string[];
   observer: Observer;
   ready = false;
@@ -34,7 +37,13 @@ export class AgentProcess extends Process {
   private looking = false;
 
   constructor(cluster: Cluster, host: Host) {
-    super(cluster.processWorld(host, cluster.swarm.agentCrashChance, () => this.crash('between two steps')));
+    super(
+      cluster.processWorld(
+        host,
+        () => this.crashChance(),
+        () => this.crash('between two steps'),
+      ),
+    );
     this.cluster = cluster;
     this.host = host;
     this.peers = cluster.hosts.map((other) => other.name).filter((name) => name !== host.name);
@@ -42,6 +51,7 @@ export class AgentProcess extends Process {
     this.controllers = new SimControllers(cluster, this);
     this.replication = new Replication(this);
     this.guests = new GuestLoop(this);
+    this.nodeEnd = new NodeEnd(this);
     this.feed = cluster.store.watch({
       node: host.name,
       take: (changes, snapshot, revision) => this.deliver(() => this.take(changes, snapshot, revision)),
@@ -54,8 +64,10 @@ export class AgentProcess extends Process {
     this.run(this.sayAlive());
     this.run(this.publishInfo());
     this.run(this.replication.announceOften());
+    this.run(this.nodeEnd.load());
     this.run(this.guests.run());
     this.run(runManagerLoop(this));
+    this.run(runRequests(this));
   }
 
   /** A task that has to go on for the life of the process. */
@@ -79,8 +91,9 @@ export class AgentProcess extends Process {
     return found as SimEntry<T>[];
   }
 
-  *commit(compares: SimCompare[], writes: SimWrite[], leadEpoch?: number): Task<SimCommit> {
-    const tag = leadEpoch === undefined ? { node: this.host.name } : { node: this.host.name, leadEpoch };
+  /** `manager`: what the checkers are told of a manager's write. */
+  *commit(compares: SimCompare[], writes: SimWrite[], manager?: Omit<WriteTag, 'node'>): Task<SimCommit> {
+    const tag: WriteTag = { ...manager, node: this.host.name };
     return yield* this.cluster.store.commitTask(this.host.name, compares, writes, limits.etcdCallMs, tag);
   }
 
@@ -90,7 +103,7 @@ export class AgentProcess extends Process {
   }
 
   readEpoch(): number | null {
-    return this.epoch;
+    return this.nodeEnd.isLoaded() ? this.epoch : null;
   }
 
   stallView(untilMs: number): void {
@@ -101,6 +114,7 @@ export class AgentProcess extends Process {
     this.bells.guests.ring();
     this.bells.manager.ring();
     this.bells.info.ring();
+    this.bells.requests.ring();
   }
 
   /** guard.json changed: the agent sees it at its next look. */
@@ -126,6 +140,11 @@ export class AgentProcess extends Process {
     this.end();
     this.host.agent = null;
     this.cluster.startAgentLater(this.host, this.cluster.dice.between(500, 4_000));
+  }
+
+  private crashChance(): number {
+    const { agentCrashChance, moveCrashChance } = this.cluster.swarm;
+    return this.guests.isHandingOver() ? Math.max(moveCrashChance, agentCrashChance) : agentCrashChance;
   }
 
   private lookAtGuard(): void {
@@ -185,7 +204,7 @@ export class AgentProcess extends Process {
       const key = keys.nodeInfo(this.host.name);
       // The real one asks the store each time; what its own view shows is as good and cheaper here.
       if (this.read(key)?.text !== this.infoText()) yield* tryOnce(writeOwned(this, key, this.describe()));
-      if (this.ready) yield* tryOnce(this.guests.dropDeletedCopies());
+      if (this.ready) yield* tryOnce(dropDeletedCopies(this));
       yield* this.bells.info.next(this, limits.agentRoundMs);
     }
   }

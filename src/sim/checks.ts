@@ -1,17 +1,23 @@
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { comparePoints } from '#core/guest/guest-record.ts';
-import { prefixes } from '#core/ha/keys.ts';
-import type { HaResource, ManagerRecord, Permit } from '#core/ha/records.ts';
+import { prefixes, root } from '#core/ha/keys.ts';
+import type { HaMemory, HaResource, HaStatus, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
+import { CommandChecks } from '#sim/command-checks.ts';
 import { DiskChecks } from '#sim/disk-checks.ts';
 import type { Image, Session } from '#sim/disk.ts';
 import { shortestClaimMs } from '#sim/guard.ts';
 import type { Host, Qemu } from '#sim/host.ts';
 import { keys, nodeOfHeartbeat } from '#sim/known-keys.ts';
+import { ManagerChecks } from '#sim/manager-checks.ts';
+import { MoveChecks } from '#sim/move-checks.ts';
+import { RecordChecks } from '#sim/record-checks.ts';
 import type { SimChange, SimEntry, WriteTag } from '#sim/store.ts';
 
 export type Violation = { invariant: string; text: string; atMs: number };
+
+const haPrefix = `${root}ha/`;
 
 /** Clocks are read in steps, and a network is between: what the checkers forgive. */
 const graceMs = 25;
@@ -19,11 +25,30 @@ const graceMs = 25;
 /** The invariants of the fault model that hold at every instant, by name. The first that does not hold ends the run. */
 export class Checks {
   violation: Violation | null = null;
-  readonly counts = { claims: 0, recoveries: 0, starts: 0, seals: 0, declines: 0, releases: 0, thaws: 0, demotions: 0 };
+  readonly counts = {
+    claims: 0,
+    recoveries: 0,
+    starts: 0,
+    seals: 0,
+    declines: 0,
+    releases: 0,
+    thaws: 0,
+    demotions: 0,
+    moves: 0,
+    givenUp: 0,
+    commands: 0,
+    disarms: 0,
+    quarantines: 0,
+    failed: 0,
+  };
   readonly reasons = new Map<number, string>();
   private readonly cluster: Cluster;
   private readonly only: ReadonlySet<string> | null;
+  readonly manager: ManagerChecks;
   private readonly disks: DiskChecks;
+  private readonly commands: CommandChecks;
+  private readonly moves: MoveChecks;
+  private readonly records: RecordChecks;
   private readonly heartbeatAtMs = new Map<string, number>();
   private readonly renewalSentAtMs = new Map<string, number>();
   /** Config that the last acknowledged edit of a person left. */
@@ -34,7 +59,12 @@ export class Checks {
   constructor(cluster: Cluster, only: ReadonlySet<string> | null) {
     this.cluster = cluster;
     this.only = only;
-    this.disks = new DiskChecks(cluster, (invariant, text) => this.fail(invariant, text));
+    const fail = (invariant: string, text: string) => this.fail(invariant, text);
+    this.disks = new DiskChecks(cluster, fail);
+    this.manager = new ManagerChecks(cluster, fail);
+    this.commands = new CommandChecks(cluster, fail);
+    this.moves = new MoveChecks(cluster, fail);
+    this.records = new RecordChecks(cluster, fail);
   }
 
   fail(invariant: string, text: string): void {
@@ -53,7 +83,8 @@ export class Checks {
           this.fail('S1', `guest ${qemu.vmid} executes on ${other} and on ${host.name} at the same instant`);
         executing.set(qemu.vmid, host.name);
         this.checkGrant(host, qemu);
-        if (host.watchdog === null) this.fail('S14', `guest ${qemu.vmid} executes on ${host.name} and no watchdog is open there`);
+        if (host.watchdog === null && !this.isDisarmed(host.name))
+          this.fail('S14', `guest ${qemu.vmid} executes on ${host.name} and no watchdog is open there`);
       }
     }
   }
@@ -72,10 +103,16 @@ export class Checks {
     }
   }
 
+  /** The newest heartbeat of the node says that it guards nothing: nobody claims it by silence. */
+  private isDisarmed(node: string): boolean {
+    return this.cluster.store.read<Heartbeat>(keys.nodeHeartbeat(node))?.value.phase === 'disarmed';
+  }
+
   /** A commit that took effect. True: it changed who may execute, so `checkAll` has to look. */
   noteApply(changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag): boolean {
     if (tag.leadEpoch !== undefined) this.checkLead(tag.leadEpoch, tag);
     let matters = false;
+    let isManaged = false;
     for (const [index, { key, entry }] of changes.entries()) {
       const node = nodeOfHeartbeat(key);
       if (node !== null) {
@@ -87,10 +124,45 @@ export class Checks {
       const isGuest = !isPermit && key.startsWith(prefixes.guests);
       if (isPermit) this.notePermit(key, old?.value as Permit | undefined, entry?.value as Permit | undefined);
       else if (isGuest) this.noteGuest(old, entry, tag);
-      else if (key.startsWith(prefixes.haResources)) this.noteWant(entry?.value as HaResource | undefined);
+      else if (key.startsWith(prefixes.haResources))
+        this.noteWant(old?.value as HaResource | undefined, entry?.value as HaResource | undefined, tag);
+      isManaged ||= isGuest || key.startsWith(haPrefix);
       matters ||= isPermit || isGuest;
     }
+    if (isManaged || tag.events !== undefined) this.noteManaged(changes, before, tag);
     return matters;
+  }
+
+  /** Commands, memory, rules, settings, and what managers write. */
+  private noteManaged(changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag): void {
+    let memory: { before: HaMemory | undefined; next: HaMemory | undefined } | null = null;
+    let guest: { before: GuestRecord | undefined; next: GuestRecord | undefined } | null = null;
+    for (const [index, { key, entry }] of changes.entries()) {
+      const old = before[index]?.value;
+      if (key === keys.haMemory) memory = { before: old as HaMemory, next: entry?.value as HaMemory };
+      else if (key.startsWith(prefixes.guests)) guest = { before: old as GuestRecord, next: entry?.value as GuestRecord };
+      else if (!key.startsWith(prefixes.haStatus) || isFailure(entry?.value as HaStatus | undefined)) this.manager.noteInput();
+      if (key === keys.haSettings) this.manager.forgetClaims(null);
+    }
+    this.commands.note(changes, before, tag, memory, guest);
+    if (memory?.next !== undefined) {
+      this.countMemory(memory.before, memory.next);
+      this.manager.noteMemory(memory.before, memory.next);
+    }
+    if (guest?.before !== undefined && guest.next !== undefined) {
+      this.moves.noteGuest(guest.before, guest.next);
+      if (tag.leadEpoch !== undefined) this.manager.noteGuest(guest.before, guest.next, tag.rules ?? []);
+    }
+    if (tag.events !== undefined) this.records.noteEvents(changes, before, tag.events);
+  }
+
+  private countMemory(before: HaMemory | undefined, next: HaMemory): void {
+    const { counts } = this;
+    if (next.disarm?.stage === 'in-force' && before?.disarm?.stage !== 'in-force') counts.disarms += 1;
+    for (const [node, { quarantined }] of Object.entries(next.flaps)) {
+      if (quarantined && before?.flaps[node]?.quarantined !== true) counts.quarantines += 1;
+      if (!quarantined && before?.flaps[node]?.quarantined === true) this.manager.forgetClaims(node);
+    }
   }
 
   private checkLead(leadEpoch: number, tag: WriteTag): void {
@@ -117,6 +189,7 @@ export class Checks {
       this.fail('S3', `${node} takes a new epoch while its boot ${old.bootId} still holds the old one`);
     }
     if (next.state !== 'revoked') return;
+    if (next.proof.kind !== 'released') this.manager.noteClaim(node);
     this.checkProof(host, next);
   }
 
@@ -127,6 +200,8 @@ export class Checks {
     if (proof.kind === 'silence') {
       this.counts.claims += 1;
       const silentMs = nowMs - seenAtMs;
+      if (this.isDisarmed(host.name))
+        this.fail('S3', `${host.name} is claimed by silence and its newest heartbeat says disarmed`);
       const neededMs = shortestClaimMs(this.cluster.timing);
       if (silentMs < neededMs - graceMs) {
         this.fail(
@@ -150,9 +225,12 @@ export class Checks {
     if (next === undefined) return;
     const { vmid } = next;
     const config = JSON.stringify(next.config);
-    if (tag.node === 'person') this.configs.set(vmid, config);
+    if (tag.node === 'person' || before === undefined) this.configs.set(vmid, config);
     else if (this.configs.get(vmid) !== config) this.fail('S4', `${tag.node} undoes an acknowledged edit of guest ${vmid}`);
     if (before === undefined) return;
+    if (next.givenUp !== undefined && before.givenUp === undefined) this.counts.givenUp += 1;
+    if (next.givenUp === undefined && before.givenUp !== undefined && next.home !== before.home) this.counts.moves += 1;
+    if (next.ha?.state.kind === 'failed' && before.ha?.state.kind !== 'failed') this.counts.failed += 1;
     if (next.declined !== undefined && next.order === null && before.order !== null) this.counts.declines += 1;
     if (next.generation < before.generation) this.fail('S5', `guest ${vmid} goes back to generation ${next.generation}`);
     if (next.home !== before.home || next.generation !== before.generation) this.checkTakeover(before, next);
@@ -174,11 +252,13 @@ export class Checks {
     }
   }
 
-  private noteWant(resource: HaResource | undefined): void {
+  private noteWant(before: HaResource | undefined, resource: HaResource | undefined, tag: WriteTag): void {
     if (resource === undefined) return;
-    const known = this.wants.get(resource.vmid);
-    if (known?.want === resource.want) return;
-    this.wants.set(resource.vmid, { want: resource.want, sinceMs: this.cluster.engine.nowMs });
+    const { vmid } = resource;
+    if (before !== undefined && tag.leadEpoch !== undefined)
+      this.commands.noteWant(before, resource, this.cluster.store.read<GuestRecord>(keys.guest(vmid))?.value);
+    if (this.wants.get(vmid)?.want === resource.want) return;
+    this.wants.set(vmid, { want: resource.want, sinceMs: this.cluster.engine.nowMs });
   }
 
   private checkWant(vmid: number, what: string, forgivenMs: number): void {
@@ -192,12 +272,22 @@ export class Checks {
   /** `confirmedAtMs`: when the last look at the store before the start began; what was wanted then has to be this. */
   noteStart(host: Host, qemu: Qemu, confirmedAtMs: number): void {
     this.counts.starts += 1;
+    this.moves.noteStart(host, qemu);
+    this.records.noteStart(host, qemu);
+    this.manager.noteStart(host, qemu.vmid);
+    this.reasons.delete(qemu.vmid);
+    const state = this.cluster.store.read<GuestRecord>(keys.guest(qemu.vmid))?.value.ha?.state.kind;
+    if (state === 'failed') this.fail('S12', `guest ${qemu.vmid} starts on ${host.name} although it has failed`);
     this.checkWant(qemu.vmid, `starts on ${host.name}`, this.cluster.engine.nowMs - confirmedAtMs);
+  }
+
+  noteTold(host: Host, status: HaStatus): void {
+    this.records.noteTold(host, status);
   }
 
   /** The guard pets. While guests execute, only a renewal that is in the store and was sent within soft may carry that. */
   notePet(host: Host): void {
-    if (!host.isExecutingAny()) return;
+    if (!host.isExecutingAny() || this.isDisarmed(host.name)) return;
     const { softMs, clockRatePercent } = this.cluster.timing;
     const ageMs = this.cluster.engine.nowMs - (this.renewalSentAtMs.get(host.name) ?? 0);
     if (ageMs <= softMs / (1 - clockRatePercent / 100) + graceMs) return;
@@ -222,7 +312,8 @@ export class Checks {
   }
 
   noteDisk(host: Host, vmid: number, what: string): void {
-    if (what === 'demoted') this.counts.demotions += 1;
+    if (what.startsWith('demoted')) this.counts.demotions += 1;
+    this.moves.noteDisk(host, vmid, what);
     this.disks.checkDisk(host, vmid, what);
   }
 
@@ -234,6 +325,11 @@ export class Checks {
     const declined = record.declined?.findLast((copy) => copy.node === host.name);
     return declined === undefined || comparePoints(newest, declined.point) > 0;
   }
+}
+
+/** A start or a move that did not succeed is something that the manager decides by. */
+function isFailure(status: HaStatus | undefined): boolean {
+  return status !== undefined && (status.state === 'failed' || (status.end !== undefined && status.end.result !== 'ok'));
 }
 
 function nodeOf(key: string): string {

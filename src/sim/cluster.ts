@@ -10,6 +10,8 @@ import { GuardProcess } from '#sim/guard.ts';
 import { Host, type Qemu } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
 import { Network } from '#sim/network.ts';
+import { chooseResource } from '#sim/people-faults.ts';
+import { People } from '#sim/people.ts';
 import type { ProcessWorld } from '#sim/process.ts';
 import type { Rules } from '#sim/rules.ts';
 import { SimStore } from '#sim/store.ts';
@@ -18,7 +20,7 @@ import type { Swarm } from '#sim/swarm.ts';
 export type StoryLine = { atMs: number; text: string };
 
 /** A told story is cut at its beginning. */
-const storyLines = 600;
+const storyLines = 600_000;
 
 /** Everything of one simulated cluster. */
 export class Cluster {
@@ -28,6 +30,7 @@ export class Cluster {
   readonly store: SimStore;
   readonly hosts: Host[];
   readonly checks: Checks;
+  readonly people: People;
   readonly swarm: Swarm;
   readonly rules: Rules;
   readonly timing: Timing;
@@ -52,6 +55,7 @@ export class Cluster {
     this.hosts = Array.from({ length: swarm.nodes }, (_, index) => this.makeHost(`n${index + 1}`, r));
     this.store = new SimStore(this.engine, this.dice, this.network, this.hosts);
     this.checks = new Checks(this, only);
+    this.people = new People(this);
     this.store.onApply = (changes, before, tag) => {
       if (this.checks.noteApply(changes, before, tag)) this.touch();
     };
@@ -82,12 +86,16 @@ export class Cluster {
     }
   }
 
-  processWorld(host: Host, crashChance: number, onCrash: () => void): ProcessWorld {
+  /** `crashChance`: of dying between two steps, asked each time. */
+  processWorld(host: Host, crashChance: () => number, onCrash: () => void): ProcessWorld {
     return {
       engine: this.engine,
       stillUntilMs: () => host.stillUntilMs,
       rate: host.rate,
-      crashNow: () => this.isCrashing && crashChance > 0 && this.dice.yes(crashChance),
+      crashNow: () => {
+        const chance = this.isCrashing ? crashChance() : 0;
+        return chance > 0 && this.dice.yes(chance);
+      },
       onCrash,
     };
   }
@@ -114,22 +122,21 @@ export class Cluster {
     });
   }
 
-  /** A person makes a guest: its disks, then its record, as the agent's request does. */
-  createGuest(host: Host): void {
-    const vmid = this.nextVmid;
-    this.nextVmid += 1;
-    this.vmids.push(vmid);
+  /** Counts the guests there are, and forgets those that are gone. */
+  countGuests(): number {
+    this.vmids = this.vmids.filter((vmid) => this.store.read(keys.guest(vmid)) !== null || this.people.isWaiting());
+    return this.vmids.length;
+  }
+
+  /** A person makes a guest, at one instant. */
+  createGuest(host: Host, dice: Dice): void {
+    const { vmid, name, config } = this.chooseGuest(dice);
+    const others = this.vmids.filter((other) => other !== vmid);
     host.disk.create(vmid);
-    const record: GuestRecord = {
-      vmid,
-      name: `guest${vmid}`,
-      config: { cores: 1, memoryMb: 1_024, disks: [], nics: [], boot: null },
-      home: host.name,
-      generation: 1,
-      order: null,
-    };
-    const resource: HaResource = { vmid, want: 'started', maxDataAgeMs: null };
-    this.say(`a person creates guest ${vmid} on ${host.name}`);
+    const record: GuestRecord = { vmid, name, config, home: host.name, generation: 1, order: null };
+    const chosen = this.swarm.dependencies ? chooseResource(dice, others, vmid) : {};
+    const resource: HaResource = { vmid, want: 'started', maxDataAgeMs: null, ...chosen };
+    this.say(`a person creates guest ${vmid} (${config.memoryMb} MB) on ${host.name}: ${JSON.stringify(chosen)}`);
     this.store.write(
       [
         { key: keys.guest(vmid), value: JSON.stringify(record) },
@@ -137,6 +144,33 @@ export class Cluster {
       ],
       { node: 'person' },
     );
+  }
+
+  /** The same by a request to the node's agent. */
+  askForGuest(host: Host, dice: Dice): void {
+    if (this.vmids.length > this.swarm.guests + 2) return;
+    const { vmid, name, config } = this.chooseGuest(dice);
+    this.people.request(host.name, { kind: 'guest-create', vmid, name, config, imports: {}, want: 'started' });
+  }
+
+  private chooseGuest(dice: Dice): Pick<GuestRecord, 'vmid' | 'name' | 'config'> {
+    const vmid = this.nextVmid;
+    this.nextVmid += 1;
+    this.vmids.push(vmid);
+    const memoryMb = dice.pick(this.swarm.guestMemoryMb);
+    return { vmid, name: `guest${vmid}`, config: { cores: 1, memoryMb, disks: [], nics: [], boot: null } };
+  }
+
+  /** The operating system of the node ends in order: its guard is stopped, then the machine. */
+  endNode(host: Host, request: 'reboot' | 'power-off'): void {
+    if (!host.powered) return;
+    if (host.guard !== null) host.guard.stop = true;
+    const { boots } = host;
+    this.engine.after(this.dice.between(1_000, 6_000), () => {
+      if (host.boots !== boots) return;
+      host.powerOff('shut down by its operating system');
+      if (request === 'reboot') this.engine.after(2_000, () => host.powerOn(this.dice.between(4_000, 20_000)));
+    });
   }
 
   /** The guest writes to its disk as long as it executes. */

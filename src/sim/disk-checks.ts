@@ -20,6 +20,9 @@ export class DiskChecks {
   private readonly images = new Map<number, Map<string, Image>>();
   /** What each node's own guest had written when it last wrote, for each generation that was written there. */
   private readonly owned = new Map<string, Map<number, Image>>();
+  /** The last point of what a node handed over; and those nodes' generations from whose end another home has begun. */
+  private readonly handed = new Map<string, ReplicaPoint>();
+  private readonly begun = new Set<string>();
   private readonly seen = new Map<string, Seen>();
 
   constructor(cluster: Cluster, fail: (invariant: string, text: string) => void) {
@@ -46,10 +49,9 @@ export class DiskChecks {
   }
 
   noteWrite(host: Host, qemu: Qemu): void {
-    const key = `${host.name} ${qemu.vmid}`;
-    const generations = this.owned.get(key) ?? new Map<number, Image>();
-    generations.set(qemu.generation, host.disk.top(qemu.vmid));
-    this.owned.set(key, generations);
+    // It was taken back, and goes on here.
+    this.begun.delete(`${qemu.vmid} ${host.name} ${qemu.generation}`);
+    this.own(host, qemu.vmid, qemu.generation);
   }
 
   checkSeal(host: Host, session: Session, askedAtMs: number): void {
@@ -93,6 +95,11 @@ export class DiskChecks {
       }
     }
     this.seen.set(key, now);
+    // A person let it go.
+    if (what.startsWith('released ')) this.owned.get(key)?.delete(generationOf(what));
+    if (what.startsWith('promoted')) this.noteBegin(host, vmid);
+    if (what === 'demoted to its last point' && newest !== null)
+      this.handed.set(`${key} ${newest.generation}`, { generation: newest.generation, seq: newest.seq });
     if (what === 'thinned' || what.startsWith('promoted')) this.checkTop(host, vmid, what);
     this.checkOwned(host, vmid, what);
   }
@@ -106,6 +113,26 @@ export class DiskChecks {
     this.fail('S6', `point ${formatPoint(point)} of guest ${vmid} on ${host.name} has changed (${what})`);
   }
 
+  /** A home begins from a point that somebody handed over: what that one had written is in its care now. */
+  private noteBegin(host: Host, vmid: number): void {
+    const manifest = host.disk.manifest(vmid);
+    const point = manifest?.role === 'primary' ? manifest.promotedFrom : null;
+    if (manifest === null || point === null) return;
+    for (const other of this.cluster.hosts) {
+      const image = this.owned.get(`${other.name} ${vmid}`)?.get(point.generation);
+      if (image === undefined || !sameImage(image, host.disk.imageAt(vmid, point.depths))) continue;
+      this.begun.add(`${vmid} ${other.name} ${point.generation}`);
+      this.own(host, vmid, manifest.generation);
+    }
+  }
+
+  private own(host: Host, vmid: number, generation: number): void {
+    const key = `${host.name} ${vmid}`;
+    const generations = this.owned.get(key) ?? new Map<number, Image>();
+    generations.set(generation, host.disk.top(vmid));
+    this.owned.set(key, generations);
+  }
+
   private checkOwned(host: Host, vmid: number, what: string): void {
     const { disk } = host;
     const manifest = disk.manifest(vmid);
@@ -113,12 +140,21 @@ export class DiskChecks {
     for (const [generation, image] of this.owned.get(`${host.name} ${vmid}`) ?? []) {
       const tail = manifest.leftBehind.find((entry) => entry.name === tailName(generation));
       const own = manifest.role === 'primary' && manifest.generation === generation;
-      const held = own ? disk.top(vmid) : tail === undefined ? null : disk.imageAt(vmid, tail.depths);
+      // Of a guest that was handed over this node keeps the last point, until a home has begun from it.
+      const last = this.handed.get(`${host.name} ${vmid} ${generation}`);
+      if (this.begun.has(`${vmid} ${host.name} ${generation}`)) continue;
+      const kept = last && manifest.points.find((point) => comparePoints(point, last) === 0);
+      const held = own ? disk.top(vmid) : (tail ?? kept) === undefined ? null : disk.imageAt(vmid, (tail ?? kept)?.depths ?? {});
       if (held !== null && sameImage(held, image)) continue;
       const how = held === null ? 'are in no kept copy or tail' : `read as ${held.join()} for ${image.join()}`;
       this.fail('S7', `writes of guest ${vmid}, generation ${generation}, on ${host.name} ${how} (${what})`);
     }
   }
+}
+
+/** Of a tail's name. */
+function generationOf(what: string): number {
+  return Number(/-g(\d+)$/.exec(what)?.[1] ?? 0);
 }
 
 function sameImage(a: Image, b: Image): boolean {

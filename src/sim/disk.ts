@@ -6,12 +6,17 @@ import { formatPoint, refuseSender } from '#core/replica/send-plan.ts';
 import {
   createPrimary,
   createReplica,
+  demoteToPoint,
   layersAt,
   newestPoint,
+  noteHandedOver,
+  openForWriting,
   promoteTo,
+  releaseTail,
   sealPoint,
   toPromotable,
   type Depths,
+  type HandedPoint,
   type KeptPoint,
   type Layer,
   type Manifest,
@@ -128,12 +133,32 @@ export class SimDisk {
     return point;
   }
 
-  demote(vmid: number): void {
+  /** Without a tail, at that very point, when it was handed over at `identicalTo`. */
+  demote(vmid: number, identicalTo: ReplicaPoint | null, nowWallMs: number): void {
     this.sessions.delete(vmid);
     const held = this.require(vmid, 'demote');
     if (held.manifest.role === 'replica') return;
-    held.manifest = this.rules.demote(held.manifest, null);
-    this.onChange(vmid, 'demoted');
+    const atPoint = identicalTo === null ? null : demoteToPoint(held.manifest, identicalTo, nowWallMs);
+    held.manifest = atPoint ?? this.rules.demote(held.manifest, null);
+    this.onChange(vmid, atPoint === null ? 'demoted' : 'demoted to its last point');
+  }
+
+  /** Notes that others hold all that this primary copy holds. Raises AppError conflict when it is not that copy. */
+  noteHandedOver(vmid: number, generation: number, last: HandedPoint): void {
+    const held = this.require(vmid, 'hand over');
+    if (held.manifest.role !== 'primary' || held.manifest.generation !== generation) {
+      throw new AppError('conflict', `hand over guest ${vmid}: not its primary copy of generation ${generation}`);
+    }
+    held.manifest = noteHandedOver(held.manifest, last);
+    this.onChange(vmid, 'handed over');
+  }
+
+  /** A person lets a tail go. */
+  releaseTail(vmid: number, name: string): void {
+    const held = this.held.get(vmid);
+    if (held === undefined) return;
+    held.manifest = releaseTail(held.manifest, name);
+    this.onChange(vmid, `released ${name}`);
   }
 
   remove(vmid: number): void {
@@ -142,8 +167,12 @@ export class SimDisk {
   }
 
   openPrimary(vmid: number, generation: number): void {
-    const { manifest } = this.require(vmid, 'start');
-    if (manifest.role === 'primary' && manifest.generation === generation) return;
+    const held = this.require(vmid, 'start');
+    const { manifest } = held;
+    if (manifest.role === 'primary' && manifest.generation === generation) {
+      held.manifest = openForWriting(manifest);
+      return;
+    }
     throw new AppError('conflict', `start guest ${vmid}: generation ${generation} was ordered, another lies here`);
   }
 

@@ -1,10 +1,7 @@
-import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { HaResource } from '#core/ha/records.ts';
-import { keys } from '#sim/known-keys.ts';
-import { tryOnce } from '#sim/owned-record.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
 import type { Layer } from '#sim/network.ts';
+import { beginPersonFault } from '#sim/people-faults.ts';
 import type { Fault } from '#sim/swarm.ts';
 
 const forever = Number.POSITIVE_INFINITY;
@@ -51,12 +48,15 @@ export function beginFault(cluster: Cluster, fault: Fault): void {
     case 'answers-lost':
       store.answersLostUntilMs = Math.max(store.answersLostUntilMs, untilMs);
       return;
-    case 'want-changed':
-    case 'config-edited':
-    case 'guest-deleted':
-      return beginPersonFault(cluster, fault);
+    case 'store-slow':
+      store.slowUntilMs = Math.max(store.slowUntilMs, untilMs);
+      return;
+    case 'source-dies-moving':
+    case 'target-dies-moving':
+      return loseMidMove(cluster, host, other, fault);
     default:
-      return beginNodeFault(cluster, host, fault, untilMs);
+      beginNodeFault(cluster, host, fault, untilMs);
+      return beginPersonFault(cluster, host, other, fault);
   }
 }
 
@@ -101,6 +101,13 @@ function beginNodeFault(cluster: Cluster, host: Host, fault: Fault, untilMs: num
     case 'starts-slow':
       host.startsSlowUntilMs = untilMs;
       return;
+    case 'starts-fail-often':
+      for (const vmid of cluster.vmids)
+        if (vmid % 2 === fault.forMs % 2) host.startsToFail.set(vmid, 1 + Math.floor(fault.chance * 7));
+      return;
+    case 'guest-deaf':
+      host.deafUntilMs = Math.max(host.deafUntilMs, untilMs + 60_000);
+      return;
     case 'copy-damaged':
       for (const vmid of host.disk.guests()) host.disk.damage(vmid);
       return;
@@ -112,6 +119,7 @@ function beginNodeFault(cluster: Cluster, host: Host, fault: Fault, untilMs: num
       cluster.engine.at(untilMs, () => (host.releaseAsked = null));
       return;
     case 'wall-clock-step':
+      cluster.checks.manager.forgetClaims(null);
       host.wallOffsetMs += (fault.chance - 0.5) * 7_200_000;
       return;
     case 'last-breath':
@@ -184,38 +192,16 @@ function makeStaleSender(cluster: Cluster, host: Host, fault: Fault): void {
   if (host.agent !== null) host.agent.pausedUntilMs = engine.nowMs + timing.claimMs + fault.chance * 9_000;
 }
 
-function beginPersonFault(cluster: Cluster, fault: Fault): void {
-  const vmids = cluster.vmids.filter((vmid) => cluster.store.read(keys.guest(vmid)) !== null);
-  const vmid = vmids[Math.floor(fault.chance * vmids.length)];
+/** A guest begins to move from the node, and soon afterwards its source or its target dies. */
+function loseMidMove(cluster: Cluster, host: Host, other: Host, fault: Fault): void {
+  const vmid = cluster.vmids.find((candidate) => host.qemus.has(candidate));
   if (vmid === undefined || !cluster.store.canCommit()) return;
-  const record = cluster.store.read<GuestRecord>(keys.guest(vmid));
-  const resource = cluster.store.read<HaResource>(keys.haResource(vmid));
-  if (record === null || resource === null) return;
-  if (fault.kind === 'config-edited') {
-    const config = { ...record.value.config, cores: 1 + (Math.floor(fault.chance * 1_000) % 7) };
-    const next: GuestRecord = { ...record.value, config };
-    cluster.store.write([{ key: keys.guest(vmid), value: JSON.stringify(next) }], { node: 'person' });
-    return;
-  }
-  const want = fault.kind === 'guest-deleted' || resource.value.want === 'started' ? 'stopped' : 'started';
-  cluster.say(`a person wants guest ${vmid} ${want}`);
-  setWant(cluster, vmid, want);
-  if (fault.kind === 'guest-deleted') cluster.engine.after(15_000, () => askDeletion(cluster, vmid));
-}
-
-export function setWant(cluster: Cluster, vmid: number, want: HaResource['want']): void {
-  const resource = cluster.store.read<HaResource>(keys.haResource(vmid));
-  if (resource === null) return;
-  const value = JSON.stringify({ ...resource.value, want } satisfies HaResource);
-  cluster.store.write([{ key: keys.haResource(vmid), value }], { node: 'person' });
-}
-
-function askDeletion(cluster: Cluster, vmid: number): void {
-  const home = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value.home;
-  const agent = home === undefined ? null : cluster.host(home).agent;
-  if (agent === null) return;
-  cluster.say(`a person deletes guest ${vmid}`);
-  agent.run(tryOnce(agent.guests.deleteGuest(vmid)));
+  cluster.people.command({ kind: 'move', guest: String(vmid), live: false, to: other.name });
+  const { era } = cluster;
+  const doomed = fault.kind === 'source-dies-moving' ? host : other;
+  cluster.engine.after(500 + fault.chance * 14_000, () => {
+    if (cluster.era === era) losePower(cluster, doomed, fault);
+  });
 }
 
 /** Ends every fault of these nodes; a node that is not among them stays off, or alone, for good. */
@@ -224,6 +210,7 @@ export function healNodes(cluster: Cluster, well: Host[], rest: 'off' | 'alone')
   cluster.era += 1;
   network.heal();
   store.answersLostUntilMs = 0;
+  store.slowUntilMs = 0;
   let wellAtMs = engine.nowMs;
   for (const host of cluster.hosts) {
     if (well.includes(host)) {
@@ -244,6 +231,8 @@ function healHost(cluster: Cluster, host: Host): number {
   host.killStuckUntilMs = 0;
   host.startsFailUntilMs = 0;
   host.startsSlowUntilMs = 0;
+  host.startsToFail.clear();
+  host.deafUntilMs = 0;
   host.memberDownUntilMs = Math.min(host.memberDownUntilMs, engine.nowMs + 8_000);
   host.releaseAsked = null;
   host.agent?.stallView(0);
@@ -256,7 +245,7 @@ function healHost(cluster: Cluster, host: Host): number {
     guard.alive = false;
     host.guard = null;
   }
-  const isBooted = host.powered && engine.nowMs >= host.memberDownUntilMs;
-  if (host.guard === null && isBooted) cluster.startGuardLater(host, 500);
+  if (host.guard === null && host.powered)
+    cluster.startGuardLater(host, Math.max(0, host.memberDownUntilMs - engine.nowMs) + 500);
   return Math.max(engine.nowMs, host.stillUntilMs, host.guard?.pausedUntilMs ?? 0, host.agent?.pausedUntilMs ?? 0);
 }

@@ -29,7 +29,13 @@ export class GuardProcess extends Process {
   private readonly skipsIdle: boolean;
 
   constructor(cluster: Cluster, host: Host) {
-    super(cluster.processWorld(host, 0, () => {}));
+    super(
+      cluster.processWorld(
+        host,
+        () => 0,
+        () => {},
+      ),
+    );
     this.cluster = cluster;
     this.host = host;
     // What a broken rule would do in an idle step is not known here.

@@ -1,349 +1,244 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
-import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
-import { nextStatus, planStatus, type StatusChange, toldBegin, toldEnd } from '#core/guest/order-end.ts';
-import { noteFailed, noteStarted, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
-import type { HaResource, HaStatus, Permit } from '#core/ha/records.ts';
+import { toldBegin, toldEnd } from '#core/guest/order-end.ts';
+import { noteDeath, noteFailed, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
+import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
+import { prefixes } from '#core/ha/keys.ts';
+import type { HaResource, HaStatus } from '#core/ha/records.ts';
+import type { Manifest } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
-import { tryOnce, writeOwned } from '#sim/owned-record.ts';
+import { performAction } from '#sim/guest-actions.ts';
 import type { Qemu } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
+import { tryOnce } from '#sim/owned-record.ts';
 import type { Task } from '#sim/process.ts';
+import { StatusDesk } from '#sim/status-desk.ts';
 
-type Failure = { key: string; count: number; retryAtBootMs: number };
+/** What the loop remembers of one guest from round to round; as programs/agent/guest-memory.ts. */
+export type GuestMemory = {
+  readonly vmid: number;
+  process: Qemu | null;
+  /** What the agent knows of `process`. */
+  state: ProcessState;
+  isEnding: boolean;
+  tries: OrderTries;
+  failure: { key: string; count: number; retryAtBootMs: number } | null;
+  preCopiedUnder: string | null;
+  notCopied: string | null;
+};
+
+const passes: ReadonlySet<GuestAction['kind']> = new Set(['halt', 'hand-over', 'give-up', 'demote', 'promote']);
 
 /** As programs/agent/guest-loop.ts: one action a guest at a time, the same reads, commits and effects in the same order. */
 export class GuestLoop {
+  readonly desk: StatusDesk;
+  /** Guests of which a step is under way by which they leave this node, or come to it. */
+  private readonly passing = new Set<number>();
   private readonly agent: AgentProcess;
-  private readonly attached = new Map<number, Qemu>();
+  private readonly memories = new Map<number, GuestMemory>();
   private readonly busy = new Set<number>();
-  private readonly failures = new Map<number, Failure>();
-  private readonly tries = new Map<number, OrderTries>();
-  private readonly statuses = new Map<number, HaStatus>();
+  private isAdopted = false;
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
+    this.desk = new StatusDesk(agent);
   }
 
   running(): Qemu[] {
-    return [...this.attached.values()];
+    return [...this.memories.values()].flatMap(({ process }) => process ?? []);
   }
 
   *run(): Task<void> {
     const { agent } = this;
     yield* agent.sleep(agent.cluster.dice.between(50, 400));
     for (const qemu of agent.host.qemus.values()) {
-      agent.cluster.say(`${agent.host.name} agent: takes over guest ${qemu.vmid}, generation ${qemu.generation}`);
+      agent.cluster.say(`${agent.host.name} agent: finds guest ${qemu.vmid}, generation ${qemu.generation}`);
       this.attach(qemu);
-      agent.replication.startGuest(qemu);
+      agent.run(this.lookAtFound(qemu));
     }
+    this.isAdopted = true;
     for (;;) {
       if (agent.ready) {
         const known = agent.list<GuestRecord>(prefixes.guests).map((entry) => entry.value.vmid);
-        for (const vmid of new Set([...known, ...this.attached.keys()])) this.launch(vmid);
+        for (const vmid of new Set([...known, ...this.running().map((qemu) => qemu.vmid)])) this.launch(vmid);
       }
       yield* agent.bells.guests.next(agent, limits.agentRoundMs);
     }
   }
 
-  /** Deletes a guest as requests.ts does. Raises AppError. */
-  *deleteGuest(vmid: number): Task<void> {
+  /** As found-process.ts: nothing is done with a guest that was found before it has said what it does. */
+  private *lookAtFound(qemu: Qemu): Task<void> {
+    const { agent } = this;
+    yield* agent.sleep(20);
+    while (qemu.alive && !agent.host.isResponsive(qemu)) yield* agent.sleep(2 * limits.guardLookMs);
+    const memory = this.memoryOf(qemu.vmid);
+    if (!qemu.alive || memory.process !== qemu) return;
+    memory.state = qemu.run;
+    if (qemu.run === 'running') agent.replication.startGuest(qemu);
+    agent.bells.guests.ring();
+  }
+
+  /** Runs `work` while no action on the guest is under way and none starts. Raises AppError busy when one is. */
+  *exclusively<T>(vmid: number, work: Task<T>): Task<T> {
+    // Until the guests that run here are known, none may be taken for stopped.
+    while (!this.isAdopted) yield* this.agent.sleep(50);
+    const untilBootMs = this.agent.host.bootMs() + limits.guestBusyMs;
+    while (this.busy.has(vmid) && this.agent.host.bootMs() < untilBootMs) yield* this.agent.sleep(50);
     if (this.busy.has(vmid)) throw new AppError('busy', `guest ${vmid}: another action on it has not ended`);
     this.busy.add(vmid);
     try {
-      yield* this.deleteIdle(vmid);
+      return yield* work;
     } finally {
       this.busy.delete(vmid);
+      this.agent.bells.guests.ring();
     }
   }
 
-  *dropDeletedCopies(): Task<void> {
+  attach(qemu: Qemu): void {
     const { agent } = this;
-    for (const vmid of agent.host.disk.guests()) {
-      if (agent.read(keys.guest(vmid)) !== null || agent.read(keys.guestTombstone(vmid)) === null) continue;
-      const record = yield* agent.readNow(keys.guest(vmid));
-      const tombstone = yield* agent.readNow(keys.guestTombstone(vmid));
-      if (record !== null || tombstone === null) continue;
-      agent.host.disk.remove(vmid);
-      const own = yield* agent.readNow(keys.replica(vmid, agent.host.name));
-      if (own === null) continue;
-      const key = keys.replica(vmid, agent.host.name);
-      yield* agent.commit([{ key, modRevision: own.modRevision }], [{ key, value: null }]);
-    }
+    const memory = this.memoryOf(qemu.vmid);
+    Object.assign(memory, { process: qemu, state: 'unknown', isEnding: false, preCopiedUnder: null });
+    const gone = (reason: string) =>
+      agent.deliver(() => {
+        if (memory.process !== qemu) return;
+        memory.process = null;
+        const died = memory.state === 'running' && !memory.isEnding;
+        memory.tries = died ? noteDeath(memory.tries, reason, agent.host.bootMs()) : { ...memory.tries, startedAtBootMs: null };
+        agent.replication.stopGuest(qemu.vmid);
+        agent.bells.guests.ring();
+      });
+    if (qemu.alive) qemu.onExit.push(gone);
+    else gone('it was gone');
   }
 
-  private *deleteIdle(vmid: number): Task<void> {
-    const { agent } = this;
-    const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
-    const resource = yield* agent.readNow<HaResource>(keys.haResource(vmid));
-    if (record === null || record.value.home !== agent.host.name) throw new AppError('conflict', 'its home is elsewhere');
-    if (this.attached.has(vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
-    const outcome = yield* agent.commit(
-      [
-        { key: keys.guest(vmid), modRevision: record.modRevision },
-        { key: keys.haResource(vmid), modRevision: resource?.modRevision ?? 0n },
-      ],
-      [
-        { key: keys.guest(vmid), value: null },
-        { key: keys.haResource(vmid), value: null },
-        { key: keys.haStatus(vmid), value: null },
-        { key: keys.guestTombstone(vmid), value: JSON.stringify({ vmid, generation: record.value.generation }) },
-      ],
-    );
-    if (outcome.kind !== 'committed') throw new AppError('conflict', `guest ${vmid} was changed meanwhile`);
-    agent.host.disk.remove(vmid);
+  private memoryOf(vmid: number): GuestMemory {
+    const known = this.memories.get(vmid);
+    if (known !== undefined) return known;
+    const tries = triesUnder(null, '');
+    const made: GuestMemory = {
+      vmid,
+      process: null,
+      state: 'unknown',
+      isEnding: false,
+      tries,
+      failure: null,
+      preCopiedUnder: null,
+      notCopied: null,
+    };
+    this.memories.set(vmid, made);
+    return made;
   }
 
   private launch(vmid: number): void {
     if (this.busy.has(vmid)) return;
     this.busy.add(vmid);
-    this.agent.start(this.step(vmid), (error) => {
+    const memory = this.memoryOf(vmid);
+    const outcome = { mayBeMore: false };
+    this.agent.start(this.stepTo(memory, outcome), (error) => {
       this.busy.delete(vmid);
+      this.passing.delete(vmid);
       if (error !== null && !isAppError(error)) throw error;
+      if (memory.process === null && this.agent.read(keys.guest(vmid)) === null) this.memories.delete(vmid);
+      else if (outcome.mayBeMore) this.agent.bells.guests.ring();
     });
   }
 
-  private *step(vmid: number): Task<void> {
+  private *stepTo(memory: GuestMemory, outcome: { mayBeMore: boolean }): Task<void> {
+    outcome.mayBeMore = yield* this.step(memory);
+  }
+
+  /** Why the guest's last state could not be given to any other node, now that this one ends. */
+  whyNotCopied(vmid: number): string | null {
+    return this.memories.get(vmid)?.notCopied ?? null;
+  }
+
+  isHandingOver(): boolean {
+    return this.passing.size > 0;
+  }
+
+  /** True: something was done. */
+  private *step(memory: GuestMemory): Task<boolean> {
     const { agent } = this;
-    const process = this.attached.get(vmid) ?? null;
-    const facts = this.readFacts(vmid);
-    const { record } = facts;
-    const action = agent.cluster.rules.planGuestAction(facts);
-    if (record?.home !== agent.host.name) this.statuses.delete(vmid);
-    const failure = this.failures.get(vmid);
-    const key = `${action.kind} ${record?.generation ?? 0} ${record?.order?.nodeEpoch ?? 0}`;
-    if (failure?.key === key && agent.host.bootMs() < failure.retryAtBootMs) return;
+    const { rules } = agent.cluster;
+    const record = agent.read<GuestRecord>(keys.guest(memory.vmid))?.value ?? null;
+    const facts = this.facts(memory, record);
+    const action = rules.planGuestAction(facts);
+    const isOurs = record !== null && record.home === agent.host.name;
+    if (!isOurs) this.desk.forget(memory.vmid);
+    const key = `${action.kind} ${record === null ? '' : orderKey(record)}`;
+    if (memory.failure?.key === key && agent.host.bootMs() < memory.failure.retryAtBootMs) return false;
     try {
-      const status = planStatus(facts, action, this.triesOf(vmid), agent.host.bootMs());
-      if (record !== null && status !== null) yield* this.tell(record, status);
-      yield* this.act(vmid, record, action);
-      this.failures.delete(vmid);
+      const status = rules.planStatus(facts, action, memory.tries, agent.host.bootMs());
+      if (record !== null && status !== null) yield* this.desk.tell(record, status);
+      if (passes.has(action.kind)) this.passing.add(memory.vmid);
+      const attempt = yield* performAction(agent, memory, record, action);
+      if (attempt.kind === 'failed') this.noteAttempt(memory, action, attempt.error);
+      memory.failure = null;
+      return attempt.kind === 'done';
     } catch (error) {
       if (!isAppError(error)) throw error;
-      const count = failure?.key === key ? failure.count + 1 : 1;
-      const waitMs = Math.min(limits.guestRetryMs * 2 ** (count - 1), limits.guestRetryMaxMs);
-      this.failures.set(vmid, { key, count, retryAtBootMs: agent.host.bootMs() + waitMs });
-      agent.cluster.say(`${agent.host.name} agent: ${action.kind} of guest ${vmid} failed: ${formatErrorChain(error)}`);
-      const now = this.attached.get(vmid);
-      if (now !== undefined && now !== process) agent.host.killQemu(now, 'half started');
-      if (record?.home !== agent.host.name || action.kind === 'none') return;
-      yield* tryOnce(this.tell(record, { state: 'failed', because: `${action.kind} failed`, end: null }));
-    }
-  }
-
-  private readFacts(vmid: number): GuestPlanFacts {
-    const { agent } = this;
-    const record = agent.read<GuestRecord>(keys.guest(vmid))?.value ?? null;
-    const resource = agent.read<HaResource>(keys.haResource(vmid))?.value ?? null;
-    const manifest = agent.host.disk.manifest(vmid);
-    const process = this.attached.get(vmid) ?? null;
-    const tries = triesUnder(this.triesOf(vmid), record === null ? '' : orderKey(record));
-    this.tries.set(vmid, tries);
-    return {
-      self: agent.host.name,
-      epoch: agent.readEpoch(),
-      record,
-      want: resource?.want ?? null,
-      process:
-        process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state: this.stateOf(process) },
-      copy:
-        manifest === null ? null : { role: manifest.role, generation: manifest.generation, handedOver: null, promotedFrom: null },
-      began: toldBegin(record, agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
-      ended: toldEnd(agent.host.name, record, this.told(vmid)),
-      preCopied: false,
-      // Moves are not simulated, so a guest whose starts fail for a while has nowhere else to go: it is tried here until they succeed.
-      retry: planRetry(tries, record?.order?.kind === 'move' ? 0 : Number.POSITIVE_INFINITY, agent.host.bootMs()),
-      ending: null,
-    };
-  }
-
-  /** A frozen process answers nobody. */
-  private stateOf(qemu: Qemu): ProcessState {
-    const { host, cluster } = this.agent;
-    if (host.groups.get(qemu.nodeEpoch)?.frozen === true) return 'unknown';
-    return qemu.resumed || !cluster.rules.endHalfStarted ? 'running' : 'prelaunch';
-  }
-
-  private triesOf(vmid: number): OrderTries {
-    return this.tries.get(vmid) ?? triesUnder(null, '');
-  }
-
-  private told(vmid: number): HaStatus | null {
-    return this.statuses.get(vmid) ?? this.agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null;
-  }
-
-  private *act(vmid: number, record: GuestRecord | null, action: GuestAction): Task<void> {
-    const { agent } = this;
-    const { host } = agent;
-    const say = (text: string) => agent.cluster.say(`${host.name} agent: guest ${vmid} ${text}: ${action.because}`);
-    switch (action.kind) {
-      case 'none':
-        return;
-      case 'refuse':
-        return;
-      case 'end':
-      case 'kill': {
-        say('is killed');
-        yield* agent.sleep(agent.cluster.dice.between(5, 300));
-        const process = this.attached.get(vmid);
-        if (process !== undefined) host.killQemu(process, 'killed by the agent');
-        return;
-      }
-      case 'shutdown': {
-        say('is shut down');
-        yield* agent.sleep(agent.cluster.dice.between(500, 8_000));
-        const process = this.attached.get(vmid);
-        if (process !== undefined) host.killQemu(process, 'shut down');
-        return;
-      }
-      case 'demote':
-        say('is demoted');
-        yield* agent.sleep(agent.cluster.dice.between(5, 400));
-        return host.disk.demote(vmid);
-      case 'promote':
-        if (record?.order?.promote) {
-          say('is promoted');
-          const done = yield* this.promoteOrDecline(record, record.order.promote);
-          if (done) yield* this.performStart(record);
-          else yield* this.tell(record, { state: 'waiting', because: 'the copy does not verify', end: null });
-        }
-        return;
-      case 'start':
-        if (record !== null) yield* this.performStart(record);
-        return;
-      case 'pre-copy':
-      case 'halt':
-      case 'open':
-      case 'hand-over':
-      case 'give-up':
-      case 'revive':
-        this.tries.set(vmid, noteFailed(this.triesOf(vmid), `${action.kind} is not simulated`, host.bootMs()));
-        return;
-    }
-  }
-
-  private *performStart(record: GuestRecord): Task<void> {
-    const { agent } = this;
-    const { host, cluster } = agent;
-    yield* this.tell(record, { state: 'starting', because: 'starting', end: null });
-    host.disk.openPrimary(record.vmid, record.generation);
-    yield* agent.sleep(cluster.dice.between(5, 100));
-    const confirmedAtMs = cluster.engine.nowMs;
-    const order = cluster.rules.confirmOrder ? yield* this.confirmOrder(record) : record.order;
-    if (order === null) return;
-    const qemu = yield* this.trySpawn(record, order.nodeEpoch);
-    if (qemu === null) return;
-    this.attach(qemu);
-    yield* agent.sleep(cluster.dice.between(5, 100));
-    for (const target of agent.peers) if (!qemu.bitmaps.has(target)) qemu.bitmaps.set(target, new Set());
-    if (!qemu.alive) throw new AppError('unavailable', `guest ${record.vmid}: QEMU is gone`);
-    qemu.resumed = true;
-    cluster.touch();
-    cluster.checks.noteStart(host, qemu, confirmedAtMs);
-    cluster.say(`guest ${qemu.vmid} runs on ${host.name}, generation ${qemu.generation}, epoch ${qemu.nodeEpoch}`);
-    cluster.writeSoon(host, qemu);
-    this.tries.set(record.vmid, noteStarted(this.triesOf(record.vmid), host.bootMs()));
-    agent.replication.startGuest(qemu);
-    const started = { qemuStartedAtMs: null, promoted: null };
-    yield* this.tell(record, { state: 'running', because: 'runs', end: null, started });
-    agent.bells.guests.ring();
-  }
-
-  /** null: it failed, and that counts against the order unless its epoch was taken away meanwhile. */
-  private *trySpawn(record: GuestRecord, nodeEpoch: number): Task<Qemu | null> {
-    try {
-      return yield* this.spawnQemu(record, nodeEpoch);
-    } catch (error) {
-      if (!isAppError(error) || this.agent.readEpoch() !== nodeEpoch) throw error;
-      const because = formatErrorChain(error);
-      this.agent.cluster.say(`${this.agent.host.name} agent: start of guest ${record.vmid} failed: ${because}`);
-      this.tries.set(record.vmid, noteFailed(this.triesOf(record.vmid), because, this.agent.host.bootMs()));
-      return null;
-    }
-  }
-
-  /** The process enters its epoch's group before it executes QEMU: without the group there is no start. */
-  private *spawnQemu(record: GuestRecord, nodeEpoch: number): Task<Qemu> {
-    const { host, cluster } = this.agent;
-    const { dice, engine } = cluster;
-    const group = host.groups.get(nodeEpoch);
-    const { vmid, generation } = record;
-    if (group === undefined && cluster.rules.epochGroups)
-      throw new AppError('missing', `guest ${vmid}: no group of epoch ${nodeEpoch}`);
-    if (host.qemus.get(vmid)?.alive === true) throw new AppError('conflict', `guest ${vmid}: a process of it runs already`);
-    if (engine.nowMs < host.startsFailUntilMs) throw new AppError('unavailable', `guest ${vmid}: QEMU does not start`);
-    const [bitmaps, cycles, bases] = [new Map(), new Map(), new Map()];
-    const qemu: Qemu = { vmid, generation, nodeEpoch, alive: true, resumed: false, bitmaps, cycles, bases, onExit: [] };
-    host.qemus.set(vmid, qemu);
-    const slow = engine.nowMs < host.startsSlowUntilMs;
-    yield* this.agent.sleep(slow ? dice.between(3_000, 14_000) : dice.between(100, 900));
-    if (!qemu.alive) throw new AppError('unavailable', `guest ${vmid}: QEMU ended while it started`);
-    // A frozen process answers nobody.
-    while (host.groups.get(nodeEpoch)?.frozen === true && qemu.alive) yield* this.agent.sleep(200);
-    if (!qemu.alive) throw new AppError('unavailable', `guest ${vmid}: QEMU was killed while it stood still`);
-    return qemu;
-  }
-
-  private attach(qemu: Qemu): void {
-    this.attached.set(qemu.vmid, qemu);
-    const gone = () =>
-      this.agent.deliver(() => {
-        if (this.attached.get(qemu.vmid) === qemu) this.attached.delete(qemu.vmid);
-        this.tries.set(qemu.vmid, { ...this.triesOf(qemu.vmid), startedAtBootMs: null });
-        this.agent.replication.stopGuest(qemu.vmid);
-        this.agent.bells.guests.ring();
-      });
-    if (qemu.alive) qemu.onExit.push(gone);
-    else gone();
-  }
-
-  private *confirmOrder(seen: GuestRecord): Task<{ nodeEpoch: number } | null> {
-    const { agent } = this;
-    const record = yield* agent.readNow<GuestRecord>(keys.guest(seen.vmid));
-    const permit = yield* agent.readNow<Permit>(keys.nodePermit(agent.host.name));
-    const resource = yield* agent.readNow<HaResource>(keys.haResource(seen.vmid));
-    const order = record?.value.order ?? null;
-    if (record === null || order === null || permit === null || resource?.value.want !== 'started') return null;
-    const holds =
-      record.value.home === agent.host.name &&
-      record.value.generation === seen.generation &&
-      order.kind === 'run' &&
-      permit.value.state === 'granted' &&
-      permit.value.epoch === order.nodeEpoch &&
-      agent.readEpoch() === order.nodeEpoch;
-    return holds ? { nodeEpoch: order.nodeEpoch } : null;
-  }
-
-  private *promoteOrDecline(seen: GuestRecord, point: ReplicaPoint): Task<boolean> {
-    const { agent } = this;
-    yield* agent.sleep(agent.cluster.dice.between(20, 1_500));
-    try {
-      agent.host.disk.promote(seen.vmid, seen.generation, point);
-      return true;
-    } catch (error) {
-      if (!isAppError(error, 'invalid', 'missing')) throw error;
-      const because = formatErrorChain(error);
-      const current = yield* agent.readNow<GuestRecord>(keys.guest(seen.vmid));
-      const isStill = current?.value.home === agent.host.name && current.value.generation === seen.generation;
-      if (current === null || !isStill) return false;
-      const declined = { node: agent.host.name, point, lostAtMs: current.value.order?.lostAtMs ?? null, because };
-      const all = [...(current.value.declined ?? []), declined].slice(-limits.declinedKept);
-      const next: GuestRecord = { ...current.value, order: null, declined: all };
-      const key = keys.guest(seen.vmid);
-      yield* agent.commit([{ key, modRevision: current.modRevision }], [{ key, value: JSON.stringify(next) }]);
-      agent.cluster.say(`${agent.host.name} agent: declines guest ${seen.vmid}: ${because}`);
+      this.noteTrouble(memory, action, key, error);
+      if (!isOurs || action.kind === 'none') return false;
+      const because = `${action.kind} failed: ${formatErrorChain(error)}`;
+      yield* tryOnce(this.desk.tell(record, { state: 'failed', because, end: null }));
       return false;
     }
   }
 
-  private *tell(record: GuestRecord, change: StatusChange): Task<void> {
+  private noteAttempt(memory: GuestMemory, action: GuestAction, error: unknown): void {
     const { agent } = this;
-    const before = this.told(record.vmid);
-    const status: HaStatus = { ...nextStatus(agent.host.name, record, before, change), atMs: agent.host.wallMs() };
-    if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
-    yield* writeOwned(agent, keys.haStatus(record.vmid), status);
-    this.statuses.set(record.vmid, status);
+    memory.tries = noteFailed(memory.tries, `${action.kind}: ${formatErrorChain(error)}`, agent.host.bootMs());
+    agent.cluster.say(`${agent.host.name} agent: ${action.kind} of guest ${memory.vmid} failed: ${formatErrorChain(error)}`);
   }
+
+  private noteTrouble(memory: GuestMemory, action: GuestAction, key: string, error: unknown): void {
+    const { agent } = this;
+    const count = memory.failure?.key === key ? memory.failure.count + 1 : 1;
+    const waitMs = Math.min(limits.guestRetryMs * 2 ** (count - 1), limits.guestRetryMaxMs);
+    memory.failure = { key, count, retryAtBootMs: agent.host.bootMs() + waitMs };
+    const what = action.kind === 'none' ? 'telling' : action.kind;
+    agent.cluster.say(`${agent.host.name} agent: ${what} of guest ${memory.vmid} is put off: ${formatErrorChain(error)}`);
+  }
+
+  private facts(memory: GuestMemory, record: GuestRecord | null): GuestPlanFacts {
+    const { agent } = this;
+    const { host } = agent;
+    const { process, state, vmid } = memory;
+    const manifest = host.disk.manifest(vmid);
+    const resource = agent.read<HaResource>(keys.haResource(vmid))?.value ?? null;
+    const ending = agent.nodeEnd.ending();
+    const key = record === null ? '' : orderKey(record);
+    memory.tries = triesUnder(memory.tries, ending === null ? key : `${key}/${ending}`);
+    const isStart = record?.order?.kind === 'run' && ending === null;
+    const retries = isStart ? resourceWithDefaults(vmid, resource).localRetries : limits.handOverRetries;
+    const retry = planRetry(memory.tries, retries, host.bootMs());
+    memory.notCopied = ending === 'give-up' && retry.kind === 'gave-up' ? retry.because : null;
+    return {
+      self: host.name,
+      epoch: agent.readEpoch(),
+      record,
+      want: resource?.want ?? null,
+      process: process === null ? null : { generation: process.generation, nodeEpoch: process.nodeEpoch, state },
+      copy: manifest === null ? null : describeCopy(manifest),
+      began: toldBegin(record, agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
+      ended: toldEnd(host.name, record, this.desk.told(vmid)),
+      preCopied: memory.preCopiedUnder === key,
+      retry,
+      ending,
+    };
+  }
+}
+
+function describeCopy({ role, generation, handedOver, promotedFrom }: Manifest): GuestPlanFacts['copy'] {
+  const { generation: from = 0, seq = 0, pointAtMs = 0 } = promotedFrom ?? {};
+  const isPromoted = role === 'primary' && promotedFrom !== null;
+  return {
+    role,
+    generation,
+    handedOver: handedOver ?? null,
+    promotedFrom: isPromoted ? { point: { generation: from, seq }, pointAtMs } : null,
+  };
 }

@@ -4,15 +4,21 @@ import type { AgentProcess } from '#sim/agent.ts';
 import type { SimDisk } from '#sim/disk.ts';
 import type { Dice, Engine } from '#sim/engine.ts';
 import type { GuardProcess } from '#sim/guard.ts';
+import type { ProcessState } from '#core/guest/process-state.ts';
 import type { GuardReport } from '#core/ha/guard-report.ts';
 
-/** A guest's process. It executes guest code when it is alive, resumed, not frozen, and its machine has power and does not stand still. */
+/**
+ * A guest's process. It executes guest code when it is alive, running or halting, not frozen, and its machine has power and does not stand
+ * still.
+ */
 export type Qemu = {
   vmid: number;
   generation: number;
   nodeEpoch: number;
   alive: boolean;
-  resumed: boolean;
+  run: Exclude<ProcessState, 'unknown'>;
+  /** It was asked to power down; it ends with that, or is left `off`, as it is told to at that instant. */
+  powersDown: boolean;
   /** Blocks written since the bitmap began to count, for each target; held by the process. */
   bitmaps: Map<string, Set<number>>;
   /** The blocks of the cycle under way, given back when it fails. */
@@ -69,6 +75,10 @@ export class Host {
   killStuckUntilMs = 0;
   startsFailUntilMs = 0;
   startsSlowUntilMs = 0;
+  /** How many more starts of a guest fail here. */
+  readonly startsToFail = new Map<number, number>();
+  /** Guests that do not hear the request to power down, until then. */
+  deafUntilMs = 0;
 
   constructor(name: string, rate: number, disk: SimDisk, world: HostWorld) {
     this.name = name;
@@ -92,7 +102,12 @@ export class Host {
   }
 
   isExecuting(qemu: Qemu): boolean {
-    if (!qemu.alive || !qemu.resumed || !this.powered || this.world.engine.nowMs < this.stillUntilMs) return false;
+    return (qemu.run === 'running' || qemu.run === 'halting') && this.isResponsive(qemu);
+  }
+
+  /** The process gets time: it can run its guest, answer, and move blocks. */
+  isResponsive(qemu: Qemu): boolean {
+    if (!qemu.alive || !this.powered || this.world.engine.nowMs < this.stillUntilMs) return false;
     return this.groups.get(qemu.nodeEpoch)?.frozen !== true;
   }
 
@@ -208,6 +223,23 @@ export class Host {
     if (doomed.some((qemu) => qemu.alive)) this.world.engine.after(this.world.dice.between(1, this.world.quick.killMs), kill);
   }
 
+  /** Asks the guest by ACPI. A frozen one answers later, a deaf one when it hears again. */
+  powerDown(qemu: Qemu): void {
+    if (qemu.powersDown) return;
+    qemu.powersDown = true;
+    const { engine, dice } = this.world;
+    const goDown = () => {
+      if (!qemu.alive || !qemu.powersDown) return;
+      if (!this.isExecuting(qemu) || engine.nowMs < this.deafUntilMs) return engine.after(500, goDown);
+      qemu.powersDown = false;
+      if (qemu.run === 'running') return this.killQemu(qemu, 'powered down');
+      qemu.run = 'off';
+      this.world.say(`guest ${qemu.vmid} has powered down on ${this.name}; its disks stay open`);
+      this.world.touch();
+    };
+    engine.after(dice.between(500, 8_000), goDown);
+  }
+
   killQemu(qemu: Qemu, reason: string): void {
     if (!qemu.alive) return;
     qemu.alive = false;
@@ -215,6 +247,13 @@ export class Host {
     this.world.say(`guest ${qemu.vmid} ends on ${this.name}: ${reason}`);
     for (const tell of qemu.onExit.splice(0)) this.world.engine.after(5, () => tell(reason));
     this.world.touch();
+  }
+
+  /** Whether a start of the guest fails now; a start that fails a number of times counts down. */
+  failsToStart(vmid: number): boolean {
+    const left = this.startsToFail.get(vmid) ?? 0;
+    if (left > 0) this.startsToFail.set(vmid, left - 1);
+    return left > 0 || this.world.engine.nowMs < this.startsFailUntilMs;
   }
 
   isPopulated(epoch: number): boolean {

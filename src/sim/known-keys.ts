@@ -7,6 +7,8 @@ export const keys = {
   nodePermit: remember(coreKeys.nodePermit),
   nodeRelease: remember(coreKeys.nodeRelease),
   nodeHeartbeat: remember(coreKeys.nodeHeartbeat),
+  nodeAgent: remember(coreKeys.nodeAgent),
+  nodeDisarm: remember(coreKeys.nodeDisarm),
   guest: remember(coreKeys.guest),
   guestTombstone: remember(coreKeys.guestTombstone),
   haResource: remember(coreKeys.haResource),

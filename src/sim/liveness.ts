@@ -1,16 +1,22 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { HaResource } from '#core/ha/records.ts';
+import { sortSnapshot } from '#core/ha/cluster-snapshot.ts';
+import { deriveManagedGuest } from '#core/ha/cluster-view-ha.ts';
+import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import type { AgentRecord, HaCommand, HaMemory, HaResource } from '#core/ha/records.ts';
+import { prefixes } from '#core/ha/keys.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
+import { canRun } from '#sim/room.ts';
 
 /** The first thing that is not yet as it should be while the nodes `well` are well; null: all is well. */
 export function findTrouble(cluster: Cluster, well: Host[]): string | null {
   if (!cluster.store.canCommit()) return 'L1 the store takes no commits';
+  const expected = isDisarmed(cluster) ? 'disarmed' : 'serving';
   for (const host of well) {
     const kind = host.guard?.state.mode.kind ?? 'gone';
-    if (kind !== 'serving') return `L5 the guard of ${host.name} is ${kind}`;
+    if (kind !== expected) return `L5 the guard of ${host.name} is ${kind}`;
     if (!host.isMemberUp()) return `L1 the store's member on ${host.name} is away`;
     if (host.agent === null) return `L5 ${host.name} has no agent`;
   }
@@ -18,7 +24,13 @@ export function findTrouble(cluster: Cluster, well: Host[]): string | null {
     const trouble = describeGuest(cluster, well, vmid);
     if (trouble !== null) return trouble;
   }
-  return null;
+  return findUnanswered(cluster);
+}
+
+/** The disarm is in force: nothing is guarded, started, stopped or moved. */
+export function isDisarmed(cluster: Cluster): boolean {
+  const disarm = cluster.store.read<HaMemory>(keys.haMemory)?.value.disarm ?? null;
+  return disarm !== null && disarm.stage !== 'waiting';
 }
 
 function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | null {
@@ -26,26 +38,80 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   if (record === undefined) return null;
   const want = cluster.store.read<HaResource>(keys.haResource(vmid))?.value.want;
   const runsOn = cluster.hosts.find((host) => isExecutingOn(host, vmid));
-  if (want !== 'started')
-    return runsOn === undefined ? null : `L1 guest ${vmid} is wanted ${want} and executes on ${runsOn.name}`;
-  if (runsOn !== undefined && well.includes(runsOn)) return null;
-  if (canRun(cluster, well, record)) return `L1 guest ${vmid} is wanted started and does not run (home ${record.home})`;
+  // The stated hold: nothing is started, stopped or moved.
+  if (isDisarmed(cluster)) return null;
+  if (want === 'ignored') return null;
+  if (record.ha === undefined) return `L5 guest ${vmid} is wanted ${want} and not managed`;
+  if (want !== 'started') {
+    if (runsOn !== undefined) return `L1 guest ${vmid} is wanted ${want} and executes on ${runsOn.name}`;
+    return record.ha.state.kind === 'failed' ? null : describeUnsettled(vmid, record.ha);
+  }
+  // Also where somebody was to be left behind: it runs.
+  if (runsOn !== undefined) return describeUnsettled(vmid, record.ha);
+  if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, record))
+    return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
+  const name = isHeld(cluster) ? 'S15' : 'L1';
+  if (canRun(cluster, well, record)) return `${name} guest ${vmid} is wanted started and does not run (${describePlace(record)})`;
   // Nobody could run it: then the reason has to be known.
   return cluster.checks.reasons.has(vmid) ? null : `L10 guest ${vmid} cannot run, and no reason was named`;
 }
 
-/** Whether its own disks or a copy that may be used lie on a node that is well and has room. */
-export function canRun(cluster: Cluster, well: Host[], record: GuestRecord): boolean {
-  const home = well.find((host) => host.name === record.home);
-  if (home !== undefined && home.disk.manifest(record.vmid)?.role === 'primary') return true;
-  return well.some((host) => cluster.checks.hasUsableCopy(host, record) && freeMemoryMb(cluster, host) >= record.config.memoryMb);
+function describePlace({ home, generation, ha, order }: GuestRecord): string {
+  const ordered = order === null ? 'no order' : `ordered to ${order.kind} under epoch ${order.nodeEpoch}`;
+  return `${ha?.state.kind} on ${ha?.node}, home ${home} at generation ${generation}, ${ordered}; ${ha?.because}`;
 }
 
-function freeMemoryMb(cluster: Cluster, host: Host): number {
-  const homed = cluster.vmids
-    .map((vmid) => cluster.store.read<GuestRecord>(keys.guest(vmid))?.value)
-    .filter((record) => record?.home === host.name);
-  return cluster.swarm.nodeMemoryMb - homed.length * 1_024;
+/** A drain, a disarm that waits, or a node that is about to end keeps guests from somewhere. */
+function isHeld(cluster: Cluster): boolean {
+  const memory = cluster.store.read<HaMemory>(keys.haMemory)?.value;
+  return memory !== undefined && (memory.drains.length > 0 || memory.disarm !== null);
+}
+
+/** Frozen, because its node is to come back with it: that is what people asked for. */
+function isHeldByItsNode(cluster: Cluster, { home, ha }: GuestRecord): boolean {
+  const host = cluster.host(home);
+  const agent = cluster.store.read<AgentRecord>(keys.nodeAgent(home))?.value;
+  return ha?.state.kind === 'frozen' && agent?.mode === 'restart' && (!host.powered || agent.bootId === host.bootId);
+}
+
+/** A state that only leads to another one. */
+function describeUnsettled(vmid: number, { state, because }: GuestEntry): string | null {
+  switch (state.kind) {
+    case 'active':
+      return state.seenRunning ? null : `L5 guest ${vmid} is active and was not seen running (${because})`;
+    case 'inactive':
+    case 'failed':
+    case 'awaiting-recovery':
+      return null;
+    case 'frozen':
+    case 'start-requested':
+    case 'start-requested-elsewhere':
+    case 'stop-requested':
+    case 'moving-live':
+    case 'moving-cold':
+    case 'awaiting-fence':
+      return `L5 guest ${vmid} is ${state.kind} (${because})`;
+  }
+}
+
+/** The state of the guest is shown to people as one that should have been left. */
+function isTold(cluster: Cluster, record: GuestRecord): boolean {
+  // By the clock of somebody who asks an hour later, so that steps of wall clocks do not matter.
+  const nowMs = (record.ha?.sinceMs ?? 0) + 3_600_000;
+  const { store } = cluster;
+  const entries = [keys.haMemory, keys.guest(record.vmid)].flatMap((key) => store.read(key) ?? []);
+  const snapshot = sortSnapshot(entries.map(({ key, text, modRevision }) => ({ key, value: text, modRevision })));
+  const leftMs = deriveManagedGuest(record, snapshot, nowMs)?.leftMs ?? null;
+  return leftMs !== null && leftMs <= 0;
+}
+
+/** S4: a command that lies there while a manager leads is taken. */
+function findUnanswered(cluster: Cluster): string | null {
+  for (const { key, value } of cluster.store.entries.values()) {
+    if (key.startsWith(prefixes.haCommands) && (value as HaCommand).state === 'waiting')
+      return `S4 the command ${(value as HaCommand).id} is not answered`;
+  }
+  return null;
 }
 
 export function isExecutingOn(host: Host, vmid: number): boolean {

@@ -3,7 +3,7 @@ import { noEvidence, suspectAfterMs } from '#core/ha/claim.ts';
 import { type ClusterFacts, readClusterFacts } from '#core/ha/cluster-round/facts.ts';
 import type { ClusterStep, CommitStep } from '#core/ha/cluster-round/steps.ts';
 import { silenceOf } from '#core/ha/observer.ts';
-import type { Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
+import type { HaRule, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import { tryOnce } from '#sim/owned-record.ts';
@@ -88,7 +88,25 @@ function* performRound(agent: AgentProcess, lead: Lead, rounds: Rounds): Task<vo
   const facts = readFacts(agent, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
   if (facts.balances) rounds.balancedBootMs = nowBootMs;
   const plan = agent.cluster.rules.planClusterRound(facts, nowBootMs, agent.host.wallMs());
-  for (const step of plan.steps) if (!(yield* performStep(agent, lead, step, rounds))) break;
+  yield* performSteps({ agent, lead, rounds, rules: facts.rules }, plan.steps);
+}
+
+/** Of one round: what its steps are performed with, and what they were planned by. */
+type Round = { agent: AgentProcess; lead: Lead; rounds: Rounds; rules: readonly HaRule[] };
+
+/** In order, and not beyond a memory that was not written; guests do not wait for each other. */
+function* performSteps(round: Round, steps: readonly ClusterStep[]): Task<void> {
+  const isGuests = (step: ClusterStep) => step.kind === 'commit' && step.about.kind === 'guest';
+  for (const step of steps.filter((candidate) => !isGuests(candidate))) if (!(yield* performStep(round, step))) return;
+  const guests = steps.filter(isGuests);
+  for (let at = 0; at < guests.length; at += limits.commitsAtOnce) {
+    const batch = guests.slice(at, at + limits.commitsAtOnce);
+    yield* round.agent.all(batch.map((step) => performAlone(round, step)));
+  }
+}
+
+function* performAlone(round: Round, step: ClusterStep): Task<void> {
+  yield* performStep(round, step);
 }
 
 function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number, balances: boolean): ClusterFacts {
@@ -116,7 +134,8 @@ function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number, balances:
 }
 
 /** False when nothing after this step may be written. */
-function* performStep(agent: AgentProcess, lead: Lead, step: ClusterStep, rounds: Rounds): Task<boolean> {
+function* performStep(round: Round, step: ClusterStep): Task<boolean> {
+  const { agent, rounds } = round;
   const { cluster } = agent;
   switch (step.kind) {
     case 'ask-controller':
@@ -128,20 +147,25 @@ function* performStep(agent: AgentProcess, lead: Lead, step: ClusterStep, rounds
       cluster.checks.noteDefer(step.vmid, step.because);
       cluster.say(`${agent.host.name} defers guest ${step.vmid}: ${step.because}`);
       return true;
-    case 'commit': {
-      const { about } = step;
-      const compares = [...(cluster.rules.compareLead ? [lead.compare] : []), ...keepCompares(agent, step)];
-      const outcome = yield* agent.commit(compares, step.writes, lead.epoch);
-      if (outcome.kind === 'committed') {
-        rounds.writtenRevision = outcome.revision;
-        rounds.writtenBootMs = agent.host.bootMs();
-      }
-      if (about.kind === 'guest') rounds.said.delete(about.vmid);
-      const what = about.kind === 'guest' ? `guest ${about.vmid} on ${about.node}` : 'node' in about ? about.node : '';
-      cluster.say(`${agent.host.name} manager: ${about.kind} ${what} (${outcome.kind}): ${step.because}`);
-      return outcome.kind === 'committed' || about.kind !== 'memory';
-    }
+    case 'commit':
+      return yield* performCommit(round, step);
   }
+}
+
+function* performCommit({ agent, lead, rounds, rules }: Round, step: CommitStep): Task<boolean> {
+  const { cluster } = agent;
+  const { about } = step;
+  const compares = [...(cluster.rules.compareLead ? [lead.compare] : []), ...keepCompares(agent, step)];
+  // The events go with the commit; here nobody reads them but the checkers.
+  const outcome = yield* agent.commit(compares, step.writes, { leadEpoch: lead.epoch, events: step.events, rules });
+  if (outcome.kind === 'committed') {
+    if (outcome.revision > rounds.writtenRevision) rounds.writtenRevision = outcome.revision;
+    rounds.writtenBootMs = agent.host.bootMs();
+  }
+  if (about.kind === 'guest') rounds.said.delete(about.vmid);
+  const what = about.kind === 'guest' ? `guest ${about.vmid} on ${about.node}` : 'node' in about ? about.node : '';
+  cluster.say(`${agent.host.name} manager: ${about.kind} ${what} (${outcome.kind}): ${step.because}`);
+  return outcome.kind === 'committed' || about.kind !== 'memory';
 }
 
 /** The compares of a step, without those that a broken rule forgets. */

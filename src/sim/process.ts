@@ -79,6 +79,22 @@ export class Process {
     yield (resume) => this.after(waitMs, () => resume(done));
   }
 
+  /** Runs tasks side by side, returns when all have ended and raises the first error among them. */
+  *all(tasks: Task<void>[]): Task<void> {
+    if (tasks.length === 0) return;
+    yield* wait<void>((resume) => {
+      let left = tasks.length;
+      let failure: unknown = null;
+      for (const task of tasks) {
+        this.start(task, (error) => {
+          failure ??= error;
+          left -= 1;
+          if (left === 0) resume(failure === null ? { ok: true, value: undefined } : { ok: false, error: failure });
+        });
+      }
+    });
+  }
+
   /** Starts a task. `onEnd` gets its error, null when it ended well. */
   start(task: Task<void>, onEnd: (error: unknown) => void): void {
     let waits = 0;

@@ -1,18 +1,29 @@
-import { AppError, isAppError } from '#base/error.ts';
+import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import type { ReplicaPoint } from '#core/guest/guest-record.ts';
+import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
+import type { ReplicaRecord } from '#core/replica/records.ts';
 import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from '#core/replica/schedule.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
-import { describeReplica, type Manifest } from '#core/storage/manifest.ts';
+import { describeReplica, type HandedPoint, type Manifest } from '#core/storage/manifest.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { blockCount, diskSize, type Image } from '#sim/disk.ts';
 import type { Qemu } from '#sim/host.ts';
-import { SimBell, type Task } from '#sim/process.ts';
+import { type Outcome, SimBell, type Task, wait } from '#sim/process.ts';
 import { callReceiver, type Line } from '#sim/receiver.ts';
 
-type Cycles = { qemu: Qemu; over: boolean; bell: SimBell; targets: Map<string, TargetSchedule> };
+type Waiter = (outcome: Outcome<void>) => void;
+type Target = { schedule: TargetSchedule; waiters: Waiter[] };
+type Cycles = { qemu: Qemu; over: boolean; ended: boolean; bell: SimBell; targets: Map<string, Target> };
+
+/** Where the last state of a guest has arrived; as programs/replication/last-point.ts. */
+export type LastCopies = { arrived: HandedPoint | null; failed: string[] };
+
+/** Of a guest that stands still: the point that others got already, and until when this one may take. */
+type Last = { point: ReplicaPoint | null; untilBootMs: number };
+
+type Sent = { point: ReplicaPoint; pointAtMs: number; pointBootMs: number; lastCycle: ReplicaRecord['lastCycle'] };
 
 /** Both directions of one node's replication, as in programs/replication, at the level of points and blocks. */
 export class Replication {
@@ -28,7 +39,7 @@ export class Replication {
   startGuest(qemu: Qemu): void {
     if (this.guests.get(qemu.vmid)?.qemu === qemu) return;
     this.stopGuest(qemu.vmid);
-    const cycles: Cycles = { qemu, over: false, bell: new SimBell(), targets: new Map() };
+    const cycles = startCycles(qemu);
     this.guests.set(qemu.vmid, cycles);
     this.agent.run(this.runCycles(cycles));
   }
@@ -41,10 +52,55 @@ export class Replication {
     this.guests.delete(vmid);
   }
 
+  /** Ends the cycles and returns when nothing is under way any more. */
+  *stopAndWait(vmid: number): Task<void> {
+    const cycles = this.guests.get(vmid);
+    this.stopGuest(vmid);
+    while (cycles?.ended === false) yield* this.agent.sleep(20);
+  }
+
+  /** A cycle now. Raises AppError missing when the guest does not run here, or the cycle's error. */
+  *syncNow(vmid: number, node: string): Task<void> {
+    const cycles = this.guests.get(vmid);
+    if (cycles === undefined) throw new AppError('missing', `replicate guest ${vmid} now: it does not run on this node`);
+    const target = targetOf(cycles, node);
+    target.schedule = { ...target.schedule, asked: true };
+    yield* wait<void>((resume) => {
+      target.waiters.push(resume);
+      cycles.bell.ring();
+    });
+  }
+
+  /** Sends the state of a guest that stands still to one node after the other, all under the same point. Raises AppError. */
+  *sendLast(qemu: Qemu, targets: string[] | null): Task<LastCopies> {
+    const { agent } = this;
+    yield* this.stopAndWait(qemu.vmid);
+    const cycles = startCycles(qemu);
+    for (const target of qemu.cycles.keys()) this.settle(qemu, target, false);
+    const peers = agent.peers.filter((peer) => targets?.includes(peer) ?? true);
+    const failed: string[] = [];
+    const copiedTo: string[] = [];
+    let first: Sent | null = null;
+    for (const peer of peers) {
+      try {
+        const untilBootMs = first === null ? Number.POSITIVE_INFINITY : agent.host.bootMs() + limits.furtherCopyMs;
+        const sent: Sent = yield* this.send(cycles, peer, { point: first?.point ?? null, untilBootMs });
+        first ??= sent;
+        copiedTo.push(peer);
+      } catch (error) {
+        if (!isAppError(error)) throw error;
+        failed.push(`${peer}: ${formatErrorChain(error)}`);
+      }
+    }
+    if (first === null) return { arrived: null, failed };
+    const { point, pointAtMs, lastCycle } = first;
+    return { arrived: { point, pointAtMs, lastCycle, configSha256: '', source: agent.host.name, copiedTo }, failed };
+  }
+
   notePeerBack(node: string): void {
     for (const { targets, bell } of this.guests.values()) {
-      const schedule = targets.get(node);
-      if (schedule !== undefined) targets.set(node, noteReconnect(schedule));
+      const target = targets.get(node);
+      if (target !== undefined) target.schedule = noteReconnect(target.schedule);
       bell.ring();
     }
   }
@@ -85,38 +141,41 @@ export class Replication {
   }
 
   private *runCycles(cycles: Cycles): Task<void> {
-    const { agent } = this;
     const { qemu, targets } = cycles;
     // What an earlier agent left half done: its blocks go back to the bitmap.
     for (const target of qemu.cycles.keys()) this.settle(qemu, target, false);
-    while (!cycles.over && qemu.alive) {
-      const { intervalMs } = agent.cluster.swarm;
-      for (const peer of agent.peers) {
-        const seen = agent.read(keys.nodeInfo(peer)) !== null;
-        if (seen && !targets.has(peer)) {
-          targets.set(peer, { target: peer, lastPointBootMs: null, failures: 0, lastFailureBootMs: null, asked: false });
-        }
-      }
-      const next = planNextCycle([...targets.values()], intervalMs, agent.host.bootMs());
-      if (next === null || next.dueInMs > 0) {
-        const waitMs = Math.min(next?.dueInMs ?? limits.agentRoundMs, limits.agentRoundMs);
-        yield* cycles.bell.next(agent, waitMs);
-        continue;
-      }
-      const schedule = targets.get(next.target);
-      if (schedule === undefined) continue;
-      try {
-        const pointBootMs = yield* this.send(cycles, next.target);
-        targets.set(next.target, noteSuccess(schedule, pointBootMs));
-      } catch (error) {
-        if (!isAppError(error)) throw error;
-        targets.set(next.target, noteFailure(targets.get(next.target) ?? schedule, agent.host.bootMs()));
-      }
+    while (!cycles.over && qemu.alive) yield* this.round(cycles);
+    cycles.ended = true;
+    const gone = new AppError('unavailable', `replicate guest ${qemu.vmid}: it stopped meanwhile`);
+    for (const { waiters } of targets.values()) for (const tell of waiters.splice(0)) tell({ ok: false, error: gone });
+  }
+
+  private *round(cycles: Cycles): Task<void> {
+    const { agent } = this;
+    for (const peer of agent.peers) if (agent.read(keys.nodeInfo(peer)) !== null) targetOf(cycles, peer);
+    const schedules = [...cycles.targets.values()].map(({ schedule }) => schedule);
+    const next = planNextCycle(schedules, agent.cluster.swarm.intervalMs, agent.host.bootMs());
+    if (next === null || next.dueInMs > 0) {
+      const waitMs = Math.min(next?.dueInMs ?? limits.agentRoundMs, limits.agentRoundMs);
+      return yield* cycles.bell.next(agent, waitMs);
+    }
+    const target = targetOf(cycles, next.target);
+    // Who asks from here on wants a point later than this one.
+    const asked = target.waiters.splice(0);
+    target.schedule = { ...target.schedule, asked: false };
+    try {
+      const { pointBootMs } = yield* this.send(cycles, next.target, null);
+      target.schedule = noteSuccess(target.schedule, pointBootMs);
+      for (const tell of asked) tell({ ok: true, value: undefined });
+    } catch (error) {
+      if (!isAppError(error)) throw error;
+      target.schedule = noteFailure(target.schedule, agent.host.bootMs());
+      for (const tell of asked) tell({ ok: false, error });
     }
   }
 
-  /** One cycle to one target, in the order of programs/replication/sender.ts. Returns when its point was, on this clock. */
-  private *send(cycles: Cycles, target: string): Task<number> {
+  /** One cycle to one target, in the order of programs/replication/sender.ts. */
+  private *send(cycles: Cycles, target: string, last: Last | null): Task<Sent> {
     const { agent } = this;
     const { qemu } = cycles;
     const { vmid, generation } = qemu;
@@ -131,9 +190,8 @@ export class Replication {
       const basis: BitmapBasis = qemu.bases.get(target) ?? { base: null, pending: null };
       const plan = planSend(generation, diskSize, basis, state);
       if (plan.kind === 'refuse') throw new AppError('conflict', plan.because);
-      const seq = agent.host.disk.reserveSeq(vmid, generation, 1);
       const held = state.point;
-      const point: ReplicaPoint = { generation, seq: Math.max(seq, held?.generation === generation ? held.seq + 1 : 0) };
+      const point = last?.point ?? this.nextPoint(vmid, generation, held);
       const begun = yield* callReceiver(line, { kind: 'begin', point });
       if (plan.kind === 'compare') yield* agent.sleep(dice.between(50, agent.cluster.swarm.transferMs));
       if (cycles.over || !qemu.alive) throw new AppError('unavailable', 'the guest stopped');
@@ -150,12 +208,14 @@ export class Replication {
       const lastCycle = { kind: plan.kind, bytes: changed.size, tookMs: 0, pausedMs: 0 };
       let arrived = false;
       try {
-        yield* this.push(cycles, line, chooseBlocks(plan.kind, changed, image, begun.image), image);
+        yield* this.push(cycles, line, chooseBlocks(plan.kind, changed, image, begun.image), { image, last });
         yield* agent.sleep(dice.between(5, 50 + agent.cluster.swarm.transferMs / 4));
-        yield* callReceiver(line, { kind: 'seal', pointAtMs, lastCycle });
+        const sealed = yield* callReceiver(line, { kind: 'seal', pointAtMs, lastCycle });
+        if (sealed.point === null || comparePoints(sealed.point, point) !== 0)
+          throw new AppError('conflict', 'another point was confirmed');
         arrived = true;
         qemu.bases.set(target, { base: point, pending: null });
-        return pointBootMs;
+        return { point, pointAtMs, pointBootMs, lastCycle };
       } finally {
         this.settle(qemu, target, arrived);
       }
@@ -165,15 +225,22 @@ export class Replication {
     }
   }
 
+  private nextPoint(vmid: number, generation: number, held: ReplicaPoint | null): ReplicaPoint {
+    const seq = this.agent.host.disk.reserveSeq(vmid, generation, 1);
+    return { generation, seq: Math.max(seq, held?.generation === generation ? held.seq + 1 : 0) };
+  }
+
   /** The bytes travel in two halves; a frozen QEMU moves nothing, and nothing is waited for longer than the stall limit. */
-  private *push(cycles: Cycles, line: Line, blocks: number[], image: Image): Task<void> {
+  private *push(cycles: Cycles, line: Line, blocks: number[], { image, last }: { image: Image; last: Last | null }): Task<void> {
     const { agent } = this;
     const { host, cluster } = agent;
     const half = Math.ceil(blocks.length / 2);
     for (const part of [blocks.slice(0, half), blocks.slice(half)]) {
       yield* agent.sleep(cluster.dice.between(5, cluster.swarm.transferMs / 2));
       const stalledAtBootMs = host.bootMs();
-      while (!host.isExecuting(cycles.qemu)) {
+      if (cycles.over || (last !== null && host.bootMs() > last.untilBootMs))
+        throw new AppError('unavailable', 'the push is cut');
+      while (!host.isResponsive(cycles.qemu)) {
         if (!cycles.qemu.alive || host.bootMs() - stalledAtBootMs > limits.replicaStallMs) {
           throw new AppError('unavailable', 'nothing moves');
         }
@@ -189,6 +256,19 @@ export class Replication {
     if (arrived || cycle === undefined || !this.agent.cluster.rules.settleBitmaps) return;
     for (const block of cycle) qemu.bitmaps.get(target)?.add(block);
   }
+}
+
+function startCycles(qemu: Qemu): Cycles {
+  return { qemu, over: false, ended: false, bell: new SimBell(), targets: new Map() };
+}
+
+function targetOf({ targets }: Cycles, node: string): Target {
+  const known = targets.get(node);
+  if (known !== undefined) return known;
+  const schedule = { target: node, lastPointBootMs: null, failures: 0, lastFailureBootMs: null, asked: false };
+  const made: Target = { schedule, waiters: [] };
+  targets.set(node, made);
+  return made;
 }
 
 function chooseBlocks(kind: 'delta' | 'compare', changed: Set<number>, image: Image, there: Image): number[] {

@@ -1,4 +1,5 @@
 import { type GuestPlanFacts, planGuestAction, type GuestAction } from '#core/guest/guest-plan.ts';
+import { planStatus } from '#core/guest/order-end.ts';
 import { planGuard, startGuard } from '#core/ha/guard-rules.ts';
 import { type LeadDecision, type LeadFacts, type LeadTiming, planLead } from '#core/ha/lead.ts';
 import type { ClusterFacts } from '#core/ha/cluster-round/facts.ts';
@@ -16,6 +17,7 @@ export type Rules = {
   planClusterRound: (facts: ClusterFacts, nowBootMs: number, nowWallMs: number) => Pick<ClusterPlan, 'steps'>;
   planLead: (facts: LeadFacts, timing: LeadTiming) => LeadDecision;
   planGuestAction: (facts: GuestPlanFacts) => GuestAction;
+  planStatus: typeof planStatus;
   demote: (manifest: Manifest, untilAtMs: number | null) => Manifest;
   dropPoints: typeof dropPoints;
   /** The agent reads the record and its permit once more right before a start. */
@@ -36,8 +38,8 @@ export type Rules = {
   settleBitmaps: boolean;
   /** A guard's step that cannot come to anything but a pet is a pet and no more. Without effect beside a `planGuard` that does not ship. */
   skipIdleGuardTicks: boolean;
-  /** An agent ends the guests that it finds never resumed. */
-  endHalfStarted: boolean;
+  /** An agent says that a guest runs only once it does. */
+  tellsTruth: boolean;
 };
 
 export const shippedRules: Rules = {
@@ -46,6 +48,7 @@ export const shippedRules: Rules = {
   planClusterRound,
   planLead,
   planGuestAction,
+  planStatus,
   demote: demoteToReplica,
   dropPoints,
   confirmOrder: true,
@@ -57,5 +60,5 @@ export const shippedRules: Rules = {
   epochGroups: true,
   settleBitmaps: true,
   skipIdleGuardTicks: true,
-  endHalfStarted: true,
+  tellsTruth: true,
 };

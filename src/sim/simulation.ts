@@ -1,11 +1,13 @@
-import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { limits } from '#base/limits.ts';
+import { runDirectedRound, type RoundWorld } from '#sim/directed-rounds.ts';
 import { Cluster, type StoryLine } from '#sim/cluster.ts';
 import type { Violation } from '#sim/checks.ts';
 import { Dice } from '#sim/engine.ts';
-import { beginFault, healNodes, setWant } from '#sim/faults.ts';
+import { beginFault, healNodes } from '#sim/faults.ts';
 import type { Host } from '#sim/host.ts';
-import { keys } from '#sim/known-keys.ts';
-import { canRun, isExecutingOn, findStaleCopy, findTrouble } from '#sim/liveness.ts';
+import { findStaleCopy, findTrouble, isDisarmed } from '#sim/liveness.ts';
+import { Mending } from '#sim/mending.ts';
+import { findUntrue, takeSnapshot } from '#sim/reports.ts';
 import { type Rules, shippedRules } from '#sim/rules.ts';
 import { chooseFaults, chooseSwarm, type Fault, type Swarm } from '#sim/swarm.ts';
 
@@ -36,11 +38,11 @@ export type RunResult = {
   handsNeeded: number;
   counts: Cluster['checks']['counts'] & { elections: number; boots: number };
   /** Longest seen times of the directed rounds, in milliseconds. */
-  longest: { plugMs: number; releaseMs: number; allOffMs: number; healMs: number };
+  longest: { plugMs: number; releaseMs: number; allOffMs: number; healMs: number; moveMs: number; drainMs: number };
 };
 
 /** How long the healed part of a round may take: a boot, a claim, the longest back-off of a start, some calls. */
-const healedBoundMs = 140_000;
+const healedBoundMs = 200_000;
 const lookMs = 500;
 
 /** Runs one seed. The same seed, options and rules give the same run, event for event. */
@@ -49,19 +51,23 @@ export function runSeed(options: RunOptions): RunResult {
   return new Simulation(options, swarm).run();
 }
 
-class Simulation {
-  private readonly cluster: Cluster;
+class Simulation implements RoundWorld {
+  readonly cluster: Cluster;
   private readonly options: RunOptions;
   /** What happens to the cluster is thrown apart from how the cluster goes on, so that leaving out a fault changes nothing else. */
-  private readonly fate: Dice;
+  readonly fate: Dice;
+  /** People put right what they did; else what they asked for holds on. */
+  isMending = true;
+  private readonly mending: Mending;
   private rounds = 0;
   private faults = 0;
   private handsNeeded = 0;
-  private readonly longest = { plugMs: 0, releaseMs: 0, allOffMs: 0, healMs: 0 };
+  readonly longest = { plugMs: 0, releaseMs: 0, allOffMs: 0, healMs: 0, moveMs: 0, drainMs: 0 };
 
   constructor(options: RunOptions, swarm: Swarm) {
     this.options = options;
     this.cluster = new Cluster(options.seed, swarm, options.rules ?? shippedRules, options.only ?? null);
+    this.mending = new Mending(this.cluster);
     this.fate = new Dice(options.seed ^ 0xfa7e);
   }
 
@@ -80,20 +86,11 @@ class Simulation {
   private round(endMs: number): void {
     this.rounds += 1;
     this.addGuests();
-    const dice = this.fate;
     if (this.cluster.swarm.faults.length === 0) return this.quietHour(endMs);
-    const kind = dice.pick(['chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'plug', 'plug', 'release', 'all-off'] as const);
+    const kind = this.fate.pick(this.cluster.swarm.rounds);
     this.cluster.say(`ROUND ${this.rounds}: ${kind}`);
-    switch (kind) {
-      case 'plug':
-        return this.pullPlug();
-      case 'release':
-        return this.releaseNode();
-      case 'all-off':
-        return this.allOff();
-      case 'chaos':
-        return this.chaos();
-    }
+    if (kind === 'chaos') this.chaos();
+    else runDirectedRound(this, kind);
   }
 
   /** L3, L4: an hour with what is never right, and nothing may come of it. */
@@ -112,7 +109,7 @@ class Simulation {
     const { counts } = cluster.checks;
     const broken = counts.claims + counts.releases > 0 || counts.starts !== starts;
     if (broken) cluster.checks.fail('L3', `nothing failed, and ${JSON.stringify(counts)}`);
-    if (counts.recoveries > 0) cluster.checks.fail('L4', `nothing failed, and ${counts.recoveries} guests were moved`);
+    if (counts.recoveries > counts.moves) cluster.checks.fail('L4', `nothing failed, and ${counts.recoveries} guests were moved`);
   }
 
   private chaos(): void {
@@ -120,23 +117,33 @@ class Simulation {
     const faults = chooseFaults(cluster.swarm, fate, fate.between(20_000, 180_000));
     const startMs = cluster.engine.nowMs;
     cluster.isCrashing = true;
+    this.isMending = false;
     for (const fault of faults) this.scheduleFault(startMs, fault);
     cluster.runUntil(startMs + (faults.at(-1)?.atMs ?? 0) + fate.between(0, 30_000));
     const leavesOne = fate.yes(0.3);
     const left = fate.pick(cluster.hosts);
     const rest = fate.pick(['off', 'alone'] as const);
+    // What people asked for goes on holding for a while after the machines are well again.
+    const peopleLater = fate.yes(0.5);
     cluster.isCrashing = false;
     if (cluster.checks.violation !== null) return;
     if (leavesOne) {
       const well = cluster.hosts.filter((host) => host !== left);
       cluster.say(`${left.name} is left ${rest}, everything else heals`);
-      this.heal(well, rest);
+      this.healMachines(well, rest);
     }
     cluster.say('everything heals');
-    this.heal(cluster.hosts, 'alone');
+    if (peopleLater) this.healMachines(cluster.hosts, 'alone');
+    this.heal();
   }
 
-  private heal(well: Host[], rest: 'off' | 'alone'): void {
+  /** The machines and the people. */
+  heal(): void {
+    this.isMending = true;
+    this.healMachines(this.cluster.hosts, 'alone');
+  }
+
+  private healMachines(well: Host[], rest: 'off' | 'alone'): void {
     const { cluster } = this;
     const fromMs = healNodes(cluster, well, rest);
     cluster.runUntil(fromMs);
@@ -153,22 +160,34 @@ class Simulation {
   }
 
   /** Waits until all is well. What is not well in time is a violation of liveness. */
-  private settle(after: string, well: Host[], withCopies: boolean): void {
+  settle(after: string, well: Host[], withCopies: boolean): void {
     const { cluster } = this;
     const { swarm } = cluster;
-    const untilMs = cluster.engine.nowMs + healedBoundMs;
-    this.wait(untilMs, well, () => findTrouble(cluster, well), after);
-    if (!withCopies) return;
-    const copyMs = 2 * swarm.intervalMs + 6 * swarm.transferMs * (swarm.nodes - 1) * swarm.guests + 90_000;
+    const boundMs = healedBoundMs + (swarm.dependencies ? limits.startsAfterWaitMs : 0);
+    this.wait(cluster.engine.nowMs + boundMs, well, () => findTrouble(cluster, well), after);
+    if (!withCopies || isDisarmed(cluster)) return;
+    const copyMs = 2 * swarm.intervalMs + 6 * swarm.transferMs * (swarm.nodes - 1) * cluster.vmids.length + 90_000;
     this.wait(cluster.engine.nowMs + copyMs, well, () => findStaleCopy(cluster, well), after);
+    this.wait(cluster.engine.nowMs + boundMs, well, () => findTrouble(cluster, well) ?? this.findUntrue(), after);
   }
 
-  private wait(untilMs: number, well: Host[], find: () => string | null, after: string): void {
+  /** S16: what people are shown is what is. */
+  private findUntrue(): string | null {
+    const { cluster } = this;
+    const earlier = takeSnapshot(cluster);
+    cluster.runUntil(cluster.engine.nowMs + 2.5 * cluster.timing.renewMs);
+    return cluster.checks.violation === null ? findUntrue(cluster, earlier) : null;
+  }
+
+  /** Waits until `find` finds nothing any more; what it still finds at `untilMs` is a violation, named by its first word. */
+  wait(untilMs: number, well: Host[], find: () => string | null, after: string): void {
     const { cluster } = this;
     const startMs = cluster.engine.nowMs;
     for (;;) {
       if (cluster.checks.violation !== null) return;
-      const trouble = find();
+      // People go on asking until nothing is held back any more.
+      const wrong = this.isMending ? this.mending.mend() : null;
+      const trouble = wrong === null ? find() : `L5 ${wrong}`;
       if (trouble === null) return;
       if (cluster.engine.nowMs >= untilMs) {
         const [name = 'L1'] = trouble.split(' ');
@@ -181,7 +200,7 @@ class Simulation {
   }
 
   /** Lets what is still on its way arrive: late answers of controllers, calls that hang. */
-  private comeToRest(): void {
+  comeToRest(): void {
     const { cluster } = this;
     cluster.runUntil(cluster.engine.nowMs + 12_000);
     this.settle('the rest', cluster.hosts, false);
@@ -198,84 +217,12 @@ class Simulation {
     }
   }
 
-  /** L1: everything was well, one node loses its plug: its guests run elsewhere within D + 10 s. */
-  private pullPlug(): void {
-    const { cluster, fate } = this;
-    this.comeToRest();
-    const lost = fate.pick(cluster.hosts);
-    const well = cluster.hosts.filter((host) => host !== lost);
-    const mine = this.guestsOf(lost);
-    cluster.say(`the plug of ${lost.name} is pulled`);
-    lost.powerOff('the plug is pulled');
-    lost.plugged = false;
-    const startMs = cluster.engine.nowMs;
-    this.waitForGuests(mine, well, startMs + cluster.timing.claimMs * 1.02 + 10_000, 'its plug was pulled');
-    this.longest.plugMs = Math.max(this.longest.plugMs, cluster.engine.nowMs - startMs);
-    this.heal(cluster.hosts, 'alone');
-  }
-
-  /** L2: a node gives its permit back: its guests run elsewhere within 5 s. */
-  private releaseNode(): void {
-    const { cluster, fate } = this;
-    this.comeToRest();
-    const lost = fate.pick(cluster.hosts);
-    const mine = this.guestsOf(lost);
-    cluster.say(`${lost.name} is asked to release its guests`);
-    lost.releaseAsked = 'maintenance';
-    const startMs = cluster.engine.nowMs;
-    const well = cluster.hosts.filter((host) => host !== lost);
-    this.waitForGuests(mine, well, startMs + 5_000 + 4 * cluster.swarm.jitterMs + lookMs, 'the release');
-    this.longest.releaseMs = Math.max(this.longest.releaseMs, cluster.engine.nowMs - startMs);
-    this.heal(cluster.hosts, 'alone');
-  }
-
-  /** L8: all nodes lost and back: everything runs within boot + D + 30 s. */
-  private allOff(): void {
-    const { cluster, fate } = this;
-    cluster.say('every node loses power');
-    for (const host of cluster.hosts) host.powerOff('the whole house is dark');
-    cluster.runUntil(cluster.engine.nowMs + fate.between(1_000, 60_000));
-    for (const host of cluster.hosts) host.powerOn(fate.between(3_000, 20_000));
-    const startMs = cluster.engine.nowMs;
-    const boundMs = 20_000 + cluster.timing.claimMs + 30_000;
-    this.wait(
-      startMs + boundMs,
-      cluster.hosts,
-      () => findTrouble(cluster, cluster.hosts)?.replace(/^L\d+/, 'L8') ?? null,
-      'power came back',
-    );
-    this.longest.allOffMs = Math.max(this.longest.allOffMs, cluster.engine.nowMs - startMs);
-    this.settle('power came back', cluster.hosts, true);
-  }
-
-  private waitForGuests(vmids: number[], well: Host[], untilMs: number, after: string): void {
-    const { cluster } = this;
-    const name = after === 'the release' ? 'L2' : 'L1';
-    this.wait(
-      untilMs,
-      [],
-      () => {
-        const missing = vmids.find((vmid) => {
-          if (well.some((host) => isExecutingOn(host, vmid))) return false;
-          const record = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value;
-          return record !== undefined && canRun(cluster, well, record);
-        });
-        return missing === undefined ? null : `${name} guest ${missing} does not run`;
-      },
-      after,
-    );
-  }
-
-  private guestsOf(host: Host): number[] {
-    return this.cluster.vmids.filter((vmid) => isExecutingOn(host, vmid));
-  }
-
   private addGuests(): void {
     const { cluster, fate } = this;
-    cluster.vmids = cluster.vmids.filter((vmid) => cluster.store.read(keys.guest(vmid)) !== null);
-    for (const vmid of cluster.vmids) setWant(cluster, vmid, 'started');
-    const missing = cluster.vmids.length < cluster.swarm.guests;
-    while (cluster.vmids.length < cluster.swarm.guests) cluster.createGuest(fate.pick(cluster.hosts));
+    const missing = cluster.countGuests() < cluster.swarm.guests;
+    for (let count = cluster.countGuests(); count < cluster.swarm.guests; count += 1) {
+      cluster.createGuest(fate.pick(cluster.hosts), fate);
+    }
     if (missing) this.settle('guests were made', cluster.hosts, true);
     else this.settle('people wanted them started', cluster.hosts, false);
   }

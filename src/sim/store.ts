@@ -1,4 +1,6 @@
 import { AppError } from '#base/error.ts';
+import type { StepEvent } from '#core/ha/cluster-round/steps.ts';
+import type { HaRule } from '#core/ha/records.ts';
 import type { Dice, Engine } from '#sim/engine.ts';
 import type { Network } from '#sim/network.ts';
 import { type Outcome, type Task, wait } from '#sim/process.ts';
@@ -10,8 +12,14 @@ export type SimCompare = { key: string; modRevision: bigint };
 export type SimWrite = { key: string; value: string | null };
 export type SimCommit = { kind: 'committed'; revision: bigint } | { kind: 'conflict' } | { kind: 'maybe' };
 
-/** Who wrote, for the checkers only: the lead under which a manager wrote, and when a guard sent its renewal. */
-export type WriteTag = { node: string; leadEpoch?: number; sentAtMs?: number };
+/** Who wrote, for the checkers only: a manager's lead, the events of its commit and the rules it planned by; when a guard sent its renewal. */
+export type WriteTag = {
+  node: string;
+  leadEpoch?: number;
+  events?: readonly StepEvent[];
+  rules?: readonly HaRule[];
+  sentAtMs?: number;
+};
 
 /** A machine with a member of the store. */
 export type Member = { name: string; isMemberUp: () => boolean };
@@ -38,6 +46,8 @@ export class SimStore {
   readonly entries = new Map<string, SimEntry>();
   leader: string | null = null;
   answersLostUntilMs = 0;
+  /** Until then its disks are slow: each commit takes up to many seconds. */
+  slowUntilMs = 0;
   revision = 0;
   elections = 0;
   onApply: (changes: SimChange[], before: (SimEntry | null)[], tag: WriteTag) => void = () => {};
@@ -204,7 +214,8 @@ export class SimStore {
         if (engine.nowMs < dropAtMs) engine.after(100, attempt);
         return;
       }
-      engine.after(network.delayMs(), () => {
+      const fsyncMs = writes && engine.nowMs < this.slowUntilMs ? dice.between(0, dice.pick([200, 2_000, 20_000])) : 0;
+      engine.after(network.delayMs() + fsyncMs, () => {
         // Proposed, and the majority went away meanwhile: it may come with the next leader, or never.
         if (!this.canCommit()) {
           if (writes && dice.yes(0.5)) engine.after(dice.between(100, 10_000), attempt);

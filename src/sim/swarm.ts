@@ -35,14 +35,35 @@ export const faultKinds = [
   'wall-clock-step',
   'last-breath',
   'stale-sender',
+  'starts-fail-often',
+  'guest-deaf',
+  'store-slow',
+  'source-dies-moving',
+  'target-dies-moving',
   'want-changed',
   'config-edited',
   'guest-deleted',
+  'guest-created',
+  'command-move',
+  'command-stop',
+  'command-drain',
+  'command-disarm',
+  'command-arm',
+  'command-release',
+  'rule-edited',
+  'settings-edited',
+  'resource-edited',
+  'node-ended',
+  'tail-released',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
 /** Faults that the safety argument does not cover: only for showing that the checkers bite. */
 export type Unsafe = { watchdog: 'true' | 'absent' | 'slow'; lyingControllers: boolean };
+
+/** What a round of a run is about; `chaos`: faults at random, the others do one thing in peace. */
+export const roundKinds = ['chaos', 'plug', 'release', 'all-off', 'move', 'drain', 'end', 'disarm', 'flap', 'calm'] as const;
+export type RoundKind = (typeof roundKinds)[number];
 
 export type Fault = { atMs: number; kind: FaultKind; node: number; other: number; forMs: number; chance: number };
 
@@ -50,15 +71,23 @@ export type Fault = { atMs: number; kind: FaultKind; node: number; other: number
 export type Swarm = {
   nodes: number;
   guests: number;
+  /** A guest has one of these sizes. */
+  guestMemoryMb: number[];
   timing: Timing;
   guardTickMs: number;
   agentCrashChance: number;
+  /** The same while a guest leaves the node. */
+  moveCrashChance: number;
+  /** Guests start after others, in an order, with retries of their own. */
+  dependencies: boolean;
   controllers: boolean;
   nodeMemoryMb: number;
   intervalMs: number;
   transferMs: number;
   writesMs: number;
   jitterMs: number;
+  /** Each is as likely as it stands here. */
+  rounds: RoundKind[];
   faults: FaultKind[];
   faultGapMs: number;
   unsafe: Unsafe;
@@ -78,16 +107,20 @@ export function chooseSwarm(seed: number): Swarm {
   const faults = faultKinds.filter(() => dice.yes(share));
   return {
     nodes: dice.yes(0.85) ? 3 : 5,
-    guests: dice.whole(1, 3),
+    guests: dice.pick([1, 2, 2, 3, 4, 6]),
+    guestMemoryMb: dice.pick([[1_024], [512, 1_024, 2_048], [1_024, 3_072]]),
     timing: checkTiming(dice.pick([tight, tight, timingProfiles.standard, timingProfiles.brisk])),
     guardTickMs: dice.pick([100, 500]),
     agentCrashChance: dice.pick([0, 0, 0.0005, 0.003]),
     controllers: dice.yes(0.4),
-    nodeMemoryMb: dice.pick([8_192, 8_192, 2_048]),
+    nodeMemoryMb: dice.pick([16_384, 8_192, 4_096, 2_048]),
+    moveCrashChance: dice.pick([0, 0, 0.01, 0.05]),
+    dependencies: dice.yes(0.4),
     intervalMs: dice.pick([5_000, 15_000, 60_000]),
     transferMs: dice.pick([200, 2_000, 8_000]),
     writesMs: dice.pick([700, 3_000]),
     jitterMs: dice.pick([1, 10, 120]),
+    rounds: [...roundKinds, 'chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'chaos', 'plug'],
     faults: faults.length > 0 ? faults : ['plug-pulled'],
     faultGapMs: dice.pick([2_000, 6_000, 20_000]),
     unsafe: { watchdog: 'true', lyingControllers: false },
@@ -102,6 +135,7 @@ export function quietSwarm(seed: number): Swarm {
     timing: timingProfiles.standard,
     guardTickMs: 500,
     agentCrashChance: 0,
+    moveCrashChance: 0,
     intervalMs: 60_000,
     writesMs: 30_000,
     faults: [],

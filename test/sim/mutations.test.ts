@@ -73,7 +73,7 @@ const mutations: Mutation[] = [
   {
     what: 'a claim is made one second early',
     caughtAs: ['S2', 'S3'],
-    seeds: 3,
+    seeds: 24,
     rules: { planClusterRound: claimAfter((timing) => timing.claimMs - 1_000) },
     faults: silent,
   },
@@ -123,16 +123,16 @@ const mutations: Mutation[] = [
   },
   {
     what: 'a start does not confirm its order, outside of the group of its epoch',
-    caughtAs: ['S1', 'S2'],
-    seeds: 12,
-    from: 33,
+    caughtAs: ['S2'],
+    seeds: 40,
+    from: 1,
     rules: { confirmOrder: false, epochGroups: false },
     faults: ['starts-slow', 'view-lags', 'isolated', 'guest-dies', 'agent-paused'],
   },
   {
     what: 'the epoch of an order is not compared',
     caughtAs: ['S1', 'S2'],
-    seeds: 6,
+    seeds: 40,
     rules: {
       planGuestAction: (facts) => {
         const order = facts.record?.order ?? null;
@@ -263,9 +263,44 @@ const mutations: Mutation[] = [
     what: 'an agent leaves a guest that was never resumed',
     caughtAs: ['L1'],
     seeds: 12,
-    rules: { endHalfStarted: false },
+    rules: {
+      planGuestAction: (facts) =>
+        facts.process?.state === 'prelaunch' && facts.record?.order?.kind === 'run'
+          ? { kind: 'none', because: 'left as it is' }
+          : planGuestAction(facts),
+    },
     faults: ['guest-dies', 'agent-killed'],
     swarm: { agentCrashChance: 0.003, faultGapMs: 2_000 },
+  },
+  {
+    what: 'placement takes no rule into account',
+    caughtAs: ['S10'],
+    seeds: 12,
+    rules: { planClusterRound: (facts, ...clocks) => planClusterRound({ ...facts, rules: [] }, ...clocks) },
+    faults: ['rule-edited', 'plug-pulled', 'want-changed'],
+  },
+  {
+    what: 'a failed guest is started again by itself',
+    caughtAs: ['S12'],
+    seeds: 12,
+    rules: {
+      planClusterRound: (facts, ...clocks) => {
+        const guests = facts.guests.map((guest) => {
+          const { ha } = guest.record;
+          if (ha?.state.kind !== 'failed') return guest;
+          return { ...guest, record: { ...guest.record, ha: { ...ha, state: { kind: 'start-requested' as const } } } };
+        });
+        return planClusterRound({ ...facts, guests }, ...clocks);
+      },
+    },
+    faults: ['starts-fail', 'guest-dies', 'want-changed'],
+  },
+  {
+    what: 'an agent tells of guests what is not so',
+    caughtAs: ['S16'],
+    seeds: 6,
+    rules: { tellsTruth: false },
+    faults: ['guest-dies', 'plug-pulled'],
   },
 ];
 

@@ -1,0 +1,170 @@
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { type CompiledRules, compileRules } from '#core/ha/manager/compiled-rules.ts';
+import { type GuestEntry, type GuestState, targetOf } from '#core/ha/manager/memory.ts';
+import type { HaMemory, HaResource, HaRule } from '#core/ha/records.ts';
+import type { Cluster } from '#sim/cluster.ts';
+import type { Host } from '#sim/host.ts';
+import { keys } from '#sim/known-keys.ts';
+
+type Fail = (invariant: string, text: string) => void;
+
+/** No move is automatic more often than this without a change of what the manager decides by. */
+const oscillationMs = 3_600_000;
+
+/**
+ * What must hold of a manager's decisions about guests: S10 (rules at each placement), S12 (failed is left by disabled only), S15 (a hold
+ * freezes nothing unfinished, nobody who is wanted is stopped), L4 (no oscillation), L7 (quarantine).
+ */
+export class ManagerChecks {
+  private readonly cluster: Cluster;
+  private readonly fail: Fail;
+  private compiled: { rules: readonly HaRule[]; compiled: CompiledRules } | null = null;
+  /** Where a manager put each guest last, and whom it was to be kept apart from by the rules of that time. */
+  private readonly placed = new Map<number, { node: string; rivals: readonly string[] }>();
+  private readonly moved = new Map<number, { atMs: number; inputs: number }>();
+  private readonly claimedAtMs = new Map<string, number[]>();
+  /** Grows with everything that the manager decides by: nodes, rules, settings, wishes, commands, failed starts. */
+  private inputs = 0;
+
+  constructor(cluster: Cluster, fail: Fail) {
+    this.cluster = cluster;
+    this.fail = fail;
+  }
+
+  noteInput(): void {
+    this.inputs += 1;
+  }
+
+  noteClaim(node: string): void {
+    this.noteInput();
+    this.claimedAtMs.set(node, [...(this.claimedAtMs.get(node) ?? []), this.cluster.engine.nowMs].slice(-20));
+  }
+
+  /** A person released the node, or somebody changed what counts: earlier claims say nothing any more. */
+  forgetClaims(node: string | null): void {
+    if (node === null) this.claimedAtMs.clear();
+    else this.claimedAtMs.delete(node);
+  }
+
+  /** The memory's commit took effect. */
+  noteMemory(before: HaMemory | undefined, next: HaMemory): void {
+    if (JSON.stringify(before?.nodes) !== JSON.stringify(next.nodes)) this.noteInput();
+    if (JSON.stringify(before?.drains) !== JSON.stringify(next.drains)) this.noteInput();
+    const wasWaiting = (before?.disarm ?? null) === null || before?.disarm?.stage === 'waiting';
+    if (!wasWaiting || next.disarm === null || next.disarm.stage === 'waiting') return;
+    for (const { ha, vmid } of this.records()) {
+      if (ha !== undefined && isUnfinished(ha.state) && this.want(vmid) === 'started')
+        this.fail('S15', `the disarm is in force while guest ${vmid} is ${ha.state.kind} on ${ha.node}`);
+    }
+  }
+
+  /** A guest's commit of a manager took effect. */
+  noteGuest(before: GuestRecord, next: GuestRecord, rules: readonly HaRule[]): void {
+    const was = before.ha;
+    const is = next.ha;
+    if (was?.state.kind === 'failed' && is !== undefined && is.state.kind !== 'failed' && this.want(next.vmid) !== 'disabled')
+      this.fail('S12', `guest ${next.vmid} goes from failed to ${is.state.kind} (${is.because})`);
+    // The wish that goes with an operator's stop is written in this very commit.
+    const stops = is?.state.kind === 'stop-requested' && was !== undefined && was.state.kind !== 'stop-requested';
+    if (stops && this.want(next.vmid) === 'started')
+      this.fail('S10', `guest ${next.vmid} is wanted started and is to stop (${is.because})`);
+    if (is === undefined) return;
+    if (was !== undefined && was.state.kind !== 'frozen' && is.state.kind === 'frozen') this.checkFreeze(next, was, is);
+    const target = targetOf(is.state);
+    const aimed = target !== null && (was === undefined || targetOf(was.state) !== target) ? target : null;
+    const placed = next.home !== before.home && targetOf(was?.state ?? is.state) !== next.home ? next.home : null;
+    for (const node of new Set([aimed, placed])) if (node !== null) this.checkPlace(next, node, rules, node === aimed);
+    if (aimed !== null && was !== undefined && !isAsked(was, is)) this.checkOscillation(next.vmid, aimed, is);
+  }
+
+  private checkFreeze({ vmid }: GuestRecord, was: GuestEntry, is: GuestEntry): void {
+    if (is.because.startsWith('disarmed') && isUnfinished(was.state) && this.want(vmid) === 'started')
+      this.fail('S15', `guest ${vmid} is frozen by the disarm while it was ${was.state.kind}`);
+  }
+
+  /** A manager chose `node` for the guest, by these rules. */
+  private checkPlace({ vmid }: GuestRecord, node: string, rules: readonly HaRule[], moves: boolean): void {
+    const { ranks, apart } = this.compile(rules);
+    const rank = ranks.get(String(vmid));
+    if (rank !== undefined && !rank.has(node)) this.fail('S10', `guest ${vmid} is placed on ${node}, which a hard rule forbids`);
+    this.placed.set(vmid, { node, rivals: apart.get(String(vmid)) ?? [] });
+    this.checkQuarantine(vmid, node, moves);
+  }
+
+  /** The guest is let run: where it was placed by a rule none of its rivals runs, unless the rule is newer than both places. */
+  noteStart(host: Host, vmid: number): void {
+    const place = this.placed.get(vmid);
+    if (place?.node !== host.name) return;
+    // A rule that was taken back since binds nobody.
+    const still = this.compile(this.cluster.people.rules()).apart.get(String(vmid)) ?? [];
+    const rival = place.rivals.find((other) => {
+      if (!still.includes(other)) return false;
+      const qemu = host.qemus.get(Number(other));
+      return qemu !== undefined && host.isExecuting(qemu);
+    });
+    if (rival !== undefined)
+      this.fail('S10', `guest ${vmid} starts on ${host.name}, where it was placed and where its rival ${rival} runs`);
+  }
+
+  /** Claimed too often, the node has to be quarantined by now; and nobody moves to it of the manager's own accord. */
+  private checkQuarantine(vmid: number, node: string, moves: boolean): void {
+    const { nowMs } = this.cluster.engine;
+    const { quarantineAfter, quarantineWindowMs } = this.cluster.people.settings();
+    const isQuarantined = this.cluster.store.read<HaMemory>(keys.haMemory)?.value.flaps[node]?.quarantined === true;
+    if (isQuarantined && moves) this.fail('L7', `guest ${vmid} moves to ${node}, which is quarantined`);
+    if (quarantineAfter === 0 || isQuarantined) return;
+    // Counted by wall clocks that are up to 1 % wrong.
+    const recent = (this.claimedAtMs.get(node) ?? []).filter((atMs) => nowMs - atMs < quarantineWindowMs * 0.98);
+    if (recent.length >= quarantineAfter)
+      this.fail('L7', `guest ${vmid} is placed on ${node}, claimed ${recent.length} times and not quarantined`);
+  }
+
+  private checkOscillation(vmid: number, to: string, { because }: GuestEntry): void {
+    const { nowMs } = this.cluster.engine;
+    const last = this.moved.get(vmid);
+    this.moved.set(vmid, { atMs: nowMs, inputs: this.inputs });
+    if (last === undefined || last.inputs !== this.inputs || nowMs - last.atMs >= oscillationMs) return;
+    const agoMs = Math.round(nowMs - last.atMs);
+    this.fail('L4', `guest ${vmid} moves to ${to} (${because}), ${agoMs} ms after its last move, and nothing changed in between`);
+  }
+
+  private compile(rules: readonly HaRule[]): CompiledRules {
+    if (this.compiled?.rules !== rules) {
+      const names = this.cluster.hosts.map((host) => host.name);
+      this.compiled = { rules, compiled: compileRules(rules, names) };
+    }
+    return this.compiled.compiled;
+  }
+
+  private want(vmid: number): HaResource['want'] | null {
+    return this.cluster.store.read<HaResource>(keys.haResource(vmid))?.value.want ?? null;
+  }
+
+  private records(): GuestRecord[] {
+    return this.cluster.vmids.flatMap((vmid) => this.cluster.store.read<GuestRecord>(keys.guest(vmid))?.value ?? []);
+  }
+}
+
+/** Something that has begun and that a disarm has to wait for. */
+function isUnfinished(state: GuestState): boolean {
+  switch (state.kind) {
+    case 'start-requested-elsewhere':
+    case 'moving-live':
+    case 'moving-cold':
+    case 'awaiting-fence':
+    case 'awaiting-recovery':
+      return true;
+    case 'start-requested':
+    case 'active':
+    case 'stop-requested':
+    case 'inactive':
+    case 'frozen':
+    case 'failed':
+      return false;
+  }
+}
+
+/** A person asked for the move. */
+function isAsked(was: GuestEntry, is: GuestEntry): boolean {
+  return was.command !== null || is.because === 'a move was asked for';
+}
