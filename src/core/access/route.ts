@@ -14,13 +14,13 @@ export type Route<Context, Answer> = {
   permission: Permission;
   parameters: ParameterTable;
   body: 'parameters' | 'raw';
-  run(params: Readonly<Record<string, unknown>>, context: Context): Promise<Answer>;
+  run: (params: Readonly<Record<string, unknown>>, context: Context) => Promise<Answer>;
 };
 
 type RouteText<Context, Answer, Table extends ParameterTable> = Omit<Route<Context, Answer>, 'parameters' | 'body' | 'run'> & {
   parameters: Table;
   body?: 'parameters' | 'raw';
-  run(params: ParametersOf<Table>, context: Context): Promise<Answer>;
+  run: (params: ParametersOf<Table>, context: Context) => Promise<Answer>;
 };
 
 /** A maker of routes whose `run` gets the values that its own table reads. */
