@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { AppError, exitCodeOf, formatErrorChain } from '#base/error.ts';
+import { addBackupCommands } from '#cli/commands/backup.ts';
 import { addDrillCommands } from '#cli/commands/drill.ts';
 import { addGuestCommands } from '#cli/commands/guest.ts';
 import { addHaCommands } from '#cli/commands/ha.ts';
@@ -64,6 +65,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
   addGuestCommands(program, world, run);
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);
+  addBackupCommands(program, world);
   addWhatIfCommand(program, world, run);
   addNodeCommands(program, world, run);
   addRequestsCommands(program, world, run);

@@ -51,4 +51,8 @@ export type CliWorld = {
   /** null: there is no such file. */
   readFileFrom(path: string, offsetBytes: number): Promise<{ text: string; nextBytes: number } | null>;
   fileSizeBytes(path: string): Promise<number | null>;
+  /** A variable of the environment; null when it is not set or empty. */
+  environment(name: string): string | null;
+  /** Asks at the terminal without showing what is typed; null where there is no terminal. */
+  askSecret(question: string): Promise<string | null>;
 };

@@ -1,0 +1,144 @@
+import { encodeBlob } from '#core/backup/blob.ts';
+import type { ByteFunctions } from '#core/backup/byte-functions.ts';
+import { formatHex, joinBytes } from '#core/backup/bytes.ts';
+import { computeIndexCsum, digestAt, encodeDynamicRecord, type ChunkIndex, type IndexKind } from '#core/backup/chunk-index.ts';
+import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
+import { DigestTable } from '#core/backup/digest-table.ts';
+import type { CryptMode, ManifestEntry } from '#core/backup/manifest.ts';
+import { clientLimits } from './limits.ts';
+import type { WireSession } from './wire-session.ts';
+
+/** What a backup cost. `sent`: chunks the server did not have from the last backup or from this one, and their size on the wire. */
+export type UploadFigures = {
+  readBytes: number;
+  chunks: number;
+  sentChunks: number;
+  sentDataBytes: number;
+  sentWireBytes: number;
+};
+
+/** What every upload of a backup shares. `known`: chunks that this session may refer to. */
+export type UploadContext = {
+  session: WireSession;
+  functions: ByteFunctions;
+  randomBytes: (count: number) => Uint8Array;
+  /** What chunks are encrypted with; null: not at all. */
+  key: CryptKey | null;
+  cryptMode: CryptMode;
+  known: DigestTable;
+  figures: UploadFigures;
+};
+
+/** The chunks of an index of the last backup are known from now on. */
+export function learnIndex(context: UploadContext, index: ChunkIndex): void {
+  for (let at = 0; at < index.count; at += 1) context.known.add(digestAt(index, at));
+}
+
+/**
+ * One index being filled: chunks go up side by side, each once, and are entered in order, always after the server has them. The first
+ * failure comes out of the next call.
+ */
+export class ArchiveUpload {
+  readonly #context: UploadContext;
+  readonly #kind: IndexKind;
+  readonly #name: string;
+  readonly #wid: number;
+  readonly #underWay = new Map<string, Promise<void>>();
+  #records: Uint8Array[] = [];
+  #entries: { hex: string; start: number }[] = [];
+  #appends: Promise<void> = Promise.resolve();
+  #failure: { error: unknown } | null = null;
+  #position = 0;
+
+  private constructor(context: UploadContext, kind: IndexKind, name: string, wid: number) {
+    this.#context = context;
+    this.#kind = kind;
+    this.#name = name;
+    this.#wid = wid;
+  }
+
+  /** Opens the index at the server; `sizeBytes`: of an image. */
+  static async start(context: UploadContext, kind: IndexKind, name: string, sizeBytes: number): Promise<ArchiveUpload> {
+    const body = kind === 'fixed' ? { 'archive-name': name, size: sizeBytes } : { 'archive-name': name };
+    const wid = await context.session.call({ method: 'POST', path: `${kind}_index`, body });
+    return new ArchiveUpload(context, kind, name, Number(wid));
+  }
+
+  /** The next chunk of the archive. Waits while enough are under way. */
+  async add(data: Uint8Array): Promise<void> {
+    const { functions, key, known, figures } = this.#context;
+    const digest = chunkDigest(data, key, functions);
+    const hex = formatHex(digest);
+    figures.chunks += 1;
+    if (!known.has(digest)) {
+      while (this.#underWay.size >= clientLimits.inFlight && this.#failure === null) await this.#settledOne();
+      this.#throwFailure();
+      known.add(digest);
+      this.#send(data, hex);
+    }
+    this.#throwFailure();
+    this.#entries.push({ hex, start: this.#position });
+    this.#position += data.length;
+    this.#records.push(this.#kind === 'fixed' ? digest : encodeDynamicRecord(this.#position, digest));
+    if (this.#entries.length >= clientLimits.appendEntries) this.#append();
+  }
+
+  /** Closes the index and returns what the manifest says of it. */
+  async close(): Promise<ManifestEntry> {
+    const { functions, session, cryptMode } = this.#context;
+    if (this.#entries.length > 0) this.#append();
+    await this.#appends;
+    this.#throwFailure();
+    const csum = computeIndexCsum(joinBytes(this.#records), functions);
+    const body = { wid: this.#wid, 'chunk-count': this.#records.length, size: this.#position, csum: formatHex(csum) };
+    await session.call({ method: 'POST', path: `${this.#kind}_close`, body });
+    return { name: this.#name, cryptMode, sizeBytes: this.#position, csum };
+  }
+
+  #send(data: Uint8Array, hex: string): void {
+    const { session, functions, key, randomBytes, figures } = this.#context;
+    const encoded = encodeBlob(data, { compress: true, crypt: key === null ? null : { key, iv: randomBytes(16) } }, functions);
+    figures.sentChunks += 1;
+    figures.sentDataBytes += data.length;
+    figures.sentWireBytes += encoded.length;
+    const query = { wid: this.#wid, digest: hex, size: data.length, 'encoded-size': encoded.length };
+    const job = session
+      .call({ method: 'POST', path: `${this.#kind}_chunk`, query, body: encoded })
+      .then(
+        () => {},
+        (error: unknown) => this.#fail(error),
+      )
+      .finally(() => this.#underWay.delete(hex));
+    this.#underWay.set(hex, job);
+  }
+
+  #append(): void {
+    const entries = this.#entries;
+    this.#entries = [];
+    const awaited = entries.flatMap(({ hex }) => this.#underWay.get(hex) ?? []);
+    this.#appends = this.#appends
+      .then(async () => {
+        await Promise.all(awaited);
+        if (this.#failure !== null) return;
+        const body = {
+          wid: this.#wid,
+          'digest-list': entries.map(({ hex }) => hex),
+          'offset-list': entries.map(({ start }) => start),
+        };
+        await this.#context.session.call({ method: 'PUT', path: `${this.#kind}_index`, body });
+      })
+      .catch((error: unknown) => this.#fail(error));
+  }
+
+  async #settledOne(): Promise<void> {
+    await Promise.race(this.#underWay.values());
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+}

@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { connect } from 'node:net';
+import { hashSecret } from '#programs/backup/access.ts';
+
+const root = join(import.meta.dirname, '../..');
+const node = process.execPath;
+
+export type Ran = { code: number | null; out: string; err: string };
+
+/** The backup server as a process of its own, and the command line to use it. */
+export type BackupPlace = AsyncDisposable & {
+  folder: string;
+  store: string;
+  port: number;
+  fingerprint: string;
+  /** Runs `holdfast backup …` with the server's address and a token. */
+  run(args: string[], more?: { env?: Record<string, string> }): Promise<Ran>;
+  /** Starts it and gives the process. */
+  start(args: string[], env?: Record<string, string>): ChildProcess;
+};
+
+export async function startBackupPlace(): Promise<BackupPlace> {
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-backup-command-'));
+  // 65,536 folders: in memory where that is possible.
+  const store = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'holdfast-backup-store-'));
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+  const order = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-subj',
+    '/CN=b',
+    '-days',
+    '2',
+  ];
+  assert.equal(spawnSync('openssl', [...order, '-keyout', key, '-out', cert]).status, 0);
+  const fingerprint = new X509Certificate(readFileSync(cert)).fingerprint256;
+  const port = await freePort();
+  writeFileSync(join(folder, 'server.toml'), configuration(store, port));
+  writeFileSync(join(folder, 'secret'), 'geheim\n', { mode: 0o600 });
+  mkdirSync(join(folder, 'work'));
+  const server = spawn(node, [join(root, 'src/programs/backup/main.ts'), '--config', join(folder, 'server.toml'), '--create'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  await waitForPort(port, server);
+  const env = (more: Record<string, string>): NodeJS.ProcessEnv => ({
+    PATH: process.env['PATH'],
+    HOME: folder,
+    PBS_REPOSITORY: `u@pbs!t@127.0.0.1:${port}:store`,
+    PBS_FINGERPRINT: fingerprint,
+    PBS_PASSWORD: 'geheim',
+    ...more,
+  });
+  const start = (args: string[], more: Record<string, string> = {}): ChildProcess =>
+    spawn(node, [join(root, 'src/cli/main.ts'), 'backup', ...args], {
+      env: env(more),
+      cwd: join(folder, 'work'),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+  return {
+    folder,
+    store,
+    port,
+    fingerprint,
+    start,
+    run: (args, { env: more } = {}) => collect(start(args, more)),
+    async [Symbol.asyncDispose]() {
+      server.kill('SIGTERM');
+      if (server.exitCode === null) await new Promise((resolve) => void server.once('exit', resolve));
+      rmSync(folder, { recursive: true, force: true });
+      rmSync(store, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Output and exit code of a process. */
+export function collect(child: ChildProcess): Promise<Ran> {
+  const ran: Ran = { code: null, out: '', err: '' };
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => (ran.out += text));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (ran.err += text));
+  return new Promise((resolve) => void child.once('close', (code) => resolve({ ...ran, code })));
+}
+
+function configuration(store: string, port: number): string {
+  const account = (id: string, secret: string): string =>
+    `[[account]]\nid = "${id}"\nsecret-hash = "${hashSecret(secret)}"\n\n[[acl]]\npath = "/datastore/store"\nwho = "${id}"\nrole = "DatastorePowerUser"\n`;
+  return [
+    `[server]\nname = "b"\naddress = "127.0.0.1"\nport = ${port}\ncert = "cert.pem"\nkey = "key.pem"\nticket-key = "ticket"\n`,
+    `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "none"\n`,
+    account('u@pbs', 'passwort'),
+    account('u@pbs!t', 'geheim'),
+  ].join('\n');
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject).listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      const port = typeof address === 'object' && address !== null ? address.port : 0;
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+async function waitForPort(port: number, server: ChildProcess): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (Date.now() < deadline && server.exitCode === null) {
+    const isOpen = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once('error', () => resolve(false));
+    });
+    if (isOpen) return;
+    await wait(50);
+  }
+  throw new Error('the backup server did not start');
+}
