@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { callRest, logIn, type Login, type Target } from '#adapters/backup-client/connection.ts';
 import { openSession, type WireSession } from '#adapters/backup-client/wire-session.ts';
-import { AppError } from '#base/error.ts';
+import { AppError, isAppError } from '#base/error.ts';
 import { parseSnapshotText } from '#core/backup/archive-spec.ts';
 import { parseFingerprint, type CryptKey } from '#core/backup/crypt-key.ts';
 import { openKeyFile, parseKeyFile } from '#core/backup/key-file.ts';
@@ -97,10 +97,15 @@ export async function readSecret(
   }
   const set = from.variable === null ? null : world.environment(from.variable);
   if (set !== null) return set;
-  const typed = await world.askSecret(from.question);
-  if (typed !== null && typed !== '') return typed;
-  const other = from.variable === null ? '' : ` or set ${from.variable}`;
-  throw new AppError('unauthenticated', `a secret is needed and nobody is there to ask: give ${from.option} FILE${other}`);
+  try {
+    return await world.readSecret(from.question);
+  } catch (cause) {
+    if (!isAppError(cause, 'invalid')) throw cause;
+    const other = from.variable === null ? '' : ` or set ${from.variable}`;
+    throw new AppError('unauthenticated', `a secret is needed and nobody is there to ask: give ${from.option} FILE${other}`, {
+      cause,
+    });
+  }
 }
 
 /** A small file that the user named. Raises AppError invalid, naming `field`. */

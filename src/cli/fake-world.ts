@@ -122,9 +122,8 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
       const text = fake.files.get(path);
       return Promise.resolve(text === undefined ? null : { text: text.slice(offsetBytes), nextBytes: text.length });
     },
-    fileSizeBytes: (path) => Promise.resolve(fake.files.get(path)?.length ?? null),
     environment: () => null,
-    askSecret: () => Promise.resolve(null),
+    fileSizeBytes: (path) => Promise.resolve(fake.files.get(path)?.length ?? null),
   };
   const code = await runCli(argv, world);
   return { code, ...printed };

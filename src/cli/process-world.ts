@@ -5,7 +5,6 @@ import { drillTools, loadLab } from '#cli/lab-tools.ts';
 import { readSecret } from '#cli/secret-line.ts';
 import { loadSetup } from '#cli/setup-tools.ts';
 import { reachCluster } from '#cli/reach.ts';
-import { askSecret } from '#cli/secret-prompt.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
 /** Most of a log that is read at once. */
@@ -32,9 +31,8 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
     // Node.js writes it over the arguments that the kernel shows (process.title).
     hideArguments: () => void (process.title = 'holdfast'),
     readFileFrom,
-    fileSizeBytes: async (path) => (await ignoreAbsent(stat(path)))?.size ?? null,
     environment: (name) => process.env[name] || null,
-    askSecret: (question) => askSecret(question, signal),
+    fileSizeBytes: async (path) => (await ignoreAbsent(stat(path)))?.size ?? null,
   };
 }
 

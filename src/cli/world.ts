@@ -53,6 +53,4 @@ export type CliWorld = {
   fileSizeBytes(path: string): Promise<number | null>;
   /** A variable of the environment; null when it is not set or empty. */
   environment(name: string): string | null;
-  /** Asks at the terminal without showing what is typed; null where there is no terminal. */
-  askSecret(question: string): Promise<string | null>;
 };

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { connect } from 'node:net';
+import { AppError } from '#base/error.ts';
+import { createWorld } from '#cli/process-world.ts';
+import { runCli } from '#cli/program.ts';
+import type { CliWorld } from '#cli/world.ts';
 import { hashSecret } from '#programs/backup/access.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -20,10 +24,10 @@ export type BackupPlace = AsyncDisposable & {
   store: string;
   port: number;
   fingerprint: string;
-  /** Runs `holdfast backup …` with the server's address and a token. */
-  run(args: string[], more?: { env?: Record<string, string> }): Promise<Ran>;
-  /** Starts it and gives the process. */
-  start(args: string[], env?: Record<string, string>): ChildProcess;
+  /** Runs `holdfast backup …` with the server's address and a token; in this process unless `output` is a file. Paths are below `work`. */
+  run(args: string[], more?: { env?: Record<string, string>; output?: string }): Promise<Ran>;
+  /** Starts it and gives the process; `output`: a file for what it prints. */
+  start(args: string[], env?: Record<string, string>, output?: string): ChildProcess;
 };
 
 export async function startBackupPlace(): Promise<BackupPlace> {
@@ -50,6 +54,7 @@ export async function startBackupPlace(): Promise<BackupPlace> {
   writeFileSync(join(folder, 'server.toml'), configuration(store, port));
   writeFileSync(join(folder, 'secret'), 'geheim\n', { mode: 0o600 });
   mkdirSync(join(folder, 'work'));
+  process.chdir(join(folder, 'work'));
   const server = spawn(node, [join(root, 'src/programs/backup/main.ts'), '--config', join(folder, 'server.toml'), '--create'], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
@@ -62,11 +67,11 @@ export async function startBackupPlace(): Promise<BackupPlace> {
     PBS_PASSWORD: 'geheim',
     ...more,
   });
-  const start = (args: string[], more: Record<string, string> = {}): ChildProcess =>
+  const start = (args: string[], more: Record<string, string> = {}, output?: string): ChildProcess =>
     spawn(node, [join(root, 'src/cli/main.ts'), 'backup', ...args], {
       env: env(more),
       cwd: join(folder, 'work'),
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', output === undefined ? 'pipe' : openSync(output, 'w'), 'pipe'],
     });
   return {
     folder,
@@ -74,14 +79,30 @@ export async function startBackupPlace(): Promise<BackupPlace> {
     port,
     fingerprint,
     start,
-    run: (args, { env: more } = {}) => collect(start(args, more)),
+    run: (args, { env: more = {}, output } = {}) =>
+      output === undefined ? runHere(['backup', ...args], env(more)) : collect(start(args, more, output)),
     async [Symbol.asyncDispose]() {
+      process.chdir(root);
       server.kill('SIGTERM');
       if (server.exitCode === null) await new Promise((resolve) => void server.once('exit', resolve));
       rmSync(folder, { recursive: true, force: true });
       rmSync(store, { recursive: true, force: true });
     },
   };
+}
+
+/** The command line in this process: starting one takes longer than most commands. */
+async function runHere(argv: string[], environment: NodeJS.ProcessEnv): Promise<Ran> {
+  const ran: Ran = { code: null, out: '', err: '' };
+  const world: CliWorld = {
+    ...createWorld(argv, new AbortController().signal),
+    out: { write: (text) => void (ran.out += text), isTerminal: false, widthColumns: 200 },
+    err: { write: (text) => void (ran.err += text), isTerminal: false, widthColumns: 200 },
+    environment: (name) => environment[name] || null,
+    readSecret: (question) => Promise.reject(new AppError('invalid', `${question}nothing came`)),
+  };
+  ran.code = await runCli(argv, world);
+  return ran;
 }
 
 /** Output and exit code of a process. */

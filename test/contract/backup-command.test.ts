@@ -1,13 +1,29 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { after, before, test } from 'node:test';
 import { collect, startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
 
 const chunk = 4 * 1024 * 1024;
+const isRoot = process.geteuid?.() === 0;
 const marker = 'PATIENT-RECORD-MARKER-';
 let place: BackupPlace;
 let second = Date.parse('2026-03-01T10:00:00Z') / 1_000;
@@ -26,7 +42,10 @@ function writeImage(name: string): void {
   writeFileSync(at(name), Buffer.concat(parts));
 }
 
-type Figures = { snapshot: string; archives: { chunks: number; sentChunks: number; sentDataBytes: number; hasBase: boolean }[] };
+type Figures = {
+  snapshot: string;
+  archives: { name: string; chunks: number; sentChunks: number; sentDataBytes: number; hasBase: boolean }[];
+};
 
 async function create(args: string[], env: Record<string, string> = {}): Promise<Figures> {
   const ran = await place.run(['create', ...args, '--backup-time', nextTime(), '--json'], { env });
@@ -45,6 +64,10 @@ function chunkFiles(): string[] {
   return readdirSync(chunks).flatMap((folder) => readdirSync(join(chunks, folder)).map((name) => join(chunks, folder, name)));
 }
 
+function isEncrypted(file: string): boolean {
+  return /^(7b6785be222d4cf0|e6591bbf0bbfd80b)$/.test(readFileSync(file).subarray(0, 8).toString('hex'));
+}
+
 test('an image comes back byte for byte, and the second backup sends only what changed', async () => {
   writeImage('disk.raw');
   const first = await create(['disk.img:disk.raw', '--backup-id', 'img', '--backup-type', 'vm']);
@@ -61,37 +84,17 @@ test('an image comes back byte for byte, and the second backup sends only what c
   const twice = await place.run(['restore', 'vm/img', 'disk.img', 'back.raw']);
   assert.equal(twice.code, 4);
   assert.match(twice.err, /back\.raw exists already/);
-  const piped = spawnSync(
-    'sh',
-    [
-      '-c',
-      '"$0" "$@" | sha256sum',
-      process.execPath,
-      join(import.meta.dirname, '../../src/cli/main.ts'),
-      'backup',
-      'restore',
-      first.snapshot,
-      'disk.img',
-      '-',
-    ],
-    {
-      encoding: 'utf8',
-      env: {
-        ...process.env,
-        PBS_REPOSITORY: `u@pbs!t@127.0.0.1:${place.port}:store`,
-        PBS_FINGERPRINT: place.fingerprint,
-        PBS_PASSWORD: 'geheim',
-      },
-    },
-  );
-  assert.match(piped.stdout, /^[0-9a-f]{64}/, piped.stderr);
-  assert.notEqual(piped.stdout.slice(0, 64), spawnSync('sha256sum', [at('back.raw')], { encoding: 'utf8' }).stdout.slice(0, 64));
+  const piped = await place.run(['restore', first.snapshot, 'disk.img', '-'], { output: at('piped.raw') });
+  assert.equal(piped.code, 0, piped.err);
+  const [old, now] = [readFileSync(at('piped.raw')), readFileSync(at('disk.raw'))];
+  assert.deepEqual([old.length, old.equals(now)], [now.length, false], 'the first backup still has what was there then');
+  assert.ok(old.subarray(3 * chunk).equals(now.subarray(3 * chunk)));
 });
 
 test('snapshots are listed and verified; the password, token, certificate and names are checked with words', async () => {
   const list = await place.run(['list']);
-  assert.match(list.out, /vm\/img\/2026-03-01T10:01:00Z +20 MiB/);
-  assert.match((await place.run(['snapshot', 'files', 'vm/img'])).out, /disk\.img\.fidx +20 MiB +none/);
+  assert.match(list.out, /vm\/img\/2026-03-01T10:01:00Z +20\.0 MiB/);
+  assert.match((await place.run(['snapshot', 'files', 'vm/img'])).out, /disk\.img\.fidx +20\.0 MiB +none/);
   const verified = await place.run(['verify', 'vm/img']);
   assert.deepEqual([verified.code, verified.out], [0, 'disk.img.fidx: right\n']);
   const user = { PBS_REPOSITORY: `u@pbs@127.0.0.1:${place.port}:store`, PBS_PASSWORD: 'passwort' };
@@ -144,8 +147,7 @@ test('what is encrypted can be read with its key alone, and the server never see
   assert.equal(again.archives[0]?.sentChunks, 0, 'the last encrypted backup is a base, too');
   const added = chunkFiles().filter((name) => !before.has(name));
   assert.equal(added.length, 5);
-  for (const name of added)
-    assert.match(readFileSync(name).subarray(0, 8).toString('hex'), /^(7b6785be222d4cf0|e6591bbf0bbfd80b)$/);
+  assert.ok(added.every(isEncrypted));
   assert.ok(!storeHolds(`${marker}in a small file`));
 
   const restore = ['restore', 'vm/sealed', 'disk.img', 'sealed.raw'];
@@ -161,6 +163,14 @@ test('what is encrypted can be read with its key alone, and the server never see
   assert.deepEqual([typo.code, /wrong passphrase/.test(typo.err)], [6, true], typo.err);
   assert.ok(!existsSync(at('sealed.raw')));
 
+  mkdirSync(at('sealed-tree'));
+  writeFileSync(at('sealed-tree/HIDDEN-NAME-OF-A-PATIENT'), randomBytes(1_000));
+  const seen = new Set(chunkFiles());
+  await create(['root.pxar:sealed-tree', '--backup-id', 'sealed-tree', '--keyfile', 'key.json'], secret);
+  const sealed = chunkFiles().filter((name) => !seen.has(name));
+  assert.equal(sealed.length, 2, 'the archive and the list of its files');
+  assert.ok(sealed.every(isEncrypted) && !storeHolds('HIDDEN-NAME-OF-A-PATIENT'), 'names are hidden, too');
+
   writeFileSync(at('new-passphrase'), 'another one\n');
   const changed = await place.run(['key', 'change', 'key.json', '--new-passphrase-file', 'new-passphrase', '--kdf', 'pbkdf2'], {
     env: secret,
@@ -170,19 +180,89 @@ test('what is encrypted can be read with its key alone, and the server never see
   const back = await place.run([...restore, '--keyfile', 'key.json'], right);
   assert.equal(back.code, 0, back.err);
   assert.ok(readFileSync(at('sealed.raw')).equals(readFileSync(at('disk.raw'))));
-  assert.equal(
-    (await place.run(['restore', 'vm/sealed', 'note.conf', '-', '--keyfile', 'key.json'], right)).out,
-    `${marker}in a small file`,
-  );
+  const note = await place.run(['restore', 'vm/sealed', 'note.conf', '-', '--keyfile', 'key.json'], {
+    ...right,
+    output: at('note'),
+  });
+  assert.deepEqual([note.code, readFileSync(at('note'), 'utf8')], [0, `${marker}in a small file`], note.err);
   assert.equal((await place.run(['verify', 'vm/sealed', '--keyfile', 'key.json'], right)).code, 0);
   const paper = (await place.run(['key', 'paper', 'key.json', '--subject', 'clinic'])).out;
-  const typed = /-----BEGIN PROXMOX BACKUP KEY-----\n([^-]*)\n-----END/.exec(paper)?.[1]?.replaceAll('\n', '') ?? '';
+  const typed = /-----BEGIN PROXMOX BACKUP KEY-----\n([^]*?)\n-----END/.exec(paper)?.[1]?.replaceAll('\n', '') ?? '';
   assert.deepEqual(JSON.parse(typed), JSON.parse(readFileSync(at('key.json'), 'utf8')));
 });
 
+/** Everything a tree can hold, names that are no UTF-8 included. */
+function writeTree(name: string): void {
+  const root = Buffer.from(at(name));
+  const below = (path: string | Buffer): Buffer => Buffer.concat([root, Buffer.from('/'), Buffer.from(path)]);
+  mkdirSync(below('empty'), { recursive: true });
+  mkdirSync(below('deep/er/still'), { recursive: true });
+  writeFileSync(below('deep/er/large'), Buffer.concat([randomBytes(9 * 1024 * 1024), Buffer.from(marker.repeat(100_000))]));
+  writeFileSync(below('deep/er/still/small'), `${marker}small`);
+  writeFileSync(below('nothing'), '');
+  writeFileSync(below(Buffer.from('no-utf8-\xff\xfe', 'latin1')), 'bytes');
+  symlinkSync('../nothing', below('deep/link'));
+  symlinkSync('/nowhere/at/all', below('dangling'));
+  linkSync(below('deep/er/large'), below('again'));
+  for (let number = 0; number < 300; number += 1) writeFileSync(below(`many-${number}`), 'x'.repeat(number));
+  chmodSync(below('many-7'), 0o4751);
+  chmodSync(below('empty'), 0o1770);
+  spawnSync('mkfifo', [below('pipe').toString()]);
+  spawnSync('setfattr', ['-n', 'user.note', '-v', 'kept', below('nothing').toString()]);
+  if (isRoot) {
+    chownSync(below('many-8'), 12_345, 54_321);
+    spawnSync('mknod', [below('null').toString(), 'c', '1', '3']);
+  }
+  utimesSync(below('many-9'), 1_000_000_000.5, 1_000_000_000.5);
+  utimesSync(below('deep'), -86_400, -86_400);
+}
+
+/** Names, kinds, modes, owners, sizes, times and links of a tree, and the digest of every content. */
+function describeTree(name: string): string {
+  const list = spawnSync(
+    'sh',
+    [
+      '-c',
+      "find . -printf '%P %y %m %U %G %s %T@ %l %n\\n' | sed 's/ [0-9]* \\(d.*\\)$/ \\1/' | sort; find . -type f -exec sha256sum {} + | sort",
+    ],
+    { cwd: at(name), encoding: 'latin1' },
+  );
+  assert.equal(list.status, 0, list.stderr);
+  return list.stdout.replaceAll(/^(.*) d (\d+) (\d+) (\d+) \d+ /gm, '$1 d $2 $3 $4 - '); // sizes of directories are the file system's
+}
+
+test('a directory comes back with everything in it, and the second backup sends only what changed', async () => {
+  writeTree('tree');
+  const first = await create(['root.pxar:tree', '--backup-id', 'tree']);
+  assert.deepEqual(
+    first.archives.map(({ name }) => name),
+    ['root.pxar.didx', 'catalog.pcat1.didx'],
+  );
+  const restored = await place.run(['restore', 'host/tree', 'root.pxar', 'tree-back']);
+  assert.equal(restored.code, 0, restored.err);
+  assert.equal(describeTree('tree-back'), describeTree('tree'));
+  writeFileSync(at('tree/many-299'), 'changed');
+  const again = await create(['root.pxar:tree', '--backup-id', 'tree']);
+  const [archive] = again.archives;
+  assert.ok(archive !== undefined && archive.sentChunks >= 1 && archive.sentChunks <= 2, JSON.stringify(archive));
+  const twice = await place.run(['restore', 'host/tree', 'root.pxar', 'tree-back']);
+  assert.deepEqual([twice.code, /not empty/.test(twice.err)], [4, true], twice.err);
+  const verified = await place.run(['verify', 'host/tree']);
+  assert.deepEqual([verified.code, verified.out], [0, 'root.pxar.didx: right\ncatalog.pcat1.didx: right\n']);
+  const part = await create(['root.pxar:tree', '--backup-id', 'part', '--exclude', 'deep/er', '--exclude', '/many-1/']);
+  assert.equal((await place.run(['restore', part.snapshot, 'root.pxar', 'part-back'])).code, 0);
+  const [whole, left] = ['tree', 'part-back'].map(
+    (name) => spawnSync('find', ['.'], { cwd: at(name), encoding: 'latin1' }).stdout,
+  );
+  const wanted = (whole ?? '').split('\n').filter((line) => !/^\.\/(deep\/er|many-1$)/.test(line));
+  assert.deepEqual((left ?? '').split('\n').toSorted(), wanted.toSorted());
+});
+
 test('a chunk that was changed at the server is refused, and no half image stays', async () => {
-  const { snapshot } = await create(['disk.img:disk.raw', '--backup-id', 'spoiled', '--crypt-mode', 'none']);
-  const victim = chunkFiles().find((name) => readFileSync(name).subarray(0, 8).toString('hex') === '42ab3807be8370a1');
+  const before = new Set(chunkFiles());
+  writeFileSync(at('other.raw'), randomBytes(3 * chunk));
+  const { snapshot } = await create(['disk.img:other.raw', '--backup-id', 'spoiled']);
+  const victim = chunkFiles().find((name) => !before.has(name));
   assert.ok(victim !== undefined);
   const whole = readFileSync(victim);
   const spoiled = Buffer.from(whole);

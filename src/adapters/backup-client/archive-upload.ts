@@ -1,10 +1,10 @@
-import { encodeBlob } from '#core/backup/blob.ts';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { formatHex, joinBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, encodeDynamicRecord, type ChunkIndex, type IndexKind } from '#core/backup/chunk-index.ts';
-import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
+
 import { DigestTable } from '#core/backup/digest-table.ts';
 import type { CryptMode, ManifestEntry } from '#core/backup/manifest.ts';
+import type { HeldChunk } from './chunk-pool.ts';
 import { clientLimits } from './limits.ts';
 import type { WireSession } from './wire-session.ts';
 
@@ -21,9 +21,6 @@ export type UploadFigures = {
 export type UploadContext = {
   session: WireSession;
   functions: ByteFunctions;
-  randomBytes: (count: number) => Uint8Array;
-  /** What chunks are encrypted with; null: not at all. */
-  key: CryptKey | null;
   cryptMode: CryptMode;
   known: DigestTable;
   figures: UploadFigures;
@@ -65,20 +62,23 @@ export class ArchiveUpload {
   }
 
   /** The next chunk of the archive. Waits while enough are under way. */
-  async add(data: Uint8Array): Promise<void> {
-    const { functions, key, known, figures } = this.#context;
-    const digest = chunkDigest(data, key, functions);
+  async add(held: HeldChunk): Promise<void> {
+    const { known, figures } = this.#context;
+    const { digest, sizeBytes } = held;
     const hex = formatHex(digest);
     figures.chunks += 1;
-    if (!known.has(digest)) {
+    figures.readBytes += sizeBytes;
+    if (known.has(digest)) {
+      held.drop().catch((error: unknown) => this.#fail(error));
+    } else {
       while (this.#underWay.size >= clientLimits.inFlight && this.#failure === null) await this.#settledOne();
       this.#throwFailure();
       known.add(digest);
-      this.#send(data, hex);
+      this.#send(held, hex);
     }
     this.#throwFailure();
     this.#entries.push({ hex, start: this.#position });
-    this.#position += data.length;
+    this.#position += sizeBytes;
     this.#records.push(this.#kind === 'fixed' ? digest : encodeDynamicRecord(this.#position, digest));
     if (this.#entries.length >= clientLimits.appendEntries) this.#append();
   }
@@ -95,21 +95,21 @@ export class ArchiveUpload {
     return { name: this.#name, cryptMode, sizeBytes: this.#position, csum };
   }
 
-  #send(data: Uint8Array, hex: string): void {
-    const { session, functions, key, randomBytes, figures } = this.#context;
-    const encoded = encodeBlob(data, { compress: true, crypt: key === null ? null : { key, iv: randomBytes(16) } }, functions);
-    figures.sentChunks += 1;
-    figures.sentDataBytes += data.length;
-    figures.sentWireBytes += encoded.length;
-    const query = { wid: this.#wid, digest: hex, size: data.length, 'encoded-size': encoded.length };
-    const job = session
-      .call({ method: 'POST', path: `${this.#kind}_chunk`, query, body: encoded })
-      .then(
-        () => {},
-        (error: unknown) => this.#fail(error),
-      )
+  #send(held: HeldChunk, hex: string): void {
+    const job = this.#upload(held, hex)
+      .catch((error: unknown) => this.#fail(error))
       .finally(() => this.#underWay.delete(hex));
     this.#underWay.set(hex, job);
+  }
+
+  async #upload(held: HeldChunk, hex: string): Promise<void> {
+    const { session, figures } = this.#context;
+    const encoded = await held.encode();
+    figures.sentChunks += 1;
+    figures.sentDataBytes += held.sizeBytes;
+    figures.sentWireBytes += encoded.length;
+    const query = { wid: this.#wid, digest: hex, size: held.sizeBytes, 'encoded-size': encoded.length };
+    await session.call({ method: 'POST', path: `${this.#kind}_chunk`, query, body: encoded });
   }
 
   #append(): void {

@@ -2,10 +2,18 @@ import { constants } from 'node:fs';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
 import { AppError } from '#base/error.ts';
 import type { ChunkIndex } from '#core/backup/chunk-index.ts';
-import type { Piece } from './snapshot-source.ts';
+import type { SnapshotSource } from './snapshot-source.ts';
 
 /** Where an image goes. `discard`: takes away what was begun. */
-type ImageTarget = { write(piece: Piece): Promise<void>; finish(): Promise<void>; discard(): Promise<void> };
+type ImageTarget = {
+  /** To be written to at any place; null: only in order, by `write`. */
+  fd: number | null;
+  /** Reads as zeros where nothing was written. */
+  isNew: boolean;
+  write(at: number, data: Uint8Array): Promise<void>;
+  finish(): Promise<void>;
+  discard(): Promise<void>;
+};
 
 /**
  * Writes an image to `path`: a new file, a block device, or `-` for standard output. Nothing is created before the first piece came and was
@@ -13,30 +21,70 @@ type ImageTarget = { write(piece: Piece): Promise<void>; finish(): Promise<void>
  */
 export async function restoreImage(
   path: string,
-  index: Pick<ChunkIndex, 'sizeBytes'>,
-  pieces: AsyncIterable<Piece>,
+  source: Pick<SnapshotSource, 'pieces' | 'readArchive'>,
+  { name, index, width }: { name: string; index: ChunkIndex; width: number },
   onProgress: (doneBytes: number) => void,
 ): Promise<void> {
-  let target: ImageTarget | null = null;
+  if (path === '-') {
+    const target = standardOutput();
+    for await (const { start, data } of source.readArchive(name, index)) await target.write(start, data);
+    return;
+  }
+  const pieces = source.pieces(name, index);
+  const first = pieces.at(0);
+  const head = first.isZero ? new Uint8Array(first.sizeBytes) : await first.fetch();
+  const target = await openTarget(path, index.sizeBytes);
+  let doneBytes = 0;
+  const done = (bytes: number): void => {
+    doneBytes += bytes;
+    onProgress(doneBytes);
+  };
   try {
-    for await (const piece of pieces) {
-      target ??= path === '-' ? standardOutput() : await openTarget(path, index.sizeBytes);
-      await target.write(piece);
-      onProgress(piece.start + piece.data.length);
-    }
-    await target?.finish();
+    await target.write(0, head);
+    done(head.length);
+    await restoreRest(target, pieces, width, done);
+    await target.finish();
   } catch (error) {
-    await target?.discard();
+    await target.discard();
     throw error;
   }
 }
 
+/** All but the first, many at a time, each to its own place. */
+async function restoreRest(
+  { fd, isNew }: ImageTarget,
+  pieces: ReturnType<SnapshotSource['pieces']>,
+  width: number,
+  done: (bytes: number) => void,
+): Promise<void> {
+  if (fd === null) throw new AppError('conflict', 'target: it cannot be written out of order');
+  let next = 1;
+  let isFailed = false;
+  const work = async (): Promise<void> => {
+    while (next < pieces.count && !isFailed) {
+      const piece = pieces.at(next);
+      next += 1;
+      if (!(piece.isZero && isNew)) await piece.fetchInto(fd);
+      done(piece.sizeBytes);
+    }
+  };
+  const works = Array.from({ length: width }, () =>
+    work().catch((error: unknown) => {
+      isFailed = true;
+      throw error;
+    }),
+  );
+  // All of them end before the target is closed: a descriptor's number may come to mean another file.
+  const results = await Promise.allSettled(works);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
 /** Writes small content likewise. */
 export async function restoreBytes(path: string, data: Uint8Array): Promise<void> {
-  if (path === '-') return standardOutput().write({ start: 0, data, isZero: false });
+  if (path === '-') return standardOutput().write(0, data);
   const target = await openTarget(path, data.length);
   try {
-    await target.write({ start: 0, data, isZero: false });
+    await target.write(0, data);
     await target.finish();
   } catch (error) {
     await target.discard();
@@ -50,8 +98,9 @@ async function openTarget(path: string, sizeBytes: number): Promise<ImageTarget>
   const isNew = created !== null;
   if (isNew) await file.truncate(sizeBytes);
   return {
-    async write({ start, data, isZero }) {
-      if (isZero && isNew) return; // a hole of the new file reads as zeros
+    fd: file.fd,
+    isNew,
+    async write(start, data) {
       for (let at = 0; at < data.length;) at += (await file.write(data, at, data.length - at, start + at)).bytesWritten;
     },
     async finish() {
@@ -103,5 +152,11 @@ function standardOutput(): ImageTarget {
     new Promise((resolve, reject) => {
       process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
     });
-  return { write: ({ data }) => write(data), finish: () => Promise.resolve(), discard: () => Promise.resolve() };
+  return {
+    fd: null,
+    isNew: false,
+    write: (_at, data) => write(data),
+    finish: () => Promise.resolve(),
+    discard: () => Promise.resolve(),
+  };
 }

@@ -1,9 +1,15 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { AppError } from '#base/error.ts';
+import { findData } from './native.ts';
 
 /** A file or block device that is read from its start to its end. */
-export type ImageSource = AsyncDisposable & { sizeBytes: number; read(at: number, bytes: number): Promise<Uint8Array> };
+export type ImageSource = AsyncDisposable & {
+  sizeBytes: number;
+  fd: number;
+  /** Nothing but a hole of a sparse file. */
+  isHole(at: number, bytes: number): boolean;
+};
 
 /** Raises AppError invalid when it cannot be backed up as an image. */
 export async function openImage(path: string): Promise<ImageSource> {
@@ -15,7 +21,11 @@ export async function openImage(path: string): Promise<ImageSource> {
     const sizeBytes = await measure(file, what);
     return {
       sizeBytes,
-      read: (at, bytes) => readExactly(file, at, bytes, what),
+      fd: file.fd,
+      isHole(at, bytes) {
+        const data = findData(file.fd, at);
+        return data === null || data >= at + bytes;
+      },
       [Symbol.asyncDispose]: () => file.close(),
     };
   } catch (error) {
@@ -49,17 +59,4 @@ async function findEnd(file: FileHandle): Promise<number> {
     else high = middle;
   }
   return high;
-}
-
-async function readExactly(file: FileHandle, at: number, bytes: number, what: string): Promise<Uint8Array> {
-  const buffer = Buffer.allocUnsafeSlow(bytes);
-  let filled = 0;
-  while (filled < bytes) {
-    const { bytesRead } = await file.read(buffer, filled, bytes - filled, at + filled).catch((cause: unknown) => {
-      throw new AppError('unavailable', `${what}: reading at byte ${at + filled}`, { cause });
-    });
-    if (bytesRead === 0) throw new AppError('conflict', `${what}: it became shorter while it was read (at byte ${at + filled})`);
-    filled += bytesRead;
-  }
-  return buffer;
 }

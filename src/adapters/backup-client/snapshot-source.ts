@@ -6,12 +6,22 @@ import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import { parseManifest, type Manifest, type ManifestEntry } from '#core/backup/manifest.ts';
 import { manifestFile } from '#core/backup/names.ts';
-import { checkIndex, checkManifestKey, findEntry, openBlob, openChunk } from '#core/backup/snapshot-check.ts';
+import { checkIndex, checkManifestKey, findEntry, openBlob } from '#core/backup/snapshot-check.ts';
+import type { ChunkPool } from './chunk-pool.ts';
 import { clientLimits } from './limits.ts';
 import type { WireSession } from './wire-session.ts';
 
 /** A piece of an archive; `isZero`: nothing but zeros, known without looking. */
 export type Piece = { start: number; data: Uint8Array; isZero: boolean };
+/** Where a piece lies, and how to have it. */
+type PieceRef = {
+  start: number;
+  sizeBytes: number;
+  isZero: boolean;
+  fetch(): Promise<Uint8Array>;
+  /** Fetches it and writes it to its place in `fd`. */
+  fetchInto(fd: number): Promise<void>;
+};
 
 /** A snapshot as the server gives it, believed only as far as it fits its manifest. */
 export type SnapshotSource = {
@@ -22,12 +32,15 @@ export type SnapshotSource = {
   openIndex(name: string): Promise<ChunkIndex>;
   /** The archive in order, with many fetches under way. */
   readArchive(name: string, index: ChunkIndex): AsyncGenerator<Piece>;
+  /** The pieces of an archive, to be fetched as one likes. */
+  pieces(name: string, index: ChunkIndex): { count: number; at(number: number): PieceRef };
 };
 
 /** Reads the manifest and checks the key against it. Raises AppError denied for a wrong or missing key. */
 export async function openSnapshot(
   session: WireSession,
   key: CryptKey | null,
+  pool: ChunkPool,
   functions: ByteFunctions,
 ): Promise<SnapshotSource> {
   const encoded = await session.fetch({ method: 'GET', path: 'download', query: { 'file-name': manifestFile } });
@@ -36,6 +49,8 @@ export async function openSnapshot(
   const trust = checkManifestKey(manifest, key, functions);
   const download = (name: string): Promise<Buffer> =>
     session.fetch({ method: 'GET', path: 'download', query: { 'file-name': name } });
+  const pieces = (name: string, index: ChunkIndex): { count: number; at(number: number): PieceRef } =>
+    refer({ session, pool }, findEntry(manifest, name), index, key, functions);
   return {
     manifest,
     trust,
@@ -47,38 +62,60 @@ export async function openSnapshot(
       const entry = findEntry(manifest, name);
       return checkIndex(entry, await download(name), functions);
     },
-    readArchive: (name, index) => readPieces(session, findEntry(manifest, name), index, key, functions),
+    readArchive: (name, index) => readInOrder(pieces(name, index), restoreWidth(pool)),
+    pieces,
   };
 }
 
-async function* readPieces(
-  session: WireSession,
+/** Pieces under way at once: enough fetches, and something in the hands of every worker. */
+export function restoreWidth(pool: Pick<ChunkPool, 'width'>): number {
+  return clientLimits.inFlight + pool.width * 2;
+}
+
+function refer(
+  { session, pool }: { session: WireSession; pool: ChunkPool },
   entry: ManifestEntry,
   index: ChunkIndex,
   key: CryptKey | null,
   functions: ByteFunctions,
-): AsyncGenerator<Piece> {
+): { count: number; at(number: number): PieceRef } {
   // Images are full of holes; what is known to be zeros is not fetched.
-  const zeros = new Uint8Array(index.kind === 'fixed' ? index.chunkBytes : fixedChunkBytes);
-  const zeroDigest = chunkDigest(zeros, entry.cryptMode === 'encrypt' ? key : null, functions);
-  const fetchPiece = async (at: number): Promise<Piece> => {
-    const digest = digestAt(index, at);
-    const { start, end } = spanAt(index, at);
-    const sizeBytes = end - start;
-    if (sizeBytes === zeros.length && isSameBytes(digest, zeroDigest)) return { start, data: zeros, isZero: true };
-    const encoded = await session.fetch({ method: 'GET', path: 'chunk', query: { digest: formatHex(digest) } });
-    const expected = { digest, sizeBytes, cryptMode: entry.cryptMode, name: entry.name };
-    return { start, data: openChunk(encoded, expected, key, functions), isZero: false };
+  const zeroBytes = index.kind === 'fixed' ? index.chunkBytes : fixedChunkBytes;
+  const zeroDigest = chunkDigest(new Uint8Array(zeroBytes), entry.cryptMode === 'encrypt' ? key : null, functions);
+  return {
+    count: index.count,
+    at(number) {
+      const digest = digestAt(index, number);
+      const { start, end } = spanAt(index, number);
+      const sizeBytes = end - start;
+      const expected = { digest: Uint8Array.from(digest), sizeBytes, cryptMode: entry.cryptMode, name: entry.name };
+      const ask = (): Promise<Buffer> => session.fetch({ method: 'GET', path: 'chunk', query: { digest: formatHex(digest) } });
+      return {
+        start,
+        sizeBytes,
+        isZero: sizeBytes === zeroBytes && isSameBytes(digest, zeroDigest),
+        fetch: async () => pool.open(await ask(), expected),
+        fetchInto: async (fd) => pool.openInto(await ask(), expected, fd, start),
+      };
+    },
   };
+}
+
+async function* readInOrder(pieces: { count: number; at(number: number): PieceRef }, width: number): AsyncGenerator<Piece> {
   const underWay: Promise<Piece>[] = [];
   let next = 0;
-  while (next < index.count || underWay.length > 0) {
-    while (next < index.count && underWay.length < clientLimits.inFlight) {
-      const job = fetchPiece(next);
+  while (next < pieces.count || underWay.length > 0) {
+    while (next < pieces.count && underWay.length < width) {
+      const job = readPiece(pieces.at(next));
       job.catch(() => {}); // it is raised when its turn comes
       underWay.push(job);
       next += 1;
     }
     yield await underWay.shift()!;
   }
+}
+
+async function readPiece(piece: PieceRef): Promise<Piece> {
+  const { start, sizeBytes, isZero } = piece;
+  return { start, data: isZero ? new Uint8Array(sizeBytes) : await piece.fetch(), isZero };
 }

@@ -86,8 +86,8 @@ async function changeKey(world: CliWorld, path: string, options: KeyCommandOptio
 async function readNewPassphrase(world: CliWorld, file: string | null, variable: string | null): Promise<string> {
   const option = variable === null ? '--new-passphrase-file' : '--passphrase-file';
   const first = await readSecret(world, { file, variable, question: 'New passphrase: ', option });
-  const isTyped = file === null && (variable === null || world.environment(variable) === null);
-  if (isTyped && (await world.askSecret('The same again: ')) !== first) {
+  const isTyped = file === null && (variable === null || world.environment(variable) === null) && world.err.isTerminal;
+  if (isTyped && (await world.readSecret('The same again: ')) !== first) {
     throw new AppError('invalid', 'passphrase: the two are not the same; nothing was changed');
   }
   return first;

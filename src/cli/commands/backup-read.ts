@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { restoreBytes, restoreImage } from '#adapters/backup-client/image-restore.ts';
-import { openSnapshot, type SnapshotSource } from '#adapters/backup-client/snapshot-source.ts';
+import { restoreTree } from '#adapters/backup-client/tree-restore.ts';
+import { openSnapshot, restoreWidth, type SnapshotSource } from '#adapters/backup-client/snapshot-source.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { chooseArchive } from '#core/backup/archive-spec.ts';
@@ -9,6 +10,7 @@ import { formatSize } from '#core/text/size.ts';
 import type { Cell } from '#core/text/table.ts';
 import { askStore, findSnapshot, reachServer, readKey, type AccessOptions, type KeyOptions } from '#cli/backup-access.ts';
 import { addAccessOptions, addKeyOptions } from '#cli/backup-options.ts';
+import { clientWorkers } from '#programs/backup-client/workers.ts';
 import { startProgress } from '#cli/progress.ts';
 import { createPrinter, type CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
@@ -55,21 +57,33 @@ async function restoreArchive(world: CliWorld, wanted: Wanted, options: ReadOpti
   const snapshot = await findSnapshot(server, wanted.snapshot);
   using progress = startProgress(world.err);
   using session = await server.open('reader', snapshot);
-  const source = await openSnapshot(session, key, nodeBytes);
+  await using pool = clientWorkers.startPool(key);
+  const source = await openSnapshot(session, key, pool, nodeBytes);
   warnOfTrust(world, source);
   const { name, kind } = chooseArchive(
     wanted.archive,
     source.manifest.files.map((file) => file.name),
   );
+  const say = (done: number, total: number): void => progress.say(`${name} (${formatSize(done)} of ${formatSize(total)})`);
   if (kind === 'blob') {
     await restoreBytes(wanted.target, await source.readBlob(name));
   } else if (kind === 'fixed') {
     const index = await source.openIndex(name);
-    await restoreImage(wanted.target, index, source.readArchive(name, index), (done) =>
-      progress.say(`${name} (${formatSize(done)} of ${formatSize(index.sizeBytes)})`),
+    const width = restoreWidth(pool);
+    await restoreImage(wanted.target, source, { name, index, width }, (done) => say(done, index.sizeBytes));
+  } else if (wanted.target === '-') {
+    throw new AppError('invalid', `target: ${name} is no image that could be written to standard output; give a new directory`);
+  } else if (name.endsWith('.pxar.didx')) {
+    const index = await source.openIndex(name);
+    const worker = clientWorkers.startTreeWriter({ target: wanted.target, isOwnerKept: process.geteuid?.() === 0 });
+    await restoreTree(
+      worker,
+      source.readArchive(name, index),
+      (done) => say(done, index.sizeBytes),
+      (text) => world.err.write(`note: ${text}\n`),
     );
   } else {
-    throw new AppError('unsupported', `archive: ${name} is a directory`);
+    throw new AppError('unsupported', `archive: ${name} is neither an image, a directory (.pxar) nor a small file`);
   }
   progress[Symbol.dispose]();
   if (wanted.target !== '-') world.err.write(`${name} of ${formatSnapshot(snapshot)} is restored to ${wanted.target}\n`);
@@ -81,7 +95,8 @@ async function verifySnapshot(world: CliWorld, text: string, options: ReadOption
   const snapshot = await findSnapshot(server, text);
   using progress = startProgress(world.err);
   using session = await server.open('reader', snapshot);
-  const source = await openSnapshot(session, key, nodeBytes);
+  await using pool = clientWorkers.startPool(key);
+  const source = await openSnapshot(session, key, pool, nodeBytes);
   warnOfTrust(world, source);
   const results: { name: string; problem: string | null }[] = [];
   for (const { name } of source.manifest.files) {
@@ -144,7 +159,7 @@ async function listFiles(world: CliWorld, text: string, options: ReadOptions): P
   const rows = files.map((file): Cell[] => [
     String(file['filename']),
     file['size'] === undefined ? '' : formatSize(Number(file['size'])),
-    String(file['crypt-mode'] ?? ''),
+    typeof file['crypt-mode'] === 'string' ? file['crypt-mode'] : '',
   ]);
   const columns = [{ title: 'FILE' }, { title: 'SIZE', align: 'right' as const }, { title: 'CRYPT MODE' }];
   printer.show(files, () => printer.table(columns, rows, 'it has no files'));

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { Option, type Command } from 'commander';
 import { performBackup, type ArchiveFigures, type ClientParts } from '#adapters/backup-client/backup-run.ts';
+import type { TreeOptions } from '#adapters/backup-client/tree-reader.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError } from '#base/error.ts';
 import { parseArchiveSpecs } from '#core/backup/archive-spec.ts';
@@ -14,12 +15,21 @@ import { addAccessOptions, addKeyOptions } from '#cli/backup-options.ts';
 import { addBackupKeyCommands } from '#cli/commands/backup-key.ts';
 import { addBackupReadCommands } from '#cli/commands/backup-read.ts';
 import { startProgress, type Progress } from '#cli/progress.ts';
+import { clientWorkers } from '#programs/backup-client/workers.ts';
 import { createPrinter, type CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type CreateOptions = AccessOptions &
   KeyOptions &
-  CommonOptions & { cryptMode?: string; backupId?: string; backupType: string; backupTime?: string };
+  CommonOptions & {
+    cryptMode?: string;
+    backupId?: string;
+    backupType: string;
+    backupTime?: string;
+    acrossFileSystems?: boolean;
+    skipUnreadable?: boolean;
+    exclude: string[];
+  };
 
 /** Adds the group `backup`: a client of backup servers that speak the protocol of Proxmox Backup Server. */
 export function addBackupCommands(program: Command, world: CliWorld): void {
@@ -31,6 +41,9 @@ export function addBackupCommands(program: Command, world: CliWorld): void {
     .option('--backup-id <id>', "what is backed up (default: this machine's name)")
     .option('--backup-type <type>', 'vm, ct or host', 'host')
     .addOption(new Option('--backup-time <time>', 'YYYY-MM-DDTHH:MM:SSZ (default: now)'))
+    .option('--across-file-systems', 'directories: also what is mounted below them')
+    .option('--exclude <path>', 'directories: leave this out, a path from their root (can be given again)', collect, [])
+    .option('--skip-unreadable', 'directories: leave out what may not be read, and tell it, instead of failing')
     .addHelpText(
       'after',
       [
@@ -66,7 +79,12 @@ async function createBackup(world: CliWorld, texts: string[], options: CreateOpt
   const startMs = performance.now();
   using progress = startProgress(world.err);
   using session = await server.open('backup', snapshot);
-  const plan = { snapshot, archives, cryptMode, key };
+  const tree: TreeOptions = {
+    acrossFileSystems: options.acrossFileSystems === true,
+    skipUnreadable: options.skipUnreadable === true,
+    exclude: options.exclude.map((path) => path.replace(/^\/+|\/+$/g, '')),
+  };
+  const plan = { snapshot, archives, cryptMode, key, tree };
   const figures = await performBackup(
     session,
     plan,
@@ -89,6 +107,7 @@ async function createBackup(world: CliWorld, texts: string[], options: CreateOpt
 export function clientParts(progress: Progress, onNotice: (text: string) => void): ClientParts {
   return {
     functions: nodeBytes,
+    workers: clientWorkers,
     randomBytes: (count) => Uint8Array.from(randomBytes(count)),
     onProgress: (name, done, total) =>
       progress.say(total === null ? `${name} (${formatSize(done)})` : `${name} (${formatSize(done)} of ${formatSize(total)})`),
@@ -96,9 +115,23 @@ export function clientParts(progress: Progress, onNotice: (text: string) => void
   };
 }
 
-function describeFigures({ name, readBytes, chunks, sentChunks, sentDataBytes, sentWireBytes, hasBase }: ArchiveFigures): string {
+function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
+
+function describeFigures({
+  name,
+  readBytes,
+  chunks,
+  sentChunks,
+  sentDataBytes,
+  sentWireBytes,
+  hasBase,
+  tree,
+}: ArchiveFigures): string {
   if (name.endsWith('.blob')) return `${name}: ${formatSize(readBytes)}`;
   const base = hasBase ? 'compared with the last backup' : 'no last backup to compare with';
   const sent = `sent ${sentChunks} of ${chunks} chunks (${formatSize(sentDataBytes)}, on the wire ${formatSize(sentWireBytes)})`;
-  return `${name}: read ${formatSize(readBytes)}, ${sent}; ${base}`;
+  const what = tree === null ? formatSize(readBytes) : `${tree.files} files (${formatSize(tree.contentBytes)})`;
+  return `${name}: read ${what}, ${sent}; ${base}`;
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { isAppError } from '#base/error.ts';
 import { createChance } from '#core/ha/seeded-chance.ts';
 import { encodeText, formatHex, joinBytes } from './bytes.ts';
-import { createCatalogWriter, readCatalogRoot, readCatalogTable } from './catalog.ts';
+import { createCatalogWriter, joinCatalogs, readCatalogRoot, readCatalogTable } from './catalog.ts';
 import { decodeVarint, encodeVarint } from './varint.ts';
 
 function sample(): Uint8Array {
@@ -78,4 +78,24 @@ test('cut and flipped catalogs are refused or read to their end', () => {
     }
   }
   assert.ok(refused > 1_000, `${refused}`);
+});
+
+test('catalogs of several archives make one', () => {
+  const parts = ['a.pxar.didx', 'b.pxar.didx'].map((text) => {
+    const writer = createCatalogWriter();
+    const name = encodeText(text);
+    writer.begin(name);
+    writer.begin(encodeText('sub'));
+    writer.add({ kind: 'file', name: encodeText(`file of ${text}`), sizeBytes: 1, mtimeSeconds: 2 });
+    const tables = [writer.end(), writer.end()];
+    return { name, tables: joinBytes(tables), lastBytes: tables.at(-1)?.length ?? 0 };
+  });
+  const file = joinCatalogs(parts);
+  const seen = readCatalogTable(file, readCatalogRoot(file)).map((archive) => {
+    assert.ok(archive.kind === 'directory');
+    const [sub] = readCatalogTable(file, archive.tableAt);
+    assert.ok(sub?.kind === 'directory');
+    return readCatalogTable(file, sub.tableAt).map(({ name }) => new TextDecoder().decode(name));
+  });
+  assert.deepEqual(seen, [['file of a.pxar.didx'], ['file of b.pxar.didx']]);
 });

@@ -74,6 +74,24 @@ export function createCatalogWriter(): CatalogWriter & { header: Uint8Array } {
   };
 }
 
+/** One archive's part of a catalog. `tables`: what its writer returned; `lastBytes`: the length of the last of them, the archive's own. */
+export type CatalogPart = { name: Uint8Array; tables: Uint8Array; lastBytes: number };
+
+/** Puts the archives of a snapshot into one catalog: tables know each other by distance, so each part can stand anywhere. */
+export function joinCatalogs(parts: readonly CatalogPart[]): Uint8Array {
+  let position = magic.length;
+  const starts = parts.map(({ tables, lastBytes }) => {
+    position += tables.length;
+    return position - lastBytes;
+  });
+  const rootAt = position;
+  const entries = parts.map(({ name }, index) =>
+    joinBytes([encodeName(letters.directory, name), encodeVarint(rootAt - (starts[index] ?? 0))]),
+  );
+  const body = joinBytes([encodeVarint(entries.length), ...entries]);
+  return joinBytes([magic, ...parts.map(({ tables }) => tables), encodeVarint(body.length), body, encodeU64(rootAt)]);
+}
+
 /** Where the root's table begins. Raises AppError invalid. */
 export function readCatalogRoot(file: Uint8Array): number {
   if (file.length < magic.length + 8 || !isSameBytes(file.subarray(0, 8), magic)) {

@@ -15,6 +15,8 @@ const lastSecond = 253_402_300_799;
 
 export const manifestFile = 'index.json.blob';
 export const clientLogFile = 'client.log.blob';
+/** What the archives of directories hold, for browsing. */
+export const catalogFile = 'catalog.pcat1.didx';
 
 const safeId = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 const types: readonly BackupType[] = ['vm', 'ct', 'host'];

@@ -19,15 +19,16 @@ export function checkManifestKey(
   functions: Pick<ByteFunctions, 'hmacSha256'>,
 ): 'signed' | 'unsigned' | 'unchecked' {
   const named = manifest.unprotected['key-fingerprint'];
+  const short = typeof named === 'string' ? named.slice(0, 23) : '';
   if (key === null) {
     if (!manifest.files.some(({ cryptMode }) => cryptMode === 'encrypt')) return 'unchecked';
-    const which = typeof named === 'string' ? ` with the key ${named.slice(0, 23)}` : '';
+    const which = short === '' ? '' : ` with the key ${short}`;
     throw new AppError('denied', `the snapshot is encrypted${which} and no key was given; give it with --keyfile`);
   }
   if (named !== undefined && !isSameBytes(parseFingerprint(named, 'manifest: key-fingerprint'), key.fingerprint)) {
     throw new AppError(
       'denied',
-      `wrong key: the snapshot was made with the key ${quote(String(named).slice(0, 23))}, the one given is ${quote(formatShortFingerprint(key.fingerprint))}; nothing was written`,
+      `wrong key: the snapshot was made with the key ${quote(short)}, the one given is ${quote(formatShortFingerprint(key.fingerprint))}; nothing was written`,
     );
   }
   return checkSignature(manifest, key, functions);
