@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { defers, lose, running, stateOf } from '#core/ha/cluster-round/running-cluster.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { NodeInfo } from '#core/ha/records.ts';
+import type { HaResource, NodeInfo } from '#core/ha/records.ts';
 
 describe('copies', () => {
   test('a copy that was declined is not used again until a newer point lies there', () => {
@@ -16,6 +16,24 @@ describe('copies', () => {
     cluster.settle();
     assert.deepEqual([cluster.guest(100).home, cluster.guest(100).generation], ['n2', 3]);
     assert.deepEqual(cluster.guest(100).order?.promote, { generation: 1, seq: 7 });
+  });
+
+  test('a home that declined the guest gets no order for it, whatever people want in between', () => {
+    const cluster = running();
+    lose(cluster, 'n1');
+    cluster.settle();
+    cluster.put(keys.replica(100, 'n2'), null);
+    const declined = [{ node: 'n3', point: { generation: 1, seq: 8 }, lostAtMs: cluster.nowMs, because: 'does not verify' }];
+    cluster.put(keys.guest(100), { ...cluster.guest(100), order: null, declined } satisfies GuestRecord);
+    for (const want of ['disabled', 'started', 'ignored', 'stopped', 'started'] as const) {
+      cluster.put(keys.haResource(100), { vmid: 100, want, maxDataAgeMs: null } satisfies HaResource);
+      cluster.settle();
+      assert.equal(cluster.guest(100).order, null, want);
+    }
+    assert.equal(cluster.guest(100).ha?.state.kind, 'awaiting-recovery');
+    cluster.addCopy(100, 'n2', 5);
+    cluster.settle();
+    assert.deepEqual([cluster.guest(100).home, cluster.guest(100).order?.kind], ['n2', 'run']);
   });
 
   test('a home that declined the guest, and boots anew, is not waited for: it holds no disks of it', () => {

@@ -103,6 +103,8 @@ function planOrder(
   const standing = record.order;
   // A home that gave the guest up waits for what becomes of that, not for the same order again.
   if (standing === null && record.givenUp?.orderId === entry.orderId) return { kind: 'keep' };
+  // Nothing to start from lies on a home that found its copy unfit: an order would only hide that it did.
+  if (standing === null && isUnfitHome(record)) return { kind: 'keep' };
   const isValid = standing !== null && standing.nodeEpoch === epoch;
   if (isValid && isSameOrder(standing, wanted) && standing.id === entry.orderId) return { kind: 'keep' };
   // Without a run order in force a guest that is to be left alone needs no order at all.
@@ -123,6 +125,11 @@ function planOrder(
     issuedAtMs: nowWallMs,
   };
   return { kind: 'write', next };
+}
+
+/** The home declined it, and nothing has come of it since. */
+function isUnfitHome({ home, givenUp, declined }: GuestRecord): boolean {
+  return givenUp === undefined && declined?.at(-1)?.node === home;
 }
 
 function isSameOrder(standing: GuestOrder, wanted: Pick<GuestOrder, 'kind' | 'to' | 'timeoutMs'>): boolean {
