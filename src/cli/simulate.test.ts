@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createFakeWorld } from '#cli/fake-world.ts';
 
-test('simulate tells what ran and what was checked, to people and to programs', async () => {
+test('simulate tells what ran, what was checked, to people and to programs', async () => {
   const fake = createFakeWorld();
   const { code, out } = await fake.run('simulate', '--seeds', '1..2', '--hours', '0.02');
   assert.equal(code, 0);

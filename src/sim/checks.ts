@@ -19,28 +19,30 @@ export type Violation = { invariant: string; text: string; atMs: number };
 
 const haPrefix = `${root}ha/`;
 
+/** How often things happened. */
+export const noCounts = {
+  claims: 0,
+  recoveries: 0,
+  starts: 0,
+  seals: 0,
+  declines: 0,
+  releases: 0,
+  demotions: 0,
+  moves: 0,
+  givenUp: 0,
+  commands: 0,
+  disarms: 0,
+  quarantines: 0,
+  failed: 0,
+};
+
 /** Clocks are read in steps, and a network is between: what the checkers forgive. */
 const graceMs = 25;
 
 /** The invariants of the fault model that hold at every instant, by name. The first that does not hold ends the run. */
 export class Checks {
   violation: Violation | null = null;
-  readonly counts = {
-    claims: 0,
-    recoveries: 0,
-    starts: 0,
-    seals: 0,
-    declines: 0,
-    releases: 0,
-    thaws: 0,
-    demotions: 0,
-    moves: 0,
-    givenUp: 0,
-    commands: 0,
-    disarms: 0,
-    quarantines: 0,
-    failed: 0,
-  };
+  readonly counts = { ...noCounts };
   readonly reasons = new Map<number, string>();
   private readonly cluster: Cluster;
   private readonly only: ReadonlySet<string> | null;

@@ -20,7 +20,7 @@ import type { Swarm } from '#sim/swarm.ts';
 export type StoryLine = { atMs: number; text: string };
 
 /** A told story is cut at its beginning. */
-const storyLines = 600_000;
+const storyLines = 600;
 
 /** Everything of one simulated cluster. */
 export class Cluster {

@@ -45,7 +45,10 @@ export class CommandChecks {
         this.fail('S4', `the answer to the command ${was.id} is removed before anybody could read it`);
       if (was.state !== 'waiting' && is !== undefined) this.fail('S4', `the command ${was.id} is answered twice`);
       if (was.state === 'waiting' && is === undefined) this.fail('S4', `the command ${was.id} goes unanswered`);
-      if (was.state === 'waiting' && is !== undefined) this.answeredAtMs.set(was.id, this.cluster.engine.nowMs);
+      if (was.state === 'waiting' && is !== undefined) {
+        this.answeredAtMs.set(was.id, this.cluster.engine.nowMs);
+        this.cluster.checks.counts.commands += 1;
+      }
       if (was.state === 'waiting' && is?.state === 'accepted') accepted.push(was.command);
     }
     for (const command of accepted) {

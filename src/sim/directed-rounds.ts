@@ -173,13 +173,18 @@ function disarm(world: RoundWorld): void {
   const running = cluster.hosts.flatMap((host) =>
     guestsOf(cluster, host).map((vmid) => ({ host, vmid, qemu: host.qemus.get(vmid) })),
   );
-  if (fault === 'cut') isolate(cluster, lost, cluster.engine.nowMs + 90_000);
+  if (fault === 'cut') isolate(cluster, lost, cluster.engine.nowMs + 150_000);
   if (fault === 'plug') lost.powerOff('the plug is pulled');
   if (fault === 'dark-store') for (const host of cluster.hosts) host.memberDownUntilMs = cluster.engine.nowMs + 60_000;
   cluster.runUntil(cluster.engine.nowMs + 60_000);
   for (const { host, vmid, qemu } of running) {
     if (qemu !== undefined && host.powered && !host.isExecuting(qemu))
       cluster.checks.fail('S15', `guest ${vmid} does not run on ${host.name} any more although it was disarmed`);
+  }
+  // Armed while that node is still away, unguarded: its silence proves nothing for as long as it lasts.
+  if (fault === 'cut' && cluster.checks.violation === null) {
+    ask(world, { kind: 'arm' });
+    cluster.runUntil(cluster.engine.nowMs + 2 * cluster.timing.claimMs);
   }
   world.heal();
 }

@@ -5,7 +5,7 @@ import type { Cluster } from '#sim/cluster.ts';
 import { Dice } from '#sim/engine.ts';
 import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
-import type { Fault } from '#sim/swarm.ts';
+import { chooseSettings, type Fault } from '#sim/swarm.ts';
 
 const policies: ShutdownPolicy[] = ['conditional', 'freeze', 'failover', 'migrate'];
 
@@ -82,18 +82,6 @@ function editRule(cluster: Cluster, vmids: number[], dice: Dice): void {
   const nodes = names.filter(() => dice.yes(0.5)).map((node) => ({ node, rank: dice.whole(0, 2) }));
   const rule: HaRule = { ...base, kind, hard: dice.yes(0.5), nodes: nodes.length === 0 ? [{ node: 'n9', rank: 0 }] : nodes };
   cluster.people.setRule(rule);
-}
-
-export function chooseSettings(dice: Dice): Parameters<Cluster['people']['setSettings']>[0] {
-  const rebalance = { threshold: dice.pick([0.1, 0.3]), method: dice.pick(['bruteforce', 'topsis'] as const) };
-  return {
-    placement: dice.pick(['count', 'by-size', 'by-load']),
-    balanceOnStart: dice.yes(0.5),
-    autoRebalance: dice.yes(0.5) ? { ...rebalance, holdRounds: dice.whole(1, 3), minRelativeGain: 0.1 } : null,
-    shutdownPolicy: dice.pick(policies),
-    quarantineAfter: dice.pick([0, 2, 3, 5]),
-    quarantineWindowMs: dice.pick([600_000, 3_600_000]),
-  };
 }
 
 export function chooseResource(dice: Dice, vmids: readonly number[], vmid: number): Partial<HaResource> {

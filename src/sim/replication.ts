@@ -78,6 +78,7 @@ export class Replication {
     const cycles = startCycles(qemu);
     for (const target of qemu.cycles.keys()) this.settle(qemu, target, false);
     const peers = agent.peers.filter((peer) => targets?.includes(peer) ?? true);
+    if (!agent.cluster.rules.sendsLast) return this.lastSent(qemu, peers);
     const failed: string[] = [];
     const copiedTo: string[] = [];
     let first: Sent | null = null;
@@ -95,6 +96,16 @@ export class Replication {
     if (first === null) return { arrived: null, failed };
     const { point, pointAtMs, lastCycle } = first;
     return { arrived: { point, pointAtMs, lastCycle, configSha256: '', source: agent.host.name, copiedTo }, failed };
+  }
+
+  /** What was sent while the guest ran, taken for its last state: a broken rule. */
+  private lastSent(qemu: Qemu, peers: string[]): LastCopies {
+    const copiedTo = peers.slice(0, 1);
+    const point = qemu.bases.get(copiedTo[0] ?? '')?.base ?? null;
+    if (point === null) return { arrived: null, failed: ['nothing was sent'] };
+    const lastCycle = { kind: 'delta', bytes: 0, tookMs: 0, pausedMs: 0 } as const;
+    const { host } = this.agent;
+    return { arrived: { point, pointAtMs: host.wallMs(), lastCycle, configSha256: '', source: host.name, copiedTo }, failed: [] };
   }
 
   notePeerBack(node: string): void {

@@ -40,6 +40,8 @@ export type Rules = {
   skipIdleGuardTicks: boolean;
   /** An agent says that a guest runs only once it does. */
   tellsTruth: boolean;
+  /** A guest that has stopped is handed over with what it wrote last, not with the point before. */
+  sendsLast: boolean;
 };
 
 export const shippedRules: Rules = {
@@ -61,4 +63,5 @@ export const shippedRules: Rules = {
   settleBitmaps: true,
   skipIdleGuardTicks: true,
   tellsTruth: true,
+  sendsLast: true,
 };

@@ -1,4 +1,6 @@
 import { claimNeededMs, checkTiming, type Timing, timingProfiles } from '#core/ha/timing.ts';
+import type { ShutdownPolicy } from '#core/ha/manager/shutdown-policy.ts';
+import type { HaSettings } from '#core/ha/records.ts';
 import { Dice } from '#sim/engine.ts';
 
 /** Everything that may go wrong. `safe` faults are inside what the safety argument allows for. */
@@ -91,7 +93,24 @@ export type Swarm = {
   faults: FaultKind[];
   faultGapMs: number;
   unsafe: Unsafe;
+  /** What people set at the beginning; null: nothing. */
+  settings: HaSettings | null;
 };
+
+const policies: ShutdownPolicy[] = ['conditional', 'freeze', 'failover', 'migrate'];
+
+/** Settings as people may choose them. */
+export function chooseSettings(dice: Dice): HaSettings {
+  const rebalance = { threshold: dice.pick([0.1, 0.3]), method: dice.pick(['bruteforce', 'topsis'] as const) };
+  return {
+    placement: dice.pick(['count', 'by-size', 'by-load']),
+    balanceOnStart: dice.yes(0.5),
+    autoRebalance: dice.yes(0.5) ? { ...rebalance, holdRounds: dice.whole(1, 3), minRelativeGain: 0.1 } : null,
+    shutdownPolicy: dice.pick(policies),
+    quarantineAfter: dice.pick([0, 2, 3, 5]),
+    quarantineWindowMs: dice.pick([600_000, 3_600_000]),
+  };
+}
 
 /** Claims at the first instant that is safe, so that nothing but the rules keeps two nodes apart. */
 const tight: Timing = {
@@ -124,6 +143,7 @@ export function chooseSwarm(seed: number): Swarm {
     faults: faults.length > 0 ? faults : ['plug-pulled'],
     faultGapMs: dice.pick([2_000, 6_000, 20_000]),
     unsafe: { watchdog: 'true', lyingControllers: false },
+    settings: dice.yes(0.5) ? chooseSettings(dice) : null,
   };
 }
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { AppError } from '#base/error.ts';
+import { noCounts } from '#sim/checks.ts';
 import { describeCoverage } from '#sim/invariants.ts';
 import { parseSeeds } from '#sim/report.ts';
 import type { RunResult } from '#sim/simulation.ts';
@@ -88,9 +89,11 @@ function show(world: CliWorld, results: RunResult[], failures: string[], tookSec
       ...failures,
       `${results.length} seeds, ${formatHours(results)} simulated in ${tookSeconds.toFixed(1)} s: ${hoursPerSecond.toFixed(2)} hours per second`,
       `${totals.faults} faults, ${totals.claims} claims, ${totals.recoveries} recoveries, ${totals.declines} declined copies, ` +
-        `${totals.releases} releases, ${totals.starts} starts, ${totals.seals} points, ${totals.boots} boots, ${totals.elections} elections`,
+        `${totals.moves} moves, ${totals.commands} commands, ${totals.disarms} disarms, ${totals.quarantines} quarantines, ` +
+        `${totals.failed} guests given up as failed, ${totals.releases} releases, ${totals.starts} starts, ${totals.seals} points, ${totals.boots} boots, ${totals.elections} elections`,
       `longest: ${totals.plugMs} ms from a pulled plug to every guest elsewhere, ${totals.releaseMs} ms after a release, ` +
-        `${totals.allOffMs} ms after power came back, ${totals.healMs} ms after chaos; ${totals.handsNeeded} machines were turned on by hand`,
+        `${totals.allOffMs} ms after power came back, ${totals.healMs} ms after chaos, ${totals.moveMs} ms for a move, ${totals.drainMs} ms for a drain; ` +
+        `${totals.handsNeeded} machines were turned on by hand`,
       describeCoverage(),
       failures.length === 0 ? 'no violation' : `${failures.length} violations`,
       '',
@@ -101,34 +104,26 @@ function show(world: CliWorld, results: RunResult[], failures: string[], tookSec
 function sumUp(results: RunResult[]) {
   const sum = (pick: (result: RunResult) => number) => results.reduce((total, result) => total + pick(result), 0);
   const most = (pick: (result: RunResult) => number) => results.reduce((top, result) => Math.max(top, pick(result)), 0);
-  const { claims, recoveries, starts, seals, declines, releases, boots, elections } = {
-    claims: sum(({ counts }) => counts.claims),
-    recoveries: sum(({ counts }) => counts.recoveries),
-    starts: sum(({ counts }) => counts.starts),
-    seals: sum(({ counts }) => counts.seals),
-    declines: sum(({ counts }) => counts.declines),
-    releases: sum(({ counts }) => counts.releases),
-    boots: sum(({ counts }) => counts.boots),
-    elections: sum(({ counts }) => counts.elections),
-  };
   return {
     hours: sum((result) => result.hours),
     events: sum((result) => result.events),
     faults: sum((result) => result.faults),
     handsNeeded: sum((result) => result.handsNeeded),
-    claims,
-    recoveries,
-    starts,
-    seals,
-    declines,
-    releases,
-    boots,
-    elections,
+    ...sumCounts(results),
     plugMs: most(({ longest }) => longest.plugMs),
     releaseMs: most(({ longest }) => longest.releaseMs),
     allOffMs: most(({ longest }) => longest.allOffMs),
     healMs: most(({ longest }) => longest.healMs),
+    moveMs: most(({ longest }) => longest.moveMs),
+    drainMs: most(({ longest }) => longest.drainMs),
   };
+}
+
+/** How often each thing happened in all runs together. */
+function sumCounts(results: RunResult[]): RunResult['counts'] {
+  const sums: Record<string, number> = { ...noCounts, elections: 0, boots: 0 };
+  for (const { counts } of results) for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
+  return sums as RunResult['counts'];
 }
 
 function formatHours(results: RunResult[]): string {
