@@ -153,7 +153,10 @@ export class Checks {
     }
     if (guest?.before !== undefined && guest.next !== undefined) {
       this.moves.noteGuest(guest.before, guest.next);
-      if (tag.leadEpoch !== undefined) this.manager.noteGuest(guest.before, guest.next, tag.rules ?? []);
+      if (tag.leadEpoch !== undefined) {
+        const wallMs = this.cluster.host(tag.node).wallMs();
+        this.manager.noteGuest(guest.before, guest.next, { rules: tag.rules ?? [], wallMs });
+      }
     }
     if (tag.events !== undefined) this.records.noteEvents(changes, before, tag.events);
   }
@@ -191,7 +194,7 @@ export class Checks {
       this.fail('S3', `${node} takes a new epoch while its boot ${old.bootId} still holds the old one`);
     }
     if (next.state !== 'revoked') return;
-    if (next.proof.kind !== 'released') this.manager.noteClaim(node);
+    if (next.proof.kind !== 'released') this.manager.noteClaim(node, next.revokedAtMs);
     this.checkProof(host, next);
   }
 
@@ -233,7 +236,11 @@ export class Checks {
     if (next.givenUp !== undefined && before.givenUp === undefined) this.counts.givenUp += 1;
     if (next.givenUp === undefined && before.givenUp !== undefined && next.home !== before.home) this.counts.moves += 1;
     if (next.ha?.state.kind === 'failed' && before.ha?.state.kind !== 'failed') this.counts.failed += 1;
-    if (next.declined !== undefined && next.order === null && before.order !== null) this.counts.declines += 1;
+    if (next.declined !== undefined && next.order === null && before.order !== null) {
+      this.counts.declines += 1;
+      // Who is to be with it, or apart from it, was sent where it does not come.
+      this.manager.noteInput();
+    }
     if (next.generation < before.generation) this.fail('S5', `guest ${vmid} goes back to generation ${next.generation}`);
     if (next.home !== before.home || next.generation !== before.generation) this.checkTakeover(before, next);
     const isOrder = next.order !== null && JSON.stringify(next.order) !== JSON.stringify(before.order);

@@ -48,7 +48,7 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   }
   // Also where somebody was to be left behind: it runs.
   if (runsOn !== undefined) return describeUnsettled(vmid, record.ha);
-  if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, record))
+  if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, well, record))
     return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
   const name = isHeld(cluster) ? 'S15' : 'L1';
   if (canRun(cluster, well, record)) return `${name} guest ${vmid} is wanted started and does not run (${describePlace(record)})`;
@@ -68,10 +68,11 @@ function isHeld(cluster: Cluster): boolean {
 }
 
 /** Frozen, because its node is to come back with it: that is what people asked for. */
-function isHeldByItsNode(cluster: Cluster, { home, ha }: GuestRecord): boolean {
+function isHeldByItsNode(cluster: Cluster, well: Host[], { home, ha }: GuestRecord): boolean {
   const host = cluster.host(home);
   const agent = cluster.store.read<AgentRecord>(keys.nodeAgent(home))?.value;
-  return ha?.state.kind === 'frozen' && agent?.mode === 'restart' && (!host.powered || agent.bootId === host.bootId);
+  const isAway = !host.powered || !well.includes(host);
+  return ha?.state.kind === 'frozen' && agent?.mode === 'restart' && (isAway || agent.bootId === host.bootId);
 }
 
 /** A state that only leads to another one. */

@@ -8,6 +8,9 @@ import { keys } from '#sim/known-keys.ts';
 
 type Fail = (invariant: string, text: string) => void;
 
+/** What a manager's commit was planned by: the rules, and the wall clock of its node. */
+type Planned = { rules: readonly HaRule[]; wallMs: number };
+
 /** No move is automatic more often than this without a change of what the manager decides by. */
 const oscillationMs = 3_600_000;
 
@@ -22,7 +25,7 @@ export class ManagerChecks {
   /** Where a manager put each guest last, and whom it was to be kept apart from by the rules of that time. */
   private readonly placed = new Map<number, { node: string; rivals: readonly string[] }>();
   private readonly moved = new Map<number, { atMs: number; inputs: number }>();
-  private readonly claimedAtMs = new Map<string, number[]>();
+  private readonly claimed = new Map<string, { atMs: number; wallMs: number }[]>();
   /** Grows with everything that the manager decides by: nodes, rules, settings, wishes, commands, failed starts. */
   private inputs = 0;
 
@@ -35,15 +38,16 @@ export class ManagerChecks {
     this.inputs += 1;
   }
 
-  noteClaim(node: string): void {
+  /** `wallMs`: by the clock of who claimed it. */
+  noteClaim(node: string, wallMs: number): void {
     this.noteInput();
-    this.claimedAtMs.set(node, [...(this.claimedAtMs.get(node) ?? []), this.cluster.engine.nowMs].slice(-20));
+    this.claimed.set(node, [...(this.claimed.get(node) ?? []), { atMs: this.cluster.engine.nowMs, wallMs }].slice(-20));
   }
 
   /** A person released the node, or somebody changed what counts: earlier claims say nothing any more. */
   forgetClaims(node: string | null): void {
-    if (node === null) this.claimedAtMs.clear();
-    else this.claimedAtMs.delete(node);
+    if (node === null) this.claimed.clear();
+    else this.claimed.delete(node);
   }
 
   /** The memory's commit took effect. */
@@ -59,7 +63,7 @@ export class ManagerChecks {
   }
 
   /** A guest's commit of a manager took effect. */
-  noteGuest(before: GuestRecord, next: GuestRecord, rules: readonly HaRule[]): void {
+  noteGuest(before: GuestRecord, next: GuestRecord, by: Planned): void {
     const was = before.ha;
     const is = next.ha;
     if (was?.state.kind === 'failed' && is !== undefined && is.state.kind !== 'failed' && this.want(next.vmid) !== 'disabled')
@@ -73,7 +77,7 @@ export class ManagerChecks {
     const target = targetOf(is.state);
     const aimed = target !== null && (was === undefined || targetOf(was.state) !== target) ? target : null;
     const placed = next.home !== before.home && targetOf(was?.state ?? is.state) !== next.home ? next.home : null;
-    for (const node of new Set([aimed, placed])) if (node !== null) this.checkPlace(next, node, rules, node === aimed);
+    for (const node of new Set([aimed, placed])) if (node !== null) this.checkPlace(next, node, by, node === aimed);
     if (aimed !== null && was !== undefined && !isAsked(was, is)) this.checkOscillation(next.vmid, aimed, is);
   }
 
@@ -82,13 +86,13 @@ export class ManagerChecks {
       this.fail('S15', `guest ${vmid} is frozen by the disarm while it was ${was.state.kind}`);
   }
 
-  /** A manager chose `node` for the guest, by these rules. */
-  private checkPlace({ vmid }: GuestRecord, node: string, rules: readonly HaRule[], moves: boolean): void {
-    const { ranks, apart } = this.compile(rules);
+  /** A manager chose `node` for the guest. */
+  private checkPlace({ vmid }: GuestRecord, node: string, by: Planned, moves: boolean): void {
+    const { ranks, apart } = this.compile(by.rules);
     const rank = ranks.get(String(vmid));
     if (rank !== undefined && !rank.has(node)) this.fail('S10', `guest ${vmid} is placed on ${node}, which a hard rule forbids`);
     this.placed.set(vmid, { node, rivals: apart.get(String(vmid)) ?? [] });
-    this.checkQuarantine(vmid, node, moves);
+    this.checkQuarantine(vmid, node, by.wallMs, moves);
   }
 
   /** The guest is let run: where it was placed by a rule none of its rivals runs, unless the rule is newer than both places. */
@@ -107,14 +111,17 @@ export class ManagerChecks {
   }
 
   /** Claimed too often, the node has to be quarantined by now; and nobody moves to it of the manager's own accord. */
-  private checkQuarantine(vmid: number, node: string, moves: boolean): void {
+  private checkQuarantine(vmid: number, node: string, leaderWallMs: number, moves: boolean): void {
     const { nowMs } = this.cluster.engine;
     const { quarantineAfter, quarantineWindowMs } = this.cluster.people.settings();
     const isQuarantined = this.cluster.store.read<HaMemory>(keys.haMemory)?.value.flaps[node]?.quarantined === true;
     if (isQuarantined && moves) this.fail('L7', `guest ${vmid} moves to ${node}, which is quarantined`);
     if (quarantineAfter === 0 || isQuarantined) return;
-    // Counted by wall clocks that are up to 1 % wrong.
-    const recent = (this.claimedAtMs.get(node) ?? []).filter((atMs) => nowMs - atMs < quarantineWindowMs * 0.98);
+    // Counted by the wall clocks of who leads and who led, which are 1 % wrong and may be set to any time.
+    const claims = (this.claimed.get(node) ?? []).filter(({ atMs }) => nowMs - atMs < quarantineWindowMs * 0.98);
+    const recent = claims.filter(
+      ({ wallMs, atMs }) => Math.abs(leaderWallMs - wallMs - (nowMs - atMs)) < quarantineWindowMs * 0.02,
+    );
     if (recent.length >= quarantineAfter)
       this.fail('L7', `guest ${vmid} is placed on ${node}, claimed ${recent.length} times and not quarantined`);
   }

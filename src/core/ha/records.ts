@@ -135,8 +135,8 @@ export type HaMemory = {
   unguarded: string[];
   imbalancedRounds: number;
   nextOrderId: number;
-  /** Wall-clock times of the newest claims of each node, and whether it is kept away because of them. */
-  flaps: Record<string, { claimedAtMs: number[]; quarantined: boolean }>;
+  /** Wall-clock times of the newest claims of each node, whether it is kept away because of them, and the newest epoch among them. */
+  flaps: Record<string, { claimedAtMs: number[]; quarantined: boolean; epoch?: number }>;
 };
 
 /** `/holdfast/ha/rules/ID`: a placement rule; `id` is the last part of the key. */

@@ -23,7 +23,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
     nowMs: nowWallMs,
     nodes: facts.nodes.map((node) => ({
       ...toNode(facts, node),
-      claimedAtMs: claimed.has(node.name) ? nowWallMs : claimedAtMsOf(node),
+      ...claimOf(node, claimed.has(node.name) ? nowWallMs : null),
     })),
     guests: facts.guests.flatMap((guest) => (guest.resource === null ? [] : [toGuest(guest, nodes, nowWallMs)])),
     rules: facts.rules,
@@ -62,10 +62,14 @@ function toNode(facts: ClusterFacts, node: NodeRecordFacts): NodeFacts {
   };
 }
 
-/** A permit that the node's own guard gave back was not taken from it. */
-function claimedAtMsOf(node: NodeRecordFacts): number | null {
+/** `claimedNowMs`: it is claimed in this very round. A permit that the node's own guard gave back was not taken from it. */
+function claimOf(node: NodeRecordFacts, claimedNowMs: number | null): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch'> {
   const permit = node.permit?.value;
-  return permit?.state === 'revoked' && permit.proof.kind !== 'released' ? permit.revokedAtMs : null;
+  if (permit?.state === 'granted') {
+    return { claimedAtMs: claimedNowMs, claimedEpoch: claimedNowMs === null ? null : permit.epoch };
+  }
+  if (permit?.state !== 'revoked' || permit.proof.kind === 'released') return { claimedAtMs: null, claimedEpoch: null };
+  return { claimedAtMs: permit.revokedAtMs, claimedEpoch: permit.revokedEpoch };
 }
 
 function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordFacts>, nowWallMs: number): GuestFacts {

@@ -1,5 +1,13 @@
 import type { Command } from '#core/ha/manager/facts.ts';
-import { type CommandRefusal, type RoundDraft, amend, guestFactsOf, recountUsage, whyRefused } from '#core/ha/manager/draft.ts';
+import {
+  type CommandRefusal,
+  type RoundDraft,
+  amend,
+  guestFactsOf,
+  isLongLost,
+  recountUsage,
+  whyRefused,
+} from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { releaseQuarantine, whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
@@ -87,7 +95,10 @@ function whyTakesNone(draft: RoundDraft, guest: string, { state, node }: GuestEn
   if (draft.disarm !== null && draft.disarm.stage !== 'waiting') {
     return { refusal: 'not-now', because: 'it is disarmed, so nothing would happen' };
   }
-  if (state.kind === 'inactive') return null;
+  if (state.kind === 'inactive') {
+    const isGone = draft.facts.settings.refusesForbiddenMoves && isLongLost(draft, node);
+    return isGone ? { refusal: 'not-now', because: `its node ${node} is lost, and what it has to hand over with it` } : null;
+  }
   if (state.kind !== 'active') return { refusal: 'wrong-state', because: `it is ${state.kind} now` };
   const want = draft.guestFacts.get(guest)?.want;
   if (want !== 'started') return { refusal: 'not-now', because: `it is wanted ${want} and about to stop` };

@@ -26,6 +26,8 @@ export type NodeFacts = {
   permit: 'held' | 'claimable' | 'claimed';
   /** Wall clock of its newest claim that its own guard did not ask for; null or left out: none that still stands. */
   claimedAtMs?: number | null;
+  /** The epoch that this claim ended: what tells claims apart, since wall clocks of nodes do not. null or left out: not known. */
+  claimedEpoch?: number | null;
   /** A controller says that it is off: nothing that ran there runs now. */
   confirmedOff: boolean;
   /** Its agent keeps a watchdog open. */

@@ -78,7 +78,15 @@ function describeMemory({ guests }: ManagerMemory): string {
 function withoutNodes(facts: ManagerFacts, lost: ReadonlySet<string>): ManagerFacts {
   const nodes = facts.nodes.map((node): NodeFacts => {
     if (!lost.has(node.name)) return node;
-    return { ...node, present: false, lostMs: Infinity, permit: 'claimed', confirmedOff: true, claimedAtMs: null };
+    return {
+      ...node,
+      present: false,
+      lostMs: Infinity,
+      permit: 'claimed',
+      confirmedOff: true,
+      claimedAtMs: null,
+      claimedEpoch: null,
+    };
   });
   const guests = facts.guests.map((guest): GuestFacts => {
     const { copies } = guest;

@@ -54,8 +54,11 @@ export type NodeState = 'up' | 'unreachable' | 'fencing' | 'draining' | 'removed
 /** `waiting`: accepted, but something is still recovered or moved. `in-force`: agents let go. `complete`: all of them did. */
 export type Disarm = { mode: 'hold' | 'hands-off'; stage: 'waiting' | 'in-force' | 'complete' };
 
-/** Wall-clock times of a node's newest claims, oldest first, and whether it is kept away because of them (quarantine.ts). */
-export type Flap = { claimedAtMs: readonly number[]; quarantined: boolean };
+/**
+ * Wall-clock times of a node's newest claims, oldest first, and whether it is kept away because of them (quarantine.ts). `epoch`: the
+ * newest that was claimed and noted.
+ */
+export type Flap = { claimedAtMs: readonly number[]; quarantined: boolean; epoch?: number };
 
 export type ManagerMemory = {
   nodes: ReadonlyMap<string, NodeState>;

@@ -112,7 +112,7 @@ function fenceNode(draft: RoundDraft, node: string): boolean {
       const because = permit === 'claimed' ? 'its permit is revoked' : 'a proof for its claim is at hand';
       if (permit === 'claimable') {
         draft.steps.push({ kind: 'claim', node, because });
-        noteClaim(draft, node, draft.facts.nowMs);
+        noteClaim(draft, node, draft.facts.nowMs, facts?.claimedEpoch ?? null);
       }
       setNodeState(draft, node, 'unreachable', because);
       return true;

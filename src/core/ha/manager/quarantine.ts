@@ -9,24 +9,31 @@ import { formatDuration } from '#core/text/duration.ts';
 
 /** Notes the claims that the facts tell of, each once. */
 export function noteToldClaims(draft: RoundDraft): void {
-  for (const { name, claimedAtMs } of draft.facts.nodes) if (typeof claimedAtMs === 'number') noteClaim(draft, name, claimedAtMs);
+  for (const { name, claimedAtMs, claimedEpoch = null } of draft.facts.nodes)
+    if (typeof claimedAtMs === 'number') noteClaim(draft, name, claimedAtMs, claimedEpoch);
 }
 
 /** Notes that the node was claimed then, if that is news. */
-export function noteClaim(draft: RoundDraft, node: string, atMs: number): void {
+export function noteClaim(draft: RoundDraft, node: string, atMs: number, epoch: number | null): void {
   const { quarantineAfter, quarantineWindowMs } = draft.facts.settings;
   const was = draft.flaps.get(node) ?? { claimedAtMs: [], quarantined: false };
-  const isNews = was.claimedAtMs.every((knownMs) => Math.abs(knownMs - atMs) >= sameClaimMs);
-  if (quarantineAfter === 0 || !isNews || draft.facts.nowMs - atMs > quarantineWindowMs) return;
-  const claimedAtMs = [...was.claimedAtMs.filter((knownMs) => Math.abs(atMs - knownMs) <= quarantineWindowMs), atMs]
-    .sort((a, b) => a - b)
-    .slice(-quarantineAfter);
-  const quarantined = was.quarantined || claimedAtMs.length >= quarantineAfter;
-  draft.flaps.set(node, { claimedAtMs, quarantined });
+  if (quarantineAfter === 0 || !isNews(was, atMs, epoch) || draft.facts.nowMs - atMs > quarantineWindowMs) return;
+  // One that seems to lie elsewhere is kept for a while: it may have been noted by a clock that is wrong, and is no reason to forget the others.
+  const known = [...was.claimedAtMs, atMs].slice(-2 * quarantineAfter);
+  const counted = known.filter((knownMs) => Math.abs(atMs - knownMs) <= quarantineWindowMs).sort((a, b) => a - b);
+  const quarantined = was.quarantined || counted.length >= quarantineAfter;
+  const claimedAtMs = quarantined ? counted.slice(-quarantineAfter) : known;
+  draft.flaps.set(node, { claimedAtMs, quarantined, ...(epoch === null ? {} : { epoch }) });
   if (quarantined && !was.quarantined) {
     const because = `it was claimed ${describeClaims(claimedAtMs)}; it receives no guests until an operator releases it`;
     draft.decisions.push({ kind: 'quarantine', node, quarantined, because });
   }
+}
+
+/** Clocks of managers differ, and step: only claims of which no epoch is known are told apart by their times. */
+function isNews(was: Flap, atMs: number, epoch: number | null): boolean {
+  if (epoch !== null && was.epoch !== undefined) return epoch > was.epoch;
+  return was.claimedAtMs.every((knownMs) => Math.abs(knownMs - atMs) >= sameClaimMs);
 }
 
 /** A claim is recorded a little after the round that planned it began: times as near as that are the same claim. No node is back so soon. */
@@ -40,7 +47,8 @@ export function whyQuarantined({ flaps }: { flaps: ReadonlyMap<string, Flap> }, 
 
 /** Takes the node back among those that receive guests. Its newest claim stays known, so that it does not become news again. */
 export function releaseQuarantine(draft: RoundDraft, node: string): void {
-  draft.flaps.set(node, { claimedAtMs: draft.flaps.get(node)?.claimedAtMs.slice(-1) ?? [], quarantined: false });
+  const was = draft.flaps.get(node);
+  draft.flaps.set(node, { ...was, claimedAtMs: was?.claimedAtMs.slice(-1) ?? [], quarantined: false });
   draft.decisions.push({ kind: 'quarantine', node, quarantined: false, because: 'an operator released it' });
 }
 

@@ -1,0 +1,10 @@
+const { runSeed } = await import('/work/wt/sim/src/sim/simulation.ts');
+const { Cluster } = await import('/work/wt/sim/src/sim/cluster.ts');
+const all: string[] = [];
+const say = Cluster.prototype.say;
+Cluster.prototype.say = function (t: string) { all.push(`${(this.engine.nowMs/1000).toFixed(3)} ${t}`.slice(0, 330)); say.call(this, t); };
+const [seed, lines, pat, hours] = [Number(process.argv[2]), Number(process.argv[3] ?? 60), process.argv[4] ?? '.', Number(process.argv[5] ?? 1)];
+(globalThis as any).all = all;
+const r = runSeed({ seed, hours });
+for (const l of all.filter(l => new RegExp(pat).test(l)).slice(-lines)) console.log(l);
+console.log(r.violation, r.hours);
