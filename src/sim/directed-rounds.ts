@@ -209,12 +209,12 @@ function flap(world: RoundWorld): void {
   world.heal();
 }
 
-/** L3, L4: a quarter of an hour in which nothing happens to anybody. */
+/** L3, L4: a time in which nothing happens to anybody; the hour that L4 looks back on among them. */
 function stayCalm(world: RoundWorld): void {
-  const { cluster } = world;
+  const { cluster, fate } = world;
   world.comeToRest();
   const { claims, releases, starts, moves } = cluster.checks.counts;
-  cluster.runUntil(cluster.engine.nowMs + 900_000);
+  cluster.runUntil(cluster.engine.nowMs + fate.between(900_000, 4_500_000));
   const now = cluster.checks.counts;
   if (now.claims + now.releases > claims + releases) cluster.checks.fail('L3', 'nothing happened, and a node was taken down');
   if (now.starts - starts > now.moves - moves) cluster.checks.fail('L3', 'nothing happened, and a guest was started');

@@ -1,4 +1,4 @@
-import type { Engine } from '#sim/engine.ts';
+import type { Engine, Entry } from '#sim/engine.ts';
 
 /**
  * The programs of a node are written as generators that yield at each point where the real ones await: between any two of those the
@@ -70,9 +70,9 @@ export class Process {
     });
   }
 
-  /** Calls back after `waitMs` of the machine's own clock. */
-  after(waitMs: number, run: () => void): void {
-    this.world.engine.after(waitMs / this.world.rate, () => this.deliver(run));
+  /** Calls back after `waitMs` of the machine's own clock, unless the entry is cancelled. */
+  after(waitMs: number, run: () => void): Entry {
+    return this.world.engine.after(waitMs / this.world.rate, () => this.deliver(run));
   }
 
   *sleep(waitMs: number): Task<void> {
@@ -137,10 +137,11 @@ export class SimBell {
       yield (resume) => {
         const wake = () => {
           this.wake = null;
+          process.world.engine.cancel(timer);
           resume(done);
         };
         this.wake = wake;
-        process.after(waitMs, () => {
+        const timer = process.after(waitMs, () => {
           if (this.wake === wake) wake();
         });
       };

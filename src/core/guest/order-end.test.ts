@@ -54,6 +54,14 @@ function told(options: {
   return planStatus(facts, planGuestAction(facts), tries, nowBootMs);
 }
 
+test('a guest that is left alone and has ended is not told to run on', () => {
+  for (const want of ['ignored', null] as const) {
+    const change = { want };
+    assert.deepEqual(told({ change }), { state: 'stopped', because: 'not managed, and it does not run', end: null });
+    assert.equal(told({ state: 'running', change })?.state, 'running');
+  }
+});
+
 test('an order to run has ended well once the guest runs, also when it was found running', () => {
   assert.deepEqual(told({ state: 'running' }), { state: 'running', because: 'runs', end: 'ok', promoted: null });
   const fresh = noteStarted(triesUnder(null, orderKey(record)), 99_999);
