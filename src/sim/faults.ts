@@ -245,6 +245,8 @@ function healHost(cluster: Cluster, host: Host): number {
     guard.alive = false;
     host.guard = null;
   }
+  // A stop that was still waiting for the last guest to leave is taken back.
+  if (guard !== null && mode?.kind === 'serving') guard.stop = false;
   if (host.guard === null && host.powered)
     cluster.startGuardLater(host, Math.max(0, host.memberDownUntilMs - engine.nowMs) + 500);
   return Math.max(engine.nowMs, host.stillUntilMs, host.guard?.pausedUntilMs ?? 0, host.agent?.pausedUntilMs ?? 0);
