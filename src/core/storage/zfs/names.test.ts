@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as commands from './commands.ts';
+import { listingColumns } from './listing.ts';
+import {
+  diskDataset,
+  guestDataset,
+  parseGuestChild,
+  parsePointBookmark,
+  parsePoolName,
+  parseRootDataset,
+  parseSnapshotName,
+  parseTargetBookmark,
+  pointBookmark,
+  snapshotName,
+  tailDataset,
+  targetBookmark,
+  vmidOf,
+} from './names.ts';
+
+const point = { generation: 3, seq: 41 };
+
+test('every name that is made is read back', () => {
+  assert.deepEqual(parseSnapshotName(snapshotName(point)), point);
+  assert.deepEqual(parseTargetBookmark(targetBookmark('n-2', point)), { node: 'n-2', point });
+  assert.deepEqual(parsePointBookmark(pointBookmark(point)), point);
+  const guest = guestDataset('tank/holdfast', 100);
+  assert.equal(vmidOf('tank/holdfast', guest), 100);
+  assert.deepEqual(parseGuestChild(guest, diskDataset('tank/holdfast', 100, 'disk0')), { disk: 'disk0', tail: null });
+  const tail = tailDataset('tank/holdfast', 100, 'left-behind-g3-41', 'disk1');
+  assert.deepEqual(parseGuestChild(guest, tail), { disk: 'disk1', tail: 'left-behind-g3-41' });
+  assert.equal(parseGuestChild(guest, `${guest}/Somebody_else`), null);
+  assert.equal(vmidOf('tank/holdfast', 'tank/holdfast/vm-100/disk0'), null);
+});
+
+test('names that ZFS would take for something else are refused with the field named', () => {
+  for (const name of ['', '1tank', 'mirror', 'raidz1', 'spare', 'tank/x', 'tank pool', '-f']) {
+    assert.throws(() => parsePoolName(name, 'pool'), /pool: .* is not a pool's name/);
+  }
+  for (const name of ['tank', 'tank/', '/tank/x', 'tank/x@y', 'tank/-x', 'tank/x y']) {
+    assert.throws(() => parseRootDataset(name, 'storage.dataset'), /storage\.dataset/);
+  }
+  assert.throws(() => tailDataset('tank/h', 100, '../x', 'disk0'), /not the name of a tail/);
+});
+
+/** One of each command that can be made. */
+function makeEach() {
+  const disk = 'tank/holdfast/vm-100/disk0';
+  return [
+    commands.listGuest('tank/holdfast/vm-100', listingColumns),
+    commands.readOwnProperties('tank/holdfast', 1),
+    commands.readNumber(disk, 'written', { of: disk, snapshot: 'hf-1-1' }),
+    commands.setOwnProperties('tank/holdfast/vm-100', { 'holdfast:copy': '1 2' }),
+    commands.setDiskProperties(disk, [{ readonly: 'off' }, { volmode: 'dev' }]),
+    commands.createFolder('tank/holdfast', { parents: true }),
+    commands.createVolume(disk, 1 << 20, 16_384),
+    commands.createFileDisk(disk, 65_536),
+    commands.mountDataset(disk),
+    commands.unmountDataset(disk),
+    commands.takeSnapshot([disk], 'hf-1-1', { 'holdfast:at': '5' }),
+    commands.destroySnapshot(disk, 'hf-1-1'),
+    commands.takeBookmark(disk, 'hf-1-1', 't-n2-1-1'),
+    commands.destroyBookmark(disk, 't-n2-1-1'),
+    commands.destroyDataset('tank/holdfast/vm-100/left-behind-g1.disk0'),
+    commands.holdSnapshot(disk, 'hf-1-1', 'holdfast'),
+    commands.releaseSnapshot(disk, 'hf-1-1', 'holdfast'),
+    commands.rollbackTo(disk, 'hf-1-1'),
+    commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0'),
+    commands.cloneSnapshot('tank/holdfast/vm-100/left-behind-g1.disk0', 'hf-1-1', disk, [{ readonly: 'on' }]),
+    commands.promoteClone(disk),
+    commands.sendPoint(disk, 'hf-1-2', { kind: 'snapshot', name: 'hf-1-1' }),
+    commands.sendRest('1-c740b4779-f0-789c636064'),
+    commands.explainToken('1-c740b4779-f0-789c636064'),
+    commands.receivePoint(disk, { isFirst: true, kind: 'volume' }),
+    commands.receivePoint(disk, { isFirst: false, kind: 'file' }),
+    commands.receiveAbort(disk),
+    commands.listPools(),
+    commands.readPoolStatus('tank'),
+    commands.followEvents(),
+    commands.createPool('tank', ['/dev/disk/by-id/a', '/dev/disk/by-id/b', '/dev/disk/by-id/c']),
+    commands.importPool('tank', { takeOver: false }),
+    commands.listImportable(),
+    commands.replaceDisk('tank', '123456', '/dev/disk/by-id/d'),
+    commands.startScrub('tank'),
+    commands.stopScrub('tank'),
+    commands.clearErrors('tank'),
+  ];
+}
+
+test('nothing that can be run forces a receive, a pool or a removal', () => {
+  for (const { program, args, what } of makeEach()) {
+    const words = [program, ...args].join(' ');
+    assert.doesNotMatch(words, / -F\b| -[a-z]*R| destroy -[a-z]*f/, words);
+    assert.ok(args[0] === 'events' || !args.includes('-f'), words);
+    assert.ok(what !== '' && args.every((argument) => argument !== ''));
+  }
+  assert.ok(commands.importPool('tank', { takeOver: true }).args.includes('-f'));
+});
+
+test('an argument that is not a proper name is never run', () => {
+  const disk = 'tank/holdfast/vm-100/disk0';
+  assert.throws(() => commands.destroySnapshot(disk, 'a@b'), /nothing was run/);
+  assert.throws(() => commands.destroySnapshot(disk, '%'), /nothing was run/);
+  assert.throws(() => commands.destroySnapshot('-rf', 'x'), /nothing was run/);
+  assert.throws(() => commands.destroyDataset('tank/holdfast'), /neither a guest nor a disk/);
+  assert.throws(() => commands.destroyDataset('tank'), /neither a guest nor a disk/);
+  assert.throws(() => commands.sendRest('$(reboot)'), /nothing was run/);
+  assert.throws(() => commands.createPool('tank', ['sda;reboot']), /nothing was run/);
+  assert.throws(() => commands.setOwnProperties('tank/holdfast', { mountpoint: '/' }), /not a property of ours/);
+  assert.throws(() => commands.setOwnProperties('tank/holdfast', { 'holdfast:x': 'a\nb' }), /unprintable/);
+});
