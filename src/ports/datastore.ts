@@ -4,7 +4,7 @@ import type { ClosedIndex, IndexWriter } from '#core/backup/index-writer.ts';
 import type { JsonObject } from '#core/backup/canonical-json.ts';
 import type { Manifest } from '#core/backup/manifest.ts';
 import type { GroupId, SnapshotId } from '#core/backup/names.ts';
-import type { KeepRules, PruneMark } from '#core/backup/prune.ts';
+import type { KeepRule, KeepRules, PruneMark } from '#core/backup/prune.ts';
 
 /** A chunk as it came: `digest` belongs to the data, `encoded` is a blob whose envelope and, if plain, content were checked. */
 export type CheckedChunk = { digest: Uint8Array; sizeBytes: number; encoded: Uint8Array; header: BlobHeader };
@@ -21,10 +21,14 @@ export type SnapshotInfo = {
 
 export type GroupInfo = { group: GroupId; owner: string | null; notes: string | null; snapshots: SnapshotInfo[] };
 
+export type UploadStats = { count: number; size: number; compressed_size: number; duplicates: number };
+
 /** One backup being written. Until `finish` answers nothing of it counts; `abort` and a crash leave nothing. */
 export interface BackupSession {
   readonly snapshot: SnapshotId;
   /** The newest finished snapshot of the group that no verification found bad; it cannot be removed while this session lasts. */
+  /** What came so far, under the names that manifests use. */
+  readonly stats: Readonly<UploadStats>;
   readonly base: { snapshot: SnapshotId; manifest: Manifest } | null;
   /** A file of the base as it is stored. An index also makes its chunks known here. Raises AppError missing. */
   readBase(name: string): Promise<Uint8Array>;
@@ -68,19 +72,25 @@ export type GarbageResult = {
   warnings: string[];
 };
 
+/** `scan`: look at all folders of chunks first. `upid`: kept with the figures. `note`: hears how far it is. */
+export type CollectOptions = { signal?: AbortSignal; scan?: boolean; upid?: string; note?: (text: string) => void };
 export type VerifyResult = { snapshot: SnapshotId; problems: string[] };
-export type PruneResult = { snapshot: SnapshotId; mark: PruneMark; error: string | null };
+export type PruneResult = { snapshot: SnapshotId; mark: PruneMark; rule: KeepRule | null; error: string | null };
 
 /** A deduplicating store of backups. */
 export interface Datastore {
   listNamespaces(parent: readonly string[]): Promise<string[][]>;
   createNamespace(namespace: readonly string[]): Promise<void>;
-  /** Raises AppError conflict unless it is empty. */
-  removeNamespace(namespace: readonly string[]): Promise<void>;
+  /** With `withGroups` all groups and namespaces in it go first. Raises AppError conflict when something stays. */
+  removeNamespace(namespace: readonly string[], options: { withGroups: boolean }): Promise<void>;
   listGroups(namespace: readonly string[]): Promise<GroupInfo[]>;
   readGroup(group: GroupId): Promise<GroupInfo>;
   changeOwner(group: GroupId, owner: string): Promise<void>;
   setGroupNotes(group: GroupId, notes: string): Promise<void>;
+  /** Removes the snapshots of a group that may go, and the group when none is left. Raises AppError busy when a backup of it runs. */
+  removeGroup(group: GroupId): Promise<{ removed: number; kept: { snapshot: SnapshotId; reason: string }[] }>;
+  /** Raises AppError missing. */
+  readSnapshot(snapshot: SnapshotId): Promise<SnapshotInfo>;
   readManifest(snapshot: SnapshotId): Promise<Manifest>;
   /** Replaces the unprotected part of a manifest by what `change` makes of it. */
   updateUnprotected(snapshot: SnapshotId, change: (unprotected: JsonObject) => JsonObject): Promise<void>;
@@ -97,7 +107,9 @@ export interface Datastore {
   openSnapshot(snapshot: SnapshotId): Promise<SnapshotReader>;
   /** The chunk's file; null: not there. */
   readChunk(digest: Uint8Array): Promise<Uint8Array | null>;
-  collectGarbage(options?: { signal?: AbortSignal; scan?: boolean }): Promise<GarbageResult>;
+  collectGarbage(options?: CollectOptions): Promise<GarbageResult>;
+  /** The figures of the last collection as they are kept beside the chunks; null: there was none. */
+  readGarbageStatus(): Promise<JsonObject | null>;
   verifySnapshot(
     snapshot: SnapshotId,
     upid: string,

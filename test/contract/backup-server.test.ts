@@ -11,8 +11,9 @@ import { encodeText, formatHex, joinBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, parseIndex } from '#core/backup/chunk-index.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import { createLog } from '#programs/log.ts';
-import { createAccess, hashSecret } from '#programs/backup/access.ts';
+import { hashSecret } from '#programs/backup/access.ts';
 import { startServer } from '#programs/backup/server.ts';
+import { openServices } from '#programs/backup/services.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
 import { rest, upgrade, type Client } from './backup-client.ts';
 import { chunkOf, makeStore } from './datastore-parts.ts';
@@ -22,6 +23,7 @@ const backupProtocol = 'proxmox-backup-protocol-v1';
 const readerProtocol = 'proxmox-backup-reader-protocol-v1';
 let made: Awaited<ReturnType<typeof makeStore>>;
 let server: Awaited<ReturnType<typeof startServer>>;
+let services: ReturnType<typeof openServices>;
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-backup-server-'));
 
 before(async () => {
@@ -54,10 +56,11 @@ before(async () => {
   }));
   const log = createLog('backup', 'test');
   log.level = 'error';
+  const stores = new Map([['store', made.store]]);
+  services = openServices({ node: 'test', stateFolder: scratch, stores, rules: { accounts, acl }, key: randomBytes(32) });
   server = await startServer(
     {
-      stores: new Map([['store', made.store]]),
-      access: createAccess({ accounts, acl }, randomBytes(32), () => Date.now() / 1_000),
+      ...services,
       functions: nodeBytes,
       log,
       tls: { key: readFileSync(key), cert: readFileSync(cert) },
@@ -69,6 +72,7 @@ before(async () => {
 
 after(async () => {
   await server.close();
+  await services.close();
   made[Symbol.dispose]();
   rmSync(scratch, { recursive: true });
 });

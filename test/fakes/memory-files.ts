@@ -134,7 +134,7 @@ export class MemoryDisk {
       replace: async (path, content, sync) => {
         const from = await temporary(content, sync);
         await act('rename', () => {
-          this.#makeFolder(parentOf(path));
+          if (path.startsWith('.chunks/')) this.#makeFolder(parentOf(path));
           this.#move(from, path);
           if (sync) this.#syncFolder(parentOf(path));
         });
@@ -163,6 +163,11 @@ export class MemoryDisk {
           for (const folder of this.folderPaths()) if (isBelow(folder, path)) this.#now.folders.delete(folder);
         });
       },
+      removeFolder: (path) =>
+        act('rmdir', () => {
+          if (!this.#now.folders.has(path) || this.#list(path).length > 0) return false;
+          return this.#now.folders.delete(path);
+        }),
       makeFolder: (path) => act('mkdir', () => this.#makeFolder(path)),
       touch: (path) => act('touch', () => this.#now.files.has(path)),
       syncFolder: (path) => act('fsync', () => this.#syncFolder(path)),

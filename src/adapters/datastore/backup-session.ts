@@ -14,7 +14,7 @@ import {
   type SnapshotId,
 } from '#core/backup/names.ts';
 import { isOwnedBy } from '#core/backup/owner.ts';
-import type { BackupSession, CheckedChunk } from '#ports/datastore.ts';
+import type { BackupSession, CheckedChunk, UploadStats } from '#ports/datastore.ts';
 import type { ChunkStore } from './chunk-store.ts';
 import type { Guard } from './guard.ts';
 import { own, type StoreParts } from './parts.ts';
@@ -22,7 +22,6 @@ import type { Snapshots } from './snapshots.ts';
 import type { FileLock } from './store-files.ts';
 
 type Base = { snapshot: SnapshotId; manifest: Manifest };
-type Stats = { count: number; size: number; compressed_size: number; duplicates: number };
 
 /** Begins a backup: checks who may, takes the locks, notes on disk that the folder is unfinished, makes it. */
 export async function startSession(
@@ -95,7 +94,7 @@ export class Session implements BackupSession {
   readonly #locks: FileLock[];
   readonly #names = new Set<string>();
   readonly #stored: { name: string; index: ChunkIndex }[] = [];
-  readonly #stats: Stats = { count: 0, size: 0, compressed_size: 0, duplicates: 0 };
+  readonly stats: UploadStats = { count: 0, size: 0, compressed_size: 0, duplicates: 0 };
   #manifest: Uint8Array | null = null;
   #openIndexes = 0;
   #state: 'open' | 'ending' | 'ended' = 'open';
@@ -129,10 +128,10 @@ export class Session implements BackupSession {
   async addChunk(chunk: CheckedChunk): Promise<{ isDuplicate: boolean }> {
     this.#mustBeOpen();
     const { isDuplicate } = await this.#chunks.insert(this.#guard, chunk);
-    this.#stats.count += 1;
-    this.#stats.size += chunk.sizeBytes;
-    this.#stats.compressed_size += isDuplicate ? 0 : chunk.encoded.length;
-    this.#stats.duplicates += isDuplicate ? 1 : 0;
+    this.stats.count += 1;
+    this.stats.size += chunk.sizeBytes;
+    this.stats.compressed_size += isDuplicate ? 0 : chunk.encoded.length;
+    this.stats.duplicates += isDuplicate ? 1 : 0;
     return { isDuplicate };
   }
 
@@ -191,7 +190,7 @@ export class Session implements BackupSession {
     try {
       await this.#checkBase();
       this.#checkLost();
-      const stats = { ...this.#stats };
+      const stats = { ...this.stats };
       const content = this.#snapshots.encodeManifest(
         withUnprotected(manifest, { ...manifest.unprotected, chunk_upload_stats: stats }),
       );

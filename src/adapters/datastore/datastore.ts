@@ -1,5 +1,6 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { checkBlob } from '#core/backup/blob.ts';
+import type { JsonObject } from '#core/backup/canonical-json.ts';
 import { ChunkCatalogue } from '#core/backup/chunk-catalogue.ts';
 import {
   clientLogFile,
@@ -61,11 +62,13 @@ function assemble(
     cleared,
     listNamespaces: (parent) => snapshots.listNamespaces(parent),
     createNamespace: (namespace) => snapshots.createNamespace(namespace),
-    removeNamespace: (namespace) => snapshots.removeNamespace(namespace),
+    removeNamespace: (namespace, { withGroups }) => snapshots.removeNamespace(namespace, withGroups),
     listGroups: (namespace) => snapshots.listGroups(namespace),
     readGroup: (group) => snapshots.readGroup(group),
     changeOwner: (group, owner) => snapshots.changeOwner(group, owner),
     setGroupNotes: (group, notes) => snapshots.setGroupNotes(group, notes),
+    removeGroup: (group) => snapshots.removeGroup(group),
+    readSnapshot: (snapshot) => snapshots.readInfo(snapshot),
     readManifest: (snapshot) => snapshots.readManifest(snapshot),
     updateUnprotected: (snapshot, change) => snapshots.updateUnprotected(snapshot, change),
     setProtected: (snapshot, isProtected) => snapshots.setProtected(snapshot, isProtected),
@@ -84,12 +87,13 @@ function assemble(
       isCollecting = true;
       try {
         const result = await collectGarbage(parts, chunks, options);
-        await writeStatus(parts, result);
+        await writeStatus(parts, result, options.upid ?? null);
         return result;
       } finally {
         isCollecting = false;
       }
     },
+    readGarbageStatus: () => readStatus(parts),
     verifySnapshot: (snapshot, upid, options = {}) => verifyLocked(parts, chunks, snapshots, snapshot, { upid, ...options }),
     verifyChunks: (options) => verifyChunks(parts, chunks, options),
     async readUsage() {
@@ -127,9 +131,10 @@ async function prune(
       errors.set(snapshot.snapshot, formatErrorChain(error)); // one in use must not keep the others
     }
   }
-  return verdicts.map(({ snapshot, mark }) => ({
+  return verdicts.map(({ snapshot, mark, rule }) => ({
     snapshot: snapshot.snapshot,
     mark,
+    rule,
     error: errors.get(snapshot.snapshot) ?? null,
   }));
 }
@@ -170,11 +175,22 @@ async function verifyLocked(
   }
 }
 
-async function writeStatus(parts: StoreParts, result: GarbageResult): Promise<void> {
+async function writeStatus(parts: StoreParts, result: GarbageResult, upid: string | null): Promise<void> {
   try {
-    await parts.files.replace('.gc-status', formatGarbageStatus(result, null), false);
+    await parts.files.replace('.gc-status', formatGarbageStatus(result, upid), false);
   } catch (error) {
     if (!isAppError(error)) throw error;
     result.warnings.push(`the result could not be written down: ${formatErrorChain(error)}`);
+  }
+}
+
+/** What cannot be read tells nothing; the next collection writes it anew. */
+async function readStatus(parts: StoreParts): Promise<JsonObject | null> {
+  const file = await parts.files.read('.gc-status');
+  try {
+    const value = file === null ? null : (JSON.parse(new TextDecoder().decode(file)) as unknown);
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : null;
+  } catch {
+    return null;
   }
 }

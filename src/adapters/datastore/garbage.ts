@@ -4,7 +4,7 @@ import { digestAt, parseIndex, salvageDigests, type IndexKind } from '#core/back
 import { DigestTable } from '#core/backup/digest-table.ts';
 import { chunkPath } from '#core/backup/names.ts';
 import { formatHex } from '#core/backup/bytes.ts';
-import type { GarbageResult } from '#ports/datastore.ts';
+import type { CollectOptions, GarbageResult } from '#ports/datastore.ts';
 import type { ChunkStore } from './chunk-store.ts';
 import { inParallel } from './parallel.ts';
 import type { StoreParts } from './parts.ts';
@@ -33,22 +33,28 @@ type Marks = {
 export async function collectGarbage(
   parts: StoreParts,
   chunks: ChunkStore,
-  options: { signal?: AbortSignal; scan?: boolean; touch?: boolean },
+  options: CollectOptions & { touch?: boolean },
 ): Promise<GarbageResult> {
   const lock = await parts.files.lockProcess('exclusive');
   if (lock === null)
     throw new AppError('busy', 'another program writes backups into this datastore; collect garbage when it has ended');
   chunks.guards.beginCollection();
   try {
-    if (options.scan === true || !chunks.isComplete) await chunks.scan(options.signal);
+    const note = options.note ?? (() => {});
+    if (options.scan === true || !chunks.isComplete) {
+      note('looking through all folders of chunks');
+      await chunks.scan(options.signal);
+    }
     const result = emptyResult();
     const marks: Marks = { bits: new Uint8Array(0), missing: new DigestTable(1) };
     const paths = await listIndexes(parts, options.signal);
+    note(`marking what ${paths.length} indexes refer to`);
     await inParallel(paths, indexesAtOnce, (path) => markIndex(parts, chunks, marks, result, path, options.signal));
     result.missingChunks = marks.missing.size;
     if (options.touch === true) await touchMarked(parts, chunks, marks, options.signal);
     // A removed snapshot must not come back after a power cut without the chunks that go now.
     if (parts.sync !== 'none') await parts.files.syncAll();
+    note(`removing what nothing refers to among ${chunks.catalogue.count} chunks`);
     await sweep(chunks, marks, result, options.signal);
     await sweepBad(chunks, marks, result, options.signal);
     await chunks.flush();

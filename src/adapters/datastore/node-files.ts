@@ -1,5 +1,5 @@
 import { close, closeSync, fstatSync, openSync, statSync } from 'node:fs';
-import { appendFile, link, mkdir, open, readdir, readFile, rename, rm, statfs, unlink } from 'node:fs/promises';
+import { appendFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, statfs, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { syncFileSystem, touchAccessTime, tryFlock, tryRecordLock } from './native.ts';
@@ -36,7 +36,8 @@ export function openNodeFiles(root: string): StoreFiles {
       guard(`writing ${path}`, async () => {
         const temporary = await writeTemporary(content, sync);
         try {
-          await renameInto(temporary, at(path));
+          if (path.startsWith('.chunks/')) await renameInto(temporary, at(path));
+          else await rename(temporary, at(path));
         } catch (error) {
           await rm(temporary, { force: true });
           throw error;
@@ -61,6 +62,7 @@ export function openNodeFiles(root: string): StoreFiles {
     rename: (from, to) => guard(`renaming ${from}`, () => rename(at(from), at(to))),
     remove: (path) => guard(`removing ${path}`, () => isThere(unlink(at(path)))),
     removeTree: (path) => guard(`removing ${path}`, () => rm(at(path), { recursive: true, force: true })),
+    removeFolder: (path) => guard(`removing ${path}`, () => isRemoved(rmdir(at(path)))),
     makeFolder: (path) =>
       guard(`making ${path}`, async () => (await mkdir(at(path), { recursive: true, mode: 0o750 })) !== undefined),
     touch: (path) => guard(`touching ${path}`, async () => touchAccessTime(at(path))),
@@ -197,6 +199,16 @@ async function isThere(removing: Promise<void>): Promise<boolean> {
     return true;
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+async function isRemoved(removing: Promise<void>): Promise<boolean> {
+  try {
+    await removing;
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTEMPTY')) return false;
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-import { AppError } from '#base/error.ts';
+import { AppError, isAppError } from '#base/error.ts';
 import { blobLimits, decodeBlob, encodeBlob } from '#core/backup/blob.ts';
 import { decodeText, encodeText, formatHex } from '#core/backup/bytes.ts';
 import type { JsonObject } from '#core/backup/canonical-json.ts';
@@ -49,17 +49,47 @@ export class Snapshots {
     }
   }
 
-  async removeNamespace(namespace: readonly string[]): Promise<void> {
+  /** Folders go one by one and only when they are empty, so that a backup that begins meanwhile keeps what it needs. */
+  async removeNamespace(namespace: readonly string[], withGroups: boolean): Promise<void> {
+    if (namespace.length === 0) throw new AppError('invalid', 'ns: the root stays');
     await this.requireNamespace(namespace);
-    const groups = await this.listGroups(namespace);
-    const inner = await this.listNamespaces(namespace);
-    if (namespace.length === 0 || groups.length > 0 || inner.length > 0) {
-      throw new AppError(
-        'conflict',
-        `namespace ${namespace.join('/')} is not empty: ${groups.length} groups, ${inner.length} namespaces`,
-      );
+    const reasons: string[] = [];
+    if (withGroups) {
+      for (const inner of await this.listNamespaces(namespace)) await this.removeNamespace(inner, true);
+      for (const { group } of await this.listGroups(namespace)) {
+        const { kept } = await this.removeGroup(group);
+        reasons.push(...kept.map(({ reason }) => reason));
+      }
     }
-    await this.moveToTrash(namespacePath(namespace));
+    const path = namespacePath(namespace);
+    for (const folder of ['ns', ...types]) await this.#parts.files.removeFolder(`${path}/${folder}`);
+    if (!(await this.#parts.files.removeFolder(path))) {
+      const why = reasons.length > 0 ? reasons.slice(0, 3).join('; ') : 'there are groups, namespaces or foreign files in it';
+      throw new AppError('conflict', `namespace ${namespace.join('/')} is not empty: ${why}`);
+    }
+  }
+
+  async removeGroup(group: GroupId): Promise<{ removed: number; kept: { snapshot: SnapshotId; reason: string }[] }> {
+    const { snapshots } = await this.readGroup(group);
+    const path = groupPath(group);
+    const lock = await this.#parts.files.lock(path, 'exclusive');
+    if (lock === null) throw new AppError('busy', `a backup of ${formatGroup(group)} is running; try again when it has ended`);
+    const kept: { snapshot: SnapshotId; reason: string }[] = [];
+    try {
+      for (const { snapshot } of snapshots.toReversed()) {
+        try {
+          await this.remove(snapshot);
+        } catch (error) {
+          if (!isAppError(error)) throw error;
+          kept.push({ snapshot, reason: error.message });
+        }
+      }
+      const rest = ((await this.#parts.files.list(path)) ?? []).map(({ name }) => name);
+      if (rest.every((name) => name === ownerFile || name === notesFile)) await this.moveToTrash(path);
+      return { removed: snapshots.length - kept.length, kept };
+    } finally {
+      lock.release();
+    }
   }
 
   /** Raises AppError missing unless it is there; the root always is. */

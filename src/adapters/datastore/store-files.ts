@@ -15,7 +15,8 @@ export type StoreFiles = {
   /** Size, and the first `bytes` of the content; null: not there. */
   peek(path: string, bytes: number): Promise<{ sizeBytes: number; head: Uint8Array } | null>;
   list(path: string): Promise<FolderEntry[] | null>;
-  /** Writes a whole file under a temporary name and renames it; others see the old or the new. `sync`: on disk before it has its name. */
+  /** Writes a whole file under a temporary name and renames it; others see the old or the new. `sync`: on disk before it has its name. A folder
+   * that is gone is made again for chunks alone. */
   replace(path: string, content: Uint8Array, sync: boolean): Promise<void>;
   /** The same, but false and nothing changed when there is one already. */
   createNew(path: string, content: Uint8Array): Promise<boolean>;
@@ -24,6 +25,8 @@ export type StoreFiles = {
   /** False: it was not there. */
   remove(path: string): Promise<boolean>;
   removeTree(path: string): Promise<void>;
+  /** False: it is not there, or not empty. */
+  removeFolder(path: string): Promise<boolean>;
   /** With its parents; false: it was there. */
   makeFolder(path: string): Promise<boolean>;
   /** Sets the access time to now and leaves the modification time. False: not there. */

@@ -1,4 +1,6 @@
-/** What one may do with a datastore or a namespace in it. */
+import { AppError } from '#base/error.ts';
+
+/** What one may do on a path: with a datastore or a namespace in it, a remote server, this server. */
 export type Privilege =
   | 'Datastore.Audit'
   | 'Datastore.Modify'
@@ -6,7 +8,12 @@ export type Privilege =
   | 'Datastore.Verify'
   | 'Datastore.Backup'
   | 'Datastore.Prune'
-  | 'Sys.Audit';
+  | 'Remote.Audit'
+  | 'Remote.Modify'
+  | 'Remote.Read'
+  | 'Permissions.Modify'
+  | 'Sys.Audit'
+  | 'Sys.Modify';
 /** `who`: user@realm or user@realm!token. A path's rights hold below it too if `propagate`. */
 export type AclEntry = { path: string; who: string; role: string; propagate: boolean };
 
@@ -19,17 +26,36 @@ const datastore = [
   'Datastore.Prune',
 ] as const;
 
+const remote = ['Remote.Audit', 'Remote.Modify', 'Remote.Read'] as const;
+
 /** Roles as Proxmox Backup Server has them. */
 export const roles: Readonly<Record<string, readonly Privilege[]>> = {
   NoAccess: [],
-  Admin: [...datastore, 'Sys.Audit'],
-  Audit: ['Datastore.Audit', 'Sys.Audit'],
+  Admin: [...datastore, ...remote, 'Permissions.Modify', 'Sys.Audit', 'Sys.Modify'],
+  Audit: ['Datastore.Audit', 'Remote.Audit', 'Sys.Audit'],
   DatastoreAdmin: datastore,
   DatastoreAudit: ['Datastore.Audit'],
   DatastoreReader: ['Datastore.Audit', 'Datastore.Read', 'Datastore.Verify'],
   DatastoreBackup: ['Datastore.Backup'],
   DatastorePowerUser: ['Datastore.Backup', 'Datastore.Prune'],
+  RemoteAudit: ['Remote.Audit'],
+  RemoteAdmin: remote,
+  RemoteSyncOperator: ['Remote.Audit', 'Remote.Read'],
 };
+
+/** True when `who` has the privilege on the path or anywhere below it: then the path itself is no secret to him. */
+export function isAllowedBelow(entries: readonly AclEntry[], who: string, path: string, privilege: Privilege): boolean {
+  if (isAllowed(entries, who, path, privilege)) return true;
+  return entries.some((entry) => isBelow(entry.path, path) && isAllowed(entries, who, entry.path, privilege));
+}
+
+/** Reads a path of the access list: `/` or `/level/level…`. Raises AppError invalid, naming `field`. */
+export function parseAclPath(value: string, field: string): string {
+  const levels = value.split('/').slice(1);
+  const isSafe = value.startsWith('/') && value.length <= 512 && levels.length <= 12;
+  if (value === '/' || (isSafe && levels.every((level) => /^[A-Za-z0-9_][A-Za-z0-9._@!-]*$/.test(level)))) return value;
+  throw new AppError('invalid', `${field}: ${JSON.stringify(value.slice(0, 80))} is not a path such as /datastore/store`);
+}
 
 /** The superuser; his tokens are not. */
 const superuser = 'root@pam';

@@ -17,3 +17,8 @@ export function parseAuthId(value: unknown, field: string): string {
 export function isOwnedBy(owner: string, caller: string): boolean {
   return owner === caller || (!caller.includes('!') && owner.startsWith(`${caller}!`));
 }
+
+/** The user himself, or whose token it is. */
+export function userOf(authId: string): string {
+  return authId.split('!')[0] ?? authId;
+}

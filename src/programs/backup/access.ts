@@ -1,11 +1,19 @@
 import { createHmac, randomBytes, scryptSync, timingSafeEqual } from 'node:crypto';
 import { AppError } from '#base/error.ts';
-import { isAllowed, type AclEntry, type Privilege } from '#core/access/acl.ts';
+import { isAllowed, isAllowedBelow, type AclEntry, type Privilege } from '#core/access/acl.ts';
+import { userOf } from '#core/backup/owner.ts';
 import { isCsrfToken, makeCsrfToken, makeTicket, readCredentials, readTicket } from '#core/access/credentials.ts';
 
-/** `secretHash`: as `hashSecret` makes it. */
-export type Account = { id: string; secretHash: string };
-export type AccessRules = { accounts: readonly Account[]; acl: readonly AclEntry[] };
+/** `secretHash`: as `hashSecret` makes it; null: nobody can log in as this one. Enabled and for ever unless it says otherwise. */
+export type Account = {
+  id: string;
+  secretHash: string | null;
+  isEnabled?: boolean;
+  expiresAtSeconds?: number | null;
+  comment?: string | null;
+};
+/** Asked anew for every request. */
+export type AccessRules = { readonly accounts: readonly Account[]; readonly acl: readonly AclEntry[] };
 type Headers = Readonly<Record<string, string | string[] | undefined>>;
 
 /** Who may do what at this server. */
@@ -14,6 +22,8 @@ export type Access = {
   identify(headers: Headers, method: string): string;
   login(user: string, password: string): { username: string; ticket: string; CSRFPreventionToken: string };
   has(who: string, path: string, privilege: Privilege): boolean;
+  /** On the path or anywhere below. */
+  hasBelow(who: string, path: string, privilege: Privilege): boolean;
 };
 
 const cost = { N: 16_384, r: 8, p: 1 } as const;
@@ -30,14 +40,24 @@ export function createAccess(rules: AccessRules, key: Uint8Array, nowSeconds: ()
   // A token comes with every request: what was right once is remembered by its keyed hash, never by itself.
   const known = new Map<string, string>();
 
-  function isSecret(id: string, secret: string): boolean {
-    const mark = createHmac('sha256', key).update(`${id}\0${secret}`).digest('base64');
-    if (known.get(id) === mark) return true;
+  /** Neither switched off nor expired; a token lives no longer than its user. */
+  function isAlive(id: string): boolean {
     const account = rules.accounts.find((candidate) => candidate.id === id);
-    const [, salt = '', hash = ''] = (account?.secretHash ?? hashOfNobody).split('$');
+    if (account?.isEnabled === false) return false;
+    if ((account?.expiresAtSeconds ?? Number.POSITIVE_INFINITY) <= nowSeconds()) return false;
+    return id.includes('!') ? isAlive(userOf(id)) : true;
+  }
+
+  function isSecret(id: string, secret: string): boolean {
+    const account = isAlive(id) ? rules.accounts.find((candidate) => candidate.id === id) : undefined;
+    const mark = createHmac('sha256', key).update(`${id}\0${account?.secretHash}\0${secret}`).digest('base64');
+    const stored = account?.secretHash ?? null;
+    if (stored !== null && known.get(id) === mark) return true;
+    const [, salt = '', hash = ''] = (stored ?? hashOfNobody).split('$');
     const isRight = isSameText(scryptSync(secret, Buffer.from(salt, 'base64'), 32, cost).toString('base64'), hash);
-    if (isRight && account !== undefined) known.set(id, mark);
-    return isRight && account !== undefined;
+    if (!isRight || stored === null) return false;
+    known.set(id, mark);
+    return true;
   }
 
   return {
@@ -49,7 +69,8 @@ export function createAccess(rules: AccessRules, key: Uint8Array, nowSeconds: ()
         const user = readTicket(credentials.ticket, nowSeconds(), sign, isSameText);
         const isSafe =
           method === 'GET' || (user !== null && isCsrfToken(credentials.csrf ?? '', user, nowSeconds(), sign, isSameText));
-        if (user !== null && isSafe) return user;
+        const isKnown = rules.accounts.some((account) => account.id === user); // he may have been removed since
+        if (user !== null && isSafe && isKnown && isAlive(user)) return user;
       }
       throw new AppError('unauthenticated', 'authentication failed: no valid ticket or API token');
     },
@@ -65,6 +86,7 @@ export function createAccess(rules: AccessRules, key: Uint8Array, nowSeconds: ()
       };
     },
     has: (who, path, privilege) => isAllowed(rules.acl, who, path, privilege),
+    hasBelow: (who, path, privilege) => isAllowedBelow(rules.acl, who, path, privilege),
   };
 }
 

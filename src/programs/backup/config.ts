@@ -4,8 +4,8 @@ import { parse, TomlError } from 'smol-toml';
 import Type from 'typebox';
 import { Value } from 'typebox/value';
 import { AppError } from '#base/error.ts';
-import { roles, type AclEntry } from '#core/access/acl.ts';
-import { parseDatastoreName, parseNamespace } from '#core/backup/names.ts';
+import { parseAclPath, roles, type AclEntry } from '#core/access/acl.ts';
+import { parseDatastoreName } from '#core/backup/names.ts';
 import { parseAuthId } from '#core/backup/owner.ts';
 import type { Account } from './access.ts';
 
@@ -17,6 +17,8 @@ export type BackupConfig = {
   keyFile: string;
   /** Signs tickets; made at the first start. */
   ticketKeyFile: string;
+  /** Users, jobs and task logs that calls make. */
+  stateFolder: string;
   datastores: { name: string; path: string; sync: 'none' | 'file' | 'filesystem' }[];
   accounts: Account[];
   acl: AclEntry[];
@@ -34,6 +36,7 @@ const fileSchema = Type.Object(
         cert: text,
         key: text,
         'ticket-key': text,
+        state: Type.Optional(text),
       },
       strict,
     ),
@@ -68,6 +71,7 @@ export function readBackupConfig(file: string): BackupConfig {
     certFile: at(server.cert),
     keyFile: at(server.key),
     ticketKeyFile: at(server['ticket-key']),
+    stateFolder: server.state === undefined ? dirname(at(server['ticket-key'])) : at(server.state),
     datastores: datastore.map(({ name, path, sync }) => ({
       name: parseDatastoreName(name, `${file}: datastore.name`),
       path: at(path),
@@ -83,7 +87,7 @@ function readAcl(file: string, entry: AclEntry): AclEntry {
   if (!Object.hasOwn(roles, entry.role)) {
     throw new AppError('invalid', `${file}: acl.role: ${JSON.stringify(entry.role)} is none of ${Object.keys(roles).join(', ')}`);
   }
-  if (entry.path !== '/') parseNamespace(entry.path.slice(1), `${file}: acl.path`);
+  parseAclPath(entry.path, `${file}: acl.path`);
   return entry;
 }
 

@@ -1,13 +1,10 @@
 import { createHash } from 'node:crypto';
-import { promisify } from 'node:util';
-import { zstdDecompress } from 'node:zlib';
 import { crc32 } from 'node:zlib';
 import { AppError } from '#base/error.ts';
-import { blobLimits, sealBlobCrc } from '#core/backup/blob.ts';
+import { sealBlobCrc } from '#core/backup/blob.ts';
 import { formatHex, isSameBytes } from '#core/backup/bytes.ts';
 import type { CheckedChunk } from '#ports/datastore.ts';
-
-const decompress = promisify(zstdDecompress);
+import { unpackChunk } from './stored-chunk.ts';
 
 /**
  * Checks a chunk that a client sent: a plain one is decoded and has to have the size and digest it is said to have. Its CRC is written
@@ -24,21 +21,11 @@ export async function checkIncoming(
   }
   const header = sealBlobCrc(encoded, what, { crc32 });
   if (header.cryptClass === 'plain') {
-    const data = await unpack(encoded.subarray(header.headerBytes), header.isCompressed, what);
+    const data = await unpackChunk(encoded, header, what);
     if (data.length !== sizeBytes) throw new AppError('invalid', `size: ${what} holds ${data.length} bytes, not ${sizeBytes}`);
     const found = createHash('sha256').update(data).digest();
     if (!isSameBytes(found, digest))
       throw new AppError('invalid', `digest: ${what} holds data with the digest ${formatHex(found)}`);
   }
   return { digest, sizeBytes, encoded, header };
-}
-
-/** Off the event loop: at 4 MiB a chunk this is most of the work. */
-async function unpack(payload: Uint8Array, isCompressed: boolean, what: string): Promise<Uint8Array> {
-  if (!isCompressed) return payload;
-  try {
-    return await decompress(payload, { maxOutputLength: blobLimits.chunkBytes });
-  } catch (cause) {
-    throw new AppError('invalid', `${what}: its compressed content is damaged or too long`, { cause });
-  }
 }

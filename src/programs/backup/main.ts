@@ -7,24 +7,34 @@ import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { createDatastore, openDatastore } from '#adapters/datastore/datastore.ts';
 import { openNodeFiles } from '#adapters/datastore/node-files.ts';
 import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
-import type { LocalTime } from '#core/backup/prune.ts';
 import type { Datastore } from '#ports/datastore.ts';
 import { createLog, type Log } from '#programs/log.ts';
-import { createAccess, hashSecret } from './access.ts';
+import { hashSecret } from './access.ts';
 import { startCheckPool, type CheckPool } from './check-pool.ts';
 import { readBackupConfig, type BackupConfig } from './config.ts';
+import { describeRest } from './rest.ts';
 import { startServer } from './server.ts';
+import { openServices, toLocal } from './services.ts';
 
 const refusalDelayMs = 3_000;
 
 /**
  * `backup/main.ts --config FILE` serves backups. With `--create` datastores that are not there are made first; `--hash-secret` reads a
- * secret from standard input and prints what the configuration takes.
+ * secret from standard input and prints what the configuration takes; `--describe-api` prints all calls with their parameters and limits.
  */
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { config: { type: 'string' }, create: { type: 'boolean' }, 'hash-secret': { type: 'boolean' } },
+    options: {
+      config: { type: 'string' },
+      create: { type: 'boolean' },
+      'hash-secret': { type: 'boolean' },
+      'describe-api': { type: 'boolean' },
+    },
   });
+  if (values['describe-api'] === true) {
+    process.stdout.write(`${JSON.stringify(describeRest(), null, 2)}\n`);
+    return;
+  }
   if (values['hash-secret'] === true) {
     process.stdout.write(`${hashSecret(readFileSync(0, 'utf8').trimEnd())}\n`);
     return;
@@ -38,10 +48,16 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
   const pool = startCheckPool(Math.min(4, availableParallelism()));
   const stores = new Map<string, Datastore>();
   for (const datastore of config.datastores) stores.set(datastore.name, await openStore(datastore, pool, log, isCreating));
+  const services = openServices({
+    node: config.name,
+    stateFolder: config.stateFolder,
+    stores,
+    rules: config,
+    key: readTicketKey(config.ticketKeyFile),
+  });
   const server = await startServer(
     {
-      stores,
-      access: createAccess(config, readTicketKey(config.ticketKeyFile), () => Date.now() / 1_000),
+      ...services,
       functions: nodeBytes,
       log,
       tls: { cert: readFileSync(config.certFile), key: readFileSync(config.keyFile) },
@@ -52,6 +68,7 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
   log.info({ event: 'backup.serving', ...config.listen, datastores: [...stores.keys()] }, 'the backup server listens');
   const end = async (): Promise<void> => {
     await server.close();
+    await services.close();
     for (const store of stores.values()) await store.close();
     await pool.close();
     process.exit(0);
@@ -89,11 +106,6 @@ function readTicketKey(file: string): Uint8Array {
   if (key.length !== 32)
     throw new AppError('invalid', `${file}: a ticket key has 32 bytes, this one ${key.length}; remove it to get a new one`);
   return key;
-}
-
-function toLocal(atSeconds: number): LocalTime {
-  const date = new Date(atSeconds * 1_000);
-  return { year: date.getFullYear(), month: date.getMonth() + 1, day: date.getDate(), hour: date.getHours() };
 }
 
 try {

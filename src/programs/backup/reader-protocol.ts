@@ -15,6 +15,8 @@ export class ReaderProtocol {
   readonly #reader: SnapshotReader;
   readonly #store: Pick<Datastore, 'readChunk'>;
   readonly #allowed: DigestTable;
+  /** How many chunks were given. */
+  chunksRead = 0;
 
   constructor(reader: SnapshotReader, store: Pick<Datastore, 'readChunk'>, seed: number) {
     this.#reader = reader;
@@ -55,6 +57,7 @@ export class ReaderProtocol {
     }
     const bytes = await this.#store.readChunk(digest);
     if (bytes === null) throw new AppError('missing', `chunk ${formatHex(digest)} is not there: the snapshot is damaged`);
+    this.chunksRead += 1;
     return { kind: 'bytes', bytes };
   }
 }

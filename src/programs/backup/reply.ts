@@ -5,6 +5,9 @@ export type Reply =
   | { kind: 'json'; data: unknown; attributes?: Record<string, unknown> }
   | { kind: 'bytes'; bytes: Uint8Array }
   | { kind: 'text'; status: number; text: string };
+/** `sizeBytes` null: not known before. `close` is to be called once, when all is sent or the other side left. */
+export type StreamReply = { kind: 'stream'; content: AsyncIterable<Uint8Array>; sizeBytes: number | null; close(): void };
+export type RestReply = Reply | StreamReply;
 
 /** Clients of this protocol know few statuses; what is not listed is a plain 400, as in the original. */
 const statuses: Partial<Record<ErrorKind, number>> = {
@@ -23,7 +26,11 @@ export function replyToError(error: unknown): { status: number; text: string } {
 }
 
 /** Content type, status and body of a reply. */
-export function encodeReply(reply: Reply): { status: number; contentType: string; body: Uint8Array } {
+export function encodeReply(reply: Reply): {
+  status: number;
+  contentType: string;
+  body: Uint8Array;
+} {
   if (reply.kind === 'bytes') return { status: 200, contentType: 'application/octet-stream', body: reply.bytes };
   const contentType = 'application/json;charset=UTF-8'; // also on errors, whose body is plain text
   if (reply.kind === 'text') return { status: reply.status, contentType, body: Buffer.from(reply.text) };

@@ -1,21 +1,18 @@
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { AppError, isAppError } from '#base/error.ts';
-import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { readText } from '#core/backup/wire-parameters.ts';
 import type { Log } from '#programs/log.ts';
-import type { Access } from './access.ts';
-import { encodeReply, replyToError, type Reply } from './reply.ts';
-import { answerRest, isRawRest, restBodyBytes } from './rest.ts';
+import { encodeReply, replyToError, type Reply, type RestReply, type StreamReply } from './reply.ts';
+import { answerRest, findRest, restBodyBytes } from './rest.ts';
+import type { RestContext } from './rest/context.ts';
 import { readRequestHead, splitTarget, type RequestHead } from './request-head.ts';
 import { parseBody } from './session-stream.ts';
-import { runBackup, runReader, upgradeProtocols, type Connection, type Stores } from './sessions.ts';
+import { runBackup, runReader, upgradeProtocols, type Connection } from './sessions.ts';
 
-export type ServerParts = {
-  stores: Stores;
-  access: Access;
-  functions: ByteFunctions;
+export type ServerParts = Omit<RestContext, 'caller' | 'body'> & {
   log: Log;
   tls: { cert: string | Buffer; key: string | Buffer };
   /** Guessing gets slow answers: three seconds, but for tests. */
@@ -99,33 +96,66 @@ function protocolOf({ headers }: RequestHead): 'backup' | 'reader' | null {
 }
 
 async function serveRequest(parts: ServerParts, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const isExtjs = splitTarget(request.url ?? '').parts[1] === 'extjs';
   const reply = await answer(parts, request).catch((error: unknown): Reply => {
     if (!isAppError(error)) parts.log.error({ event: 'request.failed', err: error }, 'a request failed');
     return { kind: 'text', ...replyToError(error) };
   });
-  const { status, contentType, body } = encodeReply(reply);
+  if (reply.kind === 'stream') return sendStream(parts, reply, response);
+  const { status, contentType, body } = encodeReply(isExtjs ? extjsReply(reply) : reply);
   if (response.destroyed) return;
   response.writeHead(status, { 'content-type': contentType, 'content-length': body.length });
   response.end(body);
 }
 
-async function answer(parts: ServerParts, request: IncomingMessage): Promise<Reply> {
+async function sendStream({ log }: ServerParts, reply: StreamReply, response: ServerResponse): Promise<void> {
+  try {
+    response.writeHead(200, {
+      'content-type': 'application/octet-stream',
+      ...(reply.sizeBytes === null ? {} : { 'content-length': reply.sizeBytes }),
+    });
+    await pipeline(reply.content, response);
+  } catch (error) {
+    // The head is out: all that can be done is to break off, so that nobody takes a part for the whole.
+    log.debug({ event: 'download.broken-off', err: error }, 'a download was broken off');
+    response.destroy();
+  } finally {
+    reply.close();
+  }
+}
+
+async function answer(parts: ServerParts, request: IncomingMessage): Promise<RestReply> {
   const method = request.method ?? '';
   const { parts: full, query } = splitTarget(request.url ?? '');
   const path = full.slice(2);
-  if (full[0] !== 'api2' || (full[1] !== 'json' && full[1] !== 'extjs'))
-    throw new AppError('missing', `Path '${request.url}' not found.`);
-  const isRaw = isRawRest(method, path);
+  const isApi = full[0] === 'api2' && (full[1] === 'json' || full[1] === 'extjs');
+  if (isApi && method === 'POST' && path.join('/') === 'access/ticket') return logIn(parts, request, query);
+  const found = isApi ? findRest({ method, path }) : null;
+  const isOpen = found?.route.permission.kind === 'anybody';
+  const caller = isOpen ? '' : await identify(parts, flatHeaders(request), method);
+  if (found === null) throw new AppError('missing', `Path '${full.join('/')}' not found.`);
+  const isRaw = found.route.body === 'raw';
   const body = await readRequestBody(request, isRaw ? restBodyBytes.raw : restBodyBytes.parameters);
-  const params = isRaw || body.length === 0 ? query : { ...query, ...parseBody(body, request.headers['content-type'] ?? '') };
-  if (path.join('/') === 'ping') return { kind: 'json', data: { pong: true } };
-  if (method === 'POST' && path.join('/') === 'access/ticket') {
-    const user = readText(params, 'username', 128);
-    const password = readText(params, 'password', 4_096);
-    return { kind: 'json', data: await slowly(parts, () => parts.access.login(user, password)) };
-  }
-  const caller = await identify(parts, flatHeaders(request), method);
-  return answerRest({ method, path, params, body, caller }, parts.stores, parts.access);
+  const params = isRaw ? query : mergeBody(query, body, request);
+  return answerRest(found, params, { ...parts, caller, body });
+}
+
+async function logIn(parts: ServerParts, request: IncomingMessage, query: Record<string, string>): Promise<Reply> {
+  const params = mergeBody(query, await readRequestBody(request, restBodyBytes.parameters), request);
+  const user = readText(params, 'username', 128);
+  const password = readText(params, 'password', 4_096);
+  return { kind: 'json', data: await slowly(parts, () => parts.access.login(user, password)) };
+}
+
+function mergeBody(query: Record<string, string>, body: Buffer, request: IncomingMessage): Record<string, unknown> {
+  return body.length === 0 ? query : { ...query, ...parseBody(body, request.headers['content-type'] ?? '') };
+}
+
+/** The other envelope, of the original's own web pages: always 200, and what went wrong inside. */
+function extjsReply(reply: Reply): Reply {
+  if (reply.kind !== 'text') return reply.kind === 'json' ? { ...reply, attributes: { ...reply.attributes, success: 1 } } : reply;
+  const { status, text } = reply;
+  return { kind: 'json', data: null, attributes: { success: 0, message: text, status } };
 }
 
 function identify(parts: ServerParts, headers: Readonly<Record<string, string>>, method: string): Promise<string> {
