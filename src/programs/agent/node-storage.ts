@@ -16,12 +16,13 @@ import type { Log } from '#programs/log.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { runPaths } from '#programs/replication/paths.ts';
+import { createPointLock, type PointLock } from '#programs/replication/point-lock.ts';
 import { createReplication, type Replication } from '#programs/replication/replication.ts';
 
 export type NodeStorageParts = { config: NodeConfig; store: Store; world: World; clock: Clock; log: Log };
 
 /** This node's disks and both directions of their replication, wired to the cluster's record. */
-export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage; replication: Replication } {
+export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage; replication: Replication; points: PointLock } {
   const { config, store, world, clock, log } = parts;
   const { name, data, run } = config.node;
   const user = { uid: config.guests.uid, gid: config.guests.gid };
@@ -34,9 +35,11 @@ export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage;
     flushExport: flushExport,
     log: (text) => log.info({ event: 'storage' }, text),
   });
+  const points = createPointLock();
   const replication = createReplication({
     node: name,
     storage,
+    points,
     run,
     scratch: join(data, 'scratch'),
     scratchLimitBytes: limits.scratchBytes,
@@ -49,7 +52,7 @@ export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage;
     readJob: (vmid) => world.read<ReplicationJob>(keys.replicationJob(vmid))?.value ?? { vmid, ...defaultReplicationJob },
     readConfigSha256: (vmid) => hashConfig(world.read<GuestRecord>(keys.guest(vmid))?.value ?? null),
   });
-  return { storage, replication };
+  return { storage, replication, points };
 }
 
 /** Refuses a sender that is not the guest's home at that generation, by a linearizable read: a stale sender changes nothing. */

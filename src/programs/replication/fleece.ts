@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { Qmp, QmpCommand } from '#ports/qmp.ts';
+import { nodes, push, replicaNames, type PointNames } from '#programs/replication/point-names.ts';
 
 /** A disk of a running guest: its device id and node are named after it. */
 export type FleeceDisk = { name: string; sizeBytes: number };
@@ -20,30 +21,11 @@ export type Fleece = {
   settle(arrived: boolean): Promise<void>;
 };
 
-export const nodes = {
-  active: (disk: string) => `act-${disk}`,
-  scratch: (disk: string) => `scr-${disk}`,
-  filter: (disk: string) => `cbw-${disk}`,
-  point: (disk: string) => `acc-${disk}`,
-  target: (disk: string) => `tgt-${disk}`,
-} as const;
-
-export const bitmaps = {
-  /** Follows the guest's writes for one target. */
-  target: (node: string) => `rep-${node}`,
-  /** What changed up to the point that is being sent to the target. */
-  cycle: (node: string) => `cyc-${node}`,
-  push: 'push',
-} as const;
-
-/** The smallest piece a bitmap tells apart; the overlay on the target has clusters of the same size. */
-const granularity = 65_536;
-
 export type FleeceOrder = {
   disks: FleeceDisk[];
-  target: string;
-  /** Keep old data only of what changed since the target's last point; false: of the whole disk. */
-  changedOnly: boolean;
+  names: PointNames;
+  /** Keep old data only of what the tracking bitmap marks; false: of the whole disk. */
+  changedOnly: (disk: string) => boolean;
   scratch: { directory: string; user: { uid: number; gid: number } | null; limitBytes: number };
   wallMs: () => number;
   log: (text: string) => void;
@@ -51,16 +33,19 @@ export type FleeceOrder = {
 
 /** Makes sure that each disk has a bitmap for each target. Returns the targets for which one had to be made. */
 export async function ensureBitmaps(qmp: Qmp, disks: FleeceDisk[], targets: string[]): Promise<string[]> {
+  const made: string[] = [];
+  for (const target of targets) if (await ensureTracking(qmp, disks, replicaNames(target))) made.push(target);
+  return made;
+}
+
+/** Makes sure that each disk's writes are followed. True when that begins only now for one of them. */
+export async function ensureTracking(qmp: Qmp, disks: FleeceDisk[], names: PointNames): Promise<boolean> {
   const present = await readBitmaps(qmp);
-  const made = new Set<string>();
-  for (const { name } of disks) {
-    for (const target of targets) {
-      if (present.get(nodes.active(name))?.has(bitmaps.target(target)) === true) continue;
-      await qmp.execute('block-dirty-bitmap-add', { node: nodes.active(name), name: bitmaps.target(target), granularity });
-      made.add(target);
-    }
-  }
-  return [...made];
+  const missing = disks.filter(({ name }) => present.get(nodes.active(name))?.has(names.tracking) !== true);
+  const { tracking, granularity } = names;
+  for (const { name } of missing)
+    await qmp.execute('block-dirty-bitmap-add', { node: nodes.active(name), name: tracking, granularity });
+  return missing.length > 0;
 }
 
 /** Node name to the bytes marked in each of its bitmaps. */
@@ -90,7 +75,7 @@ export async function openFleece(qmp: Qmp, order: FleeceOrder): Promise<Fleece> 
     if (event.event === 'STOP') times.stopMs = event.timestampMs;
     if (event.event === 'RESUME') times.contMs = event.timestampMs;
   });
-  const commands = planPoint(order);
+  const commands = planPoint(order, new Set((await readBitmaps(qmp)).keys()));
   const pointAtMs = order.wallMs();
   try {
     const sent = qmp.pipeline(running ? [{ execute: 'stop' }, ...commands, { execute: 'cont' }] : commands);
@@ -119,39 +104,43 @@ export async function openFleece(qmp: Qmp, order: FleeceOrder): Promise<Fleece> 
   };
 }
 
-/** The sequence of replication.md 3.3 between `stop` and `cont`. */
-function planPoint(order: FleeceOrder): QmpCommand[] {
-  const rep = bitmaps.target(order.target);
-  const cycle = bitmaps.cycle(order.target);
-  const actions = order.disks.flatMap(({ name }) => {
+/** What happens between `stop` and `cont`. `present`: the nodes there are. */
+function planPoint({ disks, names, changedOnly }: FleeceOrder, present: ReadonlySet<string>): QmpCommand[] {
+  const { tracking, cycle, granularity } = names;
+  const actions = disks.flatMap(({ name }) => {
     const node = nodes.active(name);
     return [
       { type: 'block-dirty-bitmap-add', data: { node, name: cycle, disabled: true, granularity } },
-      { type: 'block-dirty-bitmap-merge', data: { node, target: cycle, bitmaps: [rep] } },
-      { type: 'block-dirty-bitmap-clear', data: { node, name: rep } },
+      { type: 'block-dirty-bitmap-merge', data: { node, target: cycle, bitmaps: [tracking] } },
+      { type: 'block-dirty-bitmap-clear', data: { node, name: tracking } },
     ];
   });
-  const filters = order.disks.flatMap(({ name }): QmpCommand[] => {
-    const bitmap = order.changedOnly ? { bitmap: { node: nodes.active(name), name: cycle } } : {};
+  const filters = disks.flatMap(({ name }): QmpCommand[] => {
+    const bitmap = changedOnly(name) ? { bitmap: { node: nodes.active(name), name: cycle } } : {};
     const filter = {
       driver: 'copy-before-write',
-      'node-name': nodes.filter(name),
-      file: nodes.active(name),
-      target: nodes.scratch(name),
+      'node-name': names.filter(name),
+      file: findBase(names, name, present),
+      target: names.scratch(name),
       'on-cbw-error': 'break-snapshot', // the guest's write comes first; a full scratch costs us the point
       'cbw-timeout': 1,
       ...bitmap,
     };
+    // What a reader discards is not kept any longer.
+    const access = { driver: 'snapshot-access', 'node-name': names.point(name), file: names.filter(name), discard: 'unmap' };
     return [
       { execute: 'blockdev-add', arguments: filter },
-      { execute: 'qom-set', arguments: { path: `/machine/peripheral/${name}`, property: 'drive', value: nodes.filter(name) } },
-      {
-        execute: 'blockdev-add',
-        arguments: { driver: 'snapshot-access', 'node-name': nodes.point(name), file: nodes.filter(name) },
-      },
+      { execute: 'qom-set', arguments: { path: `/machine/peripheral/${name}`, property: 'drive', value: names.filter(name) } },
+      { execute: 'blockdev-add', arguments: access },
     ];
   });
   return [{ execute: 'transaction', arguments: { actions } }, ...filters];
+}
+
+/** What the guest's device writes to without our filter. */
+function findBase(names: Pick<PointNames, 'below'>, disk: string, present: ReadonlySet<string>): string {
+  const below = names.below(disk);
+  return below !== null && present.has(below) ? below : nodes.active(disk);
 }
 
 /** Sends `cont` again when it was not confirmed in time; returns the function that ends the watch. */
@@ -175,7 +164,7 @@ async function makeScratch(qmp: Qmp, order: FleeceOrder): Promise<void> {
     if (user !== null) await chown(path, user.uid, user.gid);
     await qmp.execute('blockdev-add', {
       driver: 'raw',
-      'node-name': nodes.scratch(name),
+      'node-name': order.names.scratch(name),
       discard: 'unmap',
       // Scratch dies with the cycle: nothing of it needs to survive a power cut.
       cache: { direct: false, 'no-flush': true },
@@ -184,7 +173,7 @@ async function makeScratch(qmp: Qmp, order: FleeceOrder): Promise<void> {
   }
 }
 
-function scratchPath(order: FleeceOrder, disk: string): string {
+function scratchPath(order: FleeceParts, disk: string): string {
   return join(order.scratch.directory, `${disk}.scratch`);
 }
 
@@ -210,8 +199,16 @@ async function measureScratch(order: FleeceOrder): Promise<number> {
   return bytes;
 }
 
+/** What is needed to take a point away. */
+export type FleeceParts = {
+  disks: FleeceDisk[];
+  names: Omit<PointNames, 'tracking' | 'cycle' | 'granularity'>;
+  scratch: { directory: string };
+};
+
 /** Takes everything of a point out of QEMU again, whatever of it is there. Raises AppError when the guest's disk cannot be given back. */
-export async function closeFleece(qmp: Qmp, order: Pick<FleeceOrder, 'disks' | 'scratch'>): Promise<void> {
+export async function closeFleece(qmp: Qmp, order: FleeceParts): Promise<void> {
+  const { names } = order;
   await endJobs(qmp, order.disks);
   const present = new Set((await readBitmaps(qmp)).keys());
   const drop = async (node: string): Promise<void> => {
@@ -219,19 +216,20 @@ export async function closeFleece(qmp: Qmp, order: Pick<FleeceOrder, 'disks' | '
   };
   for (const { name } of order.disks) {
     await drop(nodes.target(name));
-    await drop(nodes.point(name));
-    if (present.has(nodes.filter(name))) {
-      await qmp.execute('qom-set', { path: `/machine/peripheral/${name}`, property: 'drive', value: nodes.active(name) });
-      await drop(nodes.filter(name));
+    await drop(names.point(name));
+    if (present.has(names.filter(name))) {
+      const value = findBase(names, name, present);
+      await qmp.execute('qom-set', { path: `/machine/peripheral/${name}`, property: 'drive', value });
+      await drop(names.filter(name));
     }
-    await drop(nodes.scratch(name));
+    await drop(names.scratch(name));
   }
-  for (const { name } of order.disks) await rm(join(order.scratch.directory, `${name}.scratch`), { force: true });
+  for (const { name } of order.disks) await rm(scratchPath(order, name), { force: true });
 }
 
 /** Cancels what still runs and waits for its end. The tunnels must be closed before, or a job could wait for a dead peer. */
 async function endJobs(qmp: Qmp, disks: FleeceDisk[]): Promise<void> {
-  const ours = new Set(disks.map((disk) => bitmaps.push + disk.name));
+  const ours = new Set(disks.map((disk) => push + disk.name));
   const deadlineMs = performance.now() + limits.qmpCallMs;
   for (;;) {
     const jobs = (await qmp.execute<{ id: string }[]>('query-jobs')).filter((job) => ours.has(job.id));
@@ -243,15 +241,16 @@ async function endJobs(qmp: Qmp, disks: FleeceDisk[]): Promise<void> {
   }
 }
 
-/** Ends the cycle's bitmap: dropped when its content arrived, otherwise given back to the target's bitmap. */
-export async function settleBitmaps(qmp: Qmp, order: Pick<FleeceOrder, 'disks' | 'target'>, arrived: boolean): Promise<void> {
+/** Ends the cycle's bitmap: dropped when its content arrived, otherwise given back to the tracking bitmap. */
+export async function settleBitmaps(qmp: Qmp, order: Pick<FleeceOrder, 'disks' | 'names'>, arrived: boolean): Promise<void> {
   const present = await readBitmaps(qmp);
-  const [cycle, target] = [bitmaps.cycle(order.target), bitmaps.target(order.target)];
+  const { cycle, tracking } = order.names;
   for (const { name } of order.disks) {
     const node = nodes.active(name);
     const held = present.get(node);
     if (held?.has(cycle) !== true) continue;
-    if (!arrived && held.has(target)) await qmp.execute('block-dirty-bitmap-merge', { node, target, bitmaps: [cycle] });
+    if (!arrived && held.has(tracking))
+      await qmp.execute('block-dirty-bitmap-merge', { node, target: tracking, bitmaps: [cycle] });
     await qmp.execute('block-dirty-bitmap-remove', { node, name: cycle });
   }
 }

@@ -1,7 +1,8 @@
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { Qmp, QmpEvent } from '#ports/qmp.ts';
-import { bitmaps, nodes, type FleeceDisk } from '#programs/replication/fleece.ts';
+import type { FleeceDisk } from '#programs/replication/fleece.ts';
+import { nodes, push, replicaNames, replicaNodes } from '#programs/replication/point-names.ts';
 
 /** Opens a tunnel to the target's export of a disk; the path is for one connection. */
 export type OpenDisk = (disk: string) => Promise<{ path: string; close(): Promise<void> }>;
@@ -29,7 +30,7 @@ async function pushDisk(
   order: { target: string; openDisk: OpenDisk; rateBytesPerSecond: number | null },
   signal: AbortSignal,
 ): Promise<void> {
-  const job = watchJob(qmp, bitmaps.push + disk);
+  const job = watchJob(qmp, push + disk);
   const tunnel = await order.openDisk(disk);
   const stopPulse = watchMainLoop(qmp, () => void tunnel.close());
   try {
@@ -77,19 +78,19 @@ async function openTarget(qmp: Qmp, disk: string, path: string): Promise<void> {
 }
 
 async function startPush(qmp: Qmp, disk: string, order: { target: string; rateBytesPerSecond: number | null }): Promise<void> {
-  const [point, far] = [nodes.point(disk), nodes.target(disk)];
-  await qmp.execute('block-dirty-bitmap-add', { node: point, name: bitmaps.push, disabled: true, granularity: 65_536 });
+  const [point, far] = [replicaNodes.point(disk), nodes.target(disk)];
+  await qmp.execute('block-dirty-bitmap-add', { node: point, name: push, disabled: true, granularity: 65_536 });
   await qmp.execute('block-dirty-bitmap-merge', {
     node: point,
-    target: bitmaps.push,
-    bitmaps: [{ node: nodes.active(disk), name: bitmaps.cycle(order.target) }],
+    target: push,
+    bitmaps: [{ node: nodes.active(disk), name: replicaNames(order.target).cycle }],
   });
   await qmp.execute('blockdev-backup', {
-    'job-id': bitmaps.push + disk,
+    'job-id': push + disk,
     device: point,
     target: far,
     sync: 'bitmap',
-    bitmap: bitmaps.push,
+    bitmap: push,
     'bitmap-mode': 'never',
     ...(order.rateBytesPerSecond === null ? {} : { speed: order.rateBytesPerSecond }),
   });
@@ -98,7 +99,7 @@ async function startPush(qmp: Qmp, disk: string, order: { target: string; rateBy
 async function countPushed(qmp: Qmp, disks: FleeceDisk[]): Promise<number> {
   type Node = { 'node-name': string; 'dirty-bitmaps'?: { name?: string; count: number }[] };
   const found = await qmp.execute<Node[]>('query-named-block-nodes', { flat: true });
-  const points = new Set(disks.map((disk) => nodes.point(disk.name)));
+  const points = new Set(disks.map((disk) => replicaNodes.point(disk.name)));
   return found
     .filter((node) => points.has(node['node-name']))
     .flatMap((node) => node['dirty-bitmaps'] ?? [])

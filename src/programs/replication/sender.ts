@@ -10,7 +10,7 @@ import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { readBases, writeBases } from '#programs/replication/basis-file.ts';
-import { pushDifferences, stopServer } from '#programs/replication/compare.ts';
+import { comparePrefix, pushDifferences } from '#programs/replication/compare.ts';
 import { callTarget, fetchDigests, type ControlClient, type Peer } from '#programs/replication/control-client.ts';
 import {
   closeFleece,
@@ -20,7 +20,11 @@ import {
   type Fleece,
   type FleeceDisk,
 } from '#programs/replication/fleece.ts';
+import { closeExports, exportSocket } from '#programs/replication/point-exports.ts';
+import type { PointLock } from '#programs/replication/point-lock.ts';
+import { replicaNames, replicaNodes } from '#programs/replication/point-names.ts';
 import { pushChanges } from '#programs/replication/push.ts';
+import type { Calls } from '#programs/replication/messages.ts';
 import { openTunnel } from '#programs/replication/relay-client.ts';
 import { measureTail } from '#programs/replication/tail-measure.ts';
 
@@ -32,6 +36,8 @@ export type SenderDeps = {
   scratch: string;
   scratchLimitBytes: number;
   user: { uid: number; gid: number } | null;
+  /** Shared by all who take points of this node's guests. */
+  points: PointLock;
   clock: Clock;
   log: (text: string) => void;
 };
@@ -70,7 +76,6 @@ export type GuestSender = {
 export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestSender {
   const { vmid, generation } = guest;
   const directory = guestRunPaths(deps.run, vmid).folder;
-  const exportSocket = join(directory, 'point.nbd');
   const scratch = { directory: join(deps.scratch, String(vmid)), user: deps.user, limitBytes: deps.scratchLimitBytes };
   let bases = new Map<string, BitmapBasis>();
   let reserved = { next: 1, last: 0 };
@@ -124,7 +129,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
           { disks, target: peer.node, openDisk, rateBytesPerSecond: job.rateBytesPerSecond },
           signal,
         );
-      const compare = { disks, socketPath: exportSocket, openDisk, targetDigests: digests };
+      const compare = { disks, socketPath: exportSocket(directory), openDisk, targetDigests: digests };
       return await pushDifferences(guest.qmp, compare, signal);
     } finally {
       await fleece.close();
@@ -148,16 +153,36 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     signal.throwIfAborted();
     await note(peer.node, { base: plan.kind === 'delta' ? state.point : basis.base, pending: point });
 
+    return await deps.points.hold(vmid, async (hurry) => {
+      const sending = { order, disks, control, state, plan, point, digests, startedMs };
+      return await sendPoint(sending, AbortSignal.any([signal, hurry]));
+    });
+  }
+
+  type Sending = {
+    order: CycleOrder;
+    disks: FleeceDisk[];
+    control: ControlClient;
+    state: Calls['state']['answer'];
+    plan: { kind: 'delta' | 'compare'; because: string };
+    point: ReplicaPoint;
+    digests: Map<string, Uint8Array> | null;
+    startedMs: number;
+  };
+
+  /** From the guest's short pause until its bitmaps are settled. */
+  async function sendPoint(sending: Sending, signal: AbortSignal): Promise<CycleResult> {
+    const { order, disks, control, state, plan, point, digests, startedMs } = sending;
+    const { peer } = order;
     const pointBootMs = deps.clock.bootMs();
-    const fleeceOrder = {
+    const fleece = await openFleece(guest.qmp, {
       disks,
-      target: peer.node,
-      changedOnly: plan.kind === 'delta',
+      names: replicaNames(peer.node),
+      changedOnly: () => plan.kind === 'delta',
       scratch,
       wallMs: () => deps.clock.wallMs(),
       log: deps.log,
-    };
-    const fleece = await openFleece(guest.qmp, fleeceOrder);
+    });
     const { pointAtMs, pausedMs } = fleece;
     let arrived = false;
     try {
@@ -191,9 +216,11 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     async recover({ resumes }) {
       const disks = await readDisks();
       bases = await readBases(directory, guest.pid);
-      await stopServer(guest.qmp, exportSocket);
-      await closeFleece(guest.qmp, { disks, scratch });
-      for (const target of bases.keys()) await settleBitmaps(guest.qmp, { disks, target }, false);
+      await deps.points.hold(vmid, async () => {
+        await closeExports(guest.qmp, comparePrefix);
+        await closeFleece(guest.qmp, { disks, names: replicaNodes, scratch });
+        for (const target of bases.keys()) await settleBitmaps(guest.qmp, { disks, names: replicaNames(target) }, false);
+      });
       if (!resumes) return;
       const { status } = await guest.qmp.execute<{ status: string }>('query-status');
       // Only `stop` makes "paused"; a cycle of ours that was cut between stop and cont is the one who says it here.

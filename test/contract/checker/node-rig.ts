@@ -10,6 +10,7 @@ import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '
 import { newestPoint } from '#core/storage/manifest.ts';
 import { checkProbeDisks, type ProbeVerdict } from '#lab/images/probe-disks.ts';
 import { probeDisks } from '#lab/images/probe.ts';
+import { createPointLock, type PointLock } from '#programs/replication/point-lock.ts';
 import { createReplication, type Replication } from '#programs/replication/replication.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { imageUser, makeWorkDirectory, openStorage } from './dir-rig.ts';
@@ -27,6 +28,7 @@ export type RigNode = {
   port: number;
   storage: DirStorage;
   replication: Replication;
+  points: PointLock;
   logged: string[];
   relay: ChildProcess;
   startRelay(): Promise<void>;
@@ -102,9 +104,11 @@ async function buildNode(
   const logged: string[] = [];
   const log = (text: string) => void logged.push(text);
   const storage = await openStorage(directory, logged);
+  const points = createPointLock();
   const replication = createReplication({
     node: name,
     storage,
+    points,
     run,
     scratch: join(directory, 'scratch'),
     scratchLimitBytes: 1 << 30,
@@ -133,6 +137,7 @@ async function buildNode(
     port,
     storage,
     replication,
+    points,
     logged,
     relay: await spawnRelay(config, run),
     async startRelay() {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import { AppError } from '#base/error.ts';
 import { defaultReplicationJob } from '#core/replica/records.ts';
+import { createPointLock } from '#programs/replication/point-lock.ts';
 import { createReplication } from '#programs/replication/replication.ts';
 import { imageUser, openStorage } from './dir-rig.ts';
 
@@ -15,6 +16,7 @@ const storage = await openStorage(directory, []);
 const replication = createReplication({
   node: 'receiver',
   storage,
+  points: createPointLock(),
   run: join(directory, 'run'),
   scratch: join(directory, 'scratch'),
   scratchLimitBytes: 1 << 30,
