@@ -100,20 +100,42 @@ function call(
 }
 
 /** An ordinary request. */
-export function rest(
+export async function rest(
   port: number,
   method: string,
   path: string,
   headers: Record<string, string>,
   body?: string,
 ): Promise<{ status: number; text: string }> {
+  const { status, bytes } = await send(port, method, path, headers, body);
+  return { status, text: bytes.toString() };
+}
+
+/** The same for answers, or bodies, that are no text: GET without a body, POST with one. */
+export function restBytes(
+  port: number,
+  path: string,
+  headers: Record<string, string>,
+  body?: Uint8Array,
+): Promise<{ status: number; bytes: Buffer }> {
+  return send(port, body === undefined ? 'GET' : 'POST', path, headers, body);
+}
+
+function send(
+  port: number,
+  method: string,
+  path: string,
+  headers: Record<string, string>,
+  body?: string | Uint8Array,
+): Promise<{ status: number; bytes: Buffer }> {
   return new Promise((resolve, reject) => {
     const request = httpsRequest(
       { port, host: '127.0.0.1', method, path, headers, rejectUnauthorized: false, agent: false },
       (response) => {
         const pieces: Buffer[] = [];
         response.on('data', (piece: Buffer) => pieces.push(piece));
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(pieces).toString() }));
+        response.on('error', reject);
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, bytes: Buffer.concat(pieces) }));
       },
     );
     request.on('error', reject);

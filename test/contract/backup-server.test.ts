@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { after, before, test } from 'node:test';
@@ -10,72 +8,24 @@ import { decodeBlob, encodeBlob } from '#core/backup/blob.ts';
 import { encodeText, formatHex, joinBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, parseIndex } from '#core/backup/chunk-index.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
-import { createLog } from '#programs/log.ts';
-import { hashSecret } from '#programs/backup/access.ts';
-import { startServer } from '#programs/backup/server.ts';
-import { openServices } from '#programs/backup/services.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
 import { rest, upgrade, type Client } from './backup-client.ts';
-import { chunkOf, makeStore } from './datastore-parts.ts';
+import { startTestServer, type RunningServer } from './backup-server-parts.ts';
+import { chunkOf } from './datastore-parts.ts';
 
 const token = 'PBSAPIToken=u@pbs!t:geheim';
 const backupProtocol = 'proxmox-backup-protocol-v1';
 const readerProtocol = 'proxmox-backup-reader-protocol-v1';
-let made: Awaited<ReturnType<typeof makeStore>>;
-let server: Awaited<ReturnType<typeof startServer>>;
-let services: ReturnType<typeof openServices>;
-const scratch = mkdtempSync(join(tmpdir(), 'holdfast-backup-server-'));
+let running: RunningServer;
+let server: RunningServer['server'];
+let made: RunningServer['made'];
 
 before(async () => {
-  made = await makeStore();
-  const [key, cert] = [join(scratch, 'key'), join(scratch, 'cert')];
-  const order = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-subj',
-    '/CN=backup',
-    '-days',
-    '2',
-  ];
-  assert.equal(spawnSync('openssl', [...order, '-keyout', key, '-out', cert]).status, 0);
-  const accounts = [
-    { id: 'u@pbs!t', secretHash: hashSecret('geheim') },
-    { id: 'u@pbs', secretHash: hashSecret('passwort') },
-    { id: 'v@pbs!t', secretHash: hashSecret('other') },
-  ];
-  const acl = ['u@pbs', 'u@pbs!t', 'v@pbs', 'v@pbs!t'].map((who) => ({
-    path: '/datastore/store',
-    who,
-    role: 'DatastorePowerUser',
-    propagate: true,
-  }));
-  const log = createLog('backup', 'test');
-  log.level = 'error';
-  const stores = new Map([['store', made.store]]);
-  services = openServices({ node: 'test', stateFolder: scratch, stores, rules: { accounts, acl }, key: randomBytes(32) });
-  server = await startServer(
-    {
-      ...services,
-      functions: nodeBytes,
-      log,
-      tls: { key: readFileSync(key), cert: readFileSync(cert) },
-      refusalDelayMs: 50,
-    },
-    { host: '127.0.0.1', port: 0 },
-  );
+  running = await startTestServer();
+  ({ server, made } = running);
 });
 
-after(async () => {
-  await server.close();
-  await services.close();
-  made[Symbol.dispose]();
-  rmSync(scratch, { recursive: true });
-});
+after(() => running.end());
 
 let second = 1_700_000_000;
 const target = (protocol: 'backup' | 'reader', at: number, more = ''): string =>

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { checkBlob, encodeBlob } from '#core/backup/blob.ts';
@@ -7,7 +7,7 @@ import { joinBytes } from '#core/backup/bytes.ts';
 import { judgeChunk } from '#core/backup/chunk-check.ts';
 import { computeIndexCsum, encodeDynamicRecord } from '#core/backup/chunk-index.ts';
 import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
-import { formatManifest, makeManifest } from '#core/backup/manifest.ts';
+import { formatManifest, makeManifest, type ManifestEntry } from '#core/backup/manifest.ts';
 import { manifestFile, type SnapshotId } from '#core/backup/names.ts';
 import type { BackupSession, CheckedChunk, Datastore } from '#ports/datastore.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
@@ -36,17 +36,29 @@ export function realParts(root: string): StoreParts {
   };
 }
 
-/** A new datastore in a folder of its own. */
-export async function makeStore(): Promise<{
-  root: string;
-  store: Datastore;
-  reopen(): Promise<Datastore>;
-  [Symbol.dispose](): void;
-}> {
-  // 65,536 folders: in memory where that is possible.
-  const root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'holdfast-datastore-'));
+type MadeStore = { root: string; store: Datastore; reopen(): Promise<Datastore>; [Symbol.dispose](): void };
+
+/** A new datastore in a folder of its own, with all its 65,536 folders. */
+export async function makeStore(): Promise<MadeStore> {
+  const root = makeRoot();
   await createDatastore(realParts(root));
-  const reopen = (): Promise<Datastore> => openDatastore(realParts(root));
+  return openMade(root);
+}
+
+/** One whose folders are made as they are needed, as a missing one is tolerated: much quicker. */
+export async function makeBareStore(more: Partial<StoreParts> = {}): Promise<MadeStore> {
+  const root = makeRoot();
+  mkdirSync(join(root, '.chunks'));
+  return openMade(root, more);
+}
+
+/** In memory where that is possible. */
+function makeRoot(): string {
+  return mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'holdfast-datastore-'));
+}
+
+async function openMade(root: string, more: Partial<StoreParts> = {}): Promise<MadeStore> {
+  const reopen = (): Promise<Datastore> => openDatastore({ ...realParts(root), ...more });
   return { root, store: await reopen(), reopen, [Symbol.dispose]: () => rmSync(root, { recursive: true, force: true }) };
 }
 
@@ -75,7 +87,13 @@ export async function sendIndex(
   chunks: readonly CheckedChunk[],
   mode: 'none' | 'encrypt' = 'none',
 ): Promise<void> {
-  const writer = await session.startIndex('data.didx', 'dynamic', { sizeBytes: 0, reuseCsum: null });
+  const entry = await addArchive(session, 'data.didx', chunks);
+  await addManifest(session, [{ ...entry, cryptMode: mode }]);
+}
+
+/** One archive of chunks that the session knows; what a manifest says of it. */
+export async function addArchive(session: BackupSession, name: string, chunks: readonly CheckedChunk[]): Promise<ManifestEntry> {
+  const writer = await session.startIndex(name, 'dynamic', { sizeBytes: 0, reuseCsum: null });
   let end = 0;
   const records: Uint8Array[] = [];
   for (const { digest, sizeBytes } of chunks) {
@@ -84,9 +102,12 @@ export async function sendIndex(
     records.push(encodeDynamicRecord(end, digest));
   }
   const csum = computeIndexCsum(joinBytes(records), nodeBytes);
-  await session.addIndex('data.didx', writer.close({ chunkCount: chunks.length, sizeBytes: end, csum }, nodeBytes));
+  await session.addIndex(name, writer.close({ chunkCount: chunks.length, sizeBytes: end, csum }, nodeBytes));
+  return { name, cryptMode: 'none', sizeBytes: end, csum };
+}
+
+export async function addManifest(session: BackupSession, files: readonly ManifestEntry[]): Promise<void> {
   const { type, id, atSeconds } = session.snapshot;
-  const files = [{ name: 'data.didx', cryptMode: mode, sizeBytes: end, csum }];
   const manifest = makeManifest({ type, id, atSeconds, files, unprotected: {} }, null, nodeBytes);
   await session.addBlob(manifestFile, encodeBlob(formatManifest(manifest), { compress: true, crypt: null }, nodeBytes));
 }

@@ -29,7 +29,9 @@ export async function findInArchive(parts: Parts, name: string, path: Path): Pro
   const shown = path.map((level) => Buffer.from(level).toString()).join('/');
   let depth = -1; // of the directory that is open; the root is 0
   let matched = 0;
-  for await (const event of events) {
+  // By hand, as leaving a loop would end the events for what is returned.
+  for (let next = await events.next(); next.done !== true; next = await events.next()) {
+    const event = next.value;
     if (event.kind === 'directory') {
       depth += 1;
       if (depth === 0 ? path.length === 0 : isNext(event.name, depth)) {
@@ -77,7 +79,6 @@ async function* contentOf(
     yield* readArchive(parts.store, index, dataAt, end);
     return;
   }
-  // By hand, as leaving a loop would end the events for whoever goes on with them.
   for (let next = await events.next(); next.done !== true && next.value.kind === 'data'; next = await events.next()) {
     yield next.value.bytes;
   }
