@@ -123,6 +123,25 @@ export const limits = {
   reservedSeqs: 1_000,
   /** One replication step (begin, seal, hash request) on the control stream. */
   replicaCallMs: 15_000,
+  /** One command to ZFS: it waits for transaction groups, which take seconds on slow disks under load. */
+  zfsCommandMs: 60_000,
+  /** A dataset that is still open somewhere (udev looks at new devices) is free again within this. */
+  zfsBusyMs: 15_000,
+  /** A disk's device until udev has made it. */
+  zfsDeviceMs: 15_000,
+  /** A cut stream is gone on with from this much on; below it the newest state is there sooner. */
+  zfsResumeBytes: 64 * 2 ** 20,
+  /** The far side says at least this often that it is still taking a stream in. */
+  zfsPatienceMs: 2_000,
+  /** A stream that moved no byte for this long is given up; ZFS may wait for a transaction group in the middle of one. */
+  zfsStallMs: 30_000,
+  /** The state of the pools is read at least this often, and at once after an event. */
+  poolLookMs: 30_000,
+  /** Samples of a pool's use for its forecast: one an hour, for a month. */
+  poolSampleMs: 60 * 60_000,
+  poolSamplesKept: 720,
+  /** One look at a machine's disks. */
+  lsblkMs: 10_000,
   /** Two looks at a management controller's power state must be this far apart to count as proof. */
   bmcReadsApartMs: 500,
   /** One call to a management controller. */

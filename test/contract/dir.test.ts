@@ -8,15 +8,13 @@ import { isAppError } from '#base/error.ts';
 import { connectNbd } from '#adapters/nbd/nbd-client.ts';
 import type { DirStorage } from '#adapters/dir/dir-storage.ts';
 import { currentDepths } from '#core/storage/manifest.ts';
+import { makeDirBench } from './checker/dir-bench.ts';
 import { aboutPoint, fillIncoming, makeWorkDirectory, openStorage, receivePoint } from './checker/dir-rig.ts';
+import { defineStorageSuite, disks, piece, vmid } from './checker/storage-suite.ts';
 
-const vmid = 100;
+defineStorageSuite('dir', makeDirBench);
+
 const mib = 1 << 20;
-const disks = [
-  { name: 'disk0', sizeBytes: 8 * mib },
-  { name: 'disk1', sizeBytes: 4 * mib },
-];
-const piece = (value: number) => new Uint8Array(65_536).fill(value);
 
 async function readByte(storage: DirStorage, offset: number): Promise<number> {
   const served = await storage.serveImage(vmid, currentDepths, 'look');
@@ -32,25 +30,6 @@ async function setUp(name: string) {
   chmodSync(work.path, 0o711);
   return { work, storage: await openStorage(work.path) };
 }
-
-test('a new guest is a primary copy that opens only under its own generation', async () => {
-  const { work, storage } = await setUp('create');
-  using _ = work;
-  const image = join(work.path, 'image.raw');
-  writeFileSync(image, piece(7));
-  await storage.create(vmid, 3, [{ ...disks[0]!, importFile: image }, disks[1]!]);
-  assert.deepEqual(await storage.listCopies(), [
-    { vmid, role: 'primary', generation: 3, point: null, pointAtMs: null, leftBehind: [], handedOver: null },
-  ]);
-  assert.equal(await readByte(storage, 0), 7);
-  const chains = await storage.openPrimary(vmid, 3);
-  assert.deepEqual(
-    chains.map((chain) => chain.nodeName),
-    ['act-disk0', 'act-disk1'],
-  );
-  await assert.rejects(storage.openPrimary(vmid, 2), (error) => isAppError(error, 'conflict'));
-  await assert.rejects(storage.create(vmid, 3, []), (error) => isAppError(error, 'conflict'));
-});
 
 test('points become layers, the newest is promoted under a new layer and itself stays untouched', async () => {
   const { work, storage } = await setUp('promote');
@@ -152,23 +131,6 @@ test('what was on its way in when we stopped is gone after the next start, daemo
   assert.equal((await restarted.readManifest(vmid))?.points.length, 1);
 });
 
-test('a sender of an older generation changes nothing; promotion closes what is on its way', async () => {
-  const { work, storage } = await setUp('stale');
-  using _ = work;
-  await receivePoint(storage, vmid, { generation: 2, seq: 5 }, { disks, content: piece(1), offset: 0 });
-  const stale = (point: { generation: number; seq: number }) => storage.beginIncoming({ vmid, peer: 'n3', point, disks });
-  const before = await storage.readManifest(vmid);
-  await assert.rejects(stale({ generation: 1, seq: 99 }), (error) => isAppError(error, 'conflict'));
-  await assert.rejects(stale({ generation: 2, seq: 5 }), (error) => isAppError(error, 'conflict'));
-  assert.deepEqual(await storage.readManifest(vmid), before);
-
-  const incoming = await stale({ generation: 2, seq: 6 });
-  await storage.promote(vmid, 3, { generation: 2, seq: 5 });
-  await assert.rejects(incoming.seal(aboutPoint(6)), (error) => isAppError(error, 'conflict'));
-  await assert.rejects(stale({ generation: 4, seq: 1 }), (error) => isAppError(error, 'conflict'));
-  assert.equal(await readByte(storage, 0), 1);
-});
-
 const lastPoint = {
   point: { generation: 1, seq: 7 },
   copiedTo: ['n2'],
@@ -187,39 +149,6 @@ async function handedOver(name: string) {
   return { work, storage };
 }
 
-test('a primary that handed everything over becomes a replica at that point, which can be promoted and added to', async () => {
-  const { work, storage } = await handedOver('handed');
-  using _ = work;
-  assert.deepEqual((await storage.listCopies())[0]?.handedOver?.point, lastPoint.point);
-  await storage.demote(vmid, lastPoint.point);
-  const [copy] = await storage.listCopies();
-  assert.deepEqual([copy?.role, copy?.point, copy?.leftBehind], ['replica', lastPoint.point, []]);
-  await receivePoint(storage, vmid, { generation: 2, seq: 1 }, { disks, content: piece(2), offset: 65_536 });
-  assert.deepEqual([await readByte(storage, 0), await readByte(storage, 65_536)], [9, 2]);
-  await storage.thin(vmid, { recent: 1, minutes: 0, hours: 0 });
-  assert.deepEqual([await readByte(storage, 0), await readByte(storage, 65_536)], [9, 2]);
-  assert.deepEqual((await storage.promote(vmid, 3, { generation: 2, seq: 1 })).point, { generation: 2, seq: 1 });
-});
-
-test('a home that gets the guest back from the very point that it handed over goes on from there, and no tail is left', async () => {
-  const { work, storage } = await handedOver('back');
-  using _ = work;
-  assert.deepEqual((await storage.promote(vmid, 3, lastPoint.point)).point, lastPoint.point);
-  const [copy] = await storage.listCopies();
-  assert.deepEqual([copy?.role, copy?.generation, copy?.handedOver, copy?.leftBehind], ['primary', 3, null, []]);
-  assert.equal((await storage.openPrimary(vmid, 3)).length, disks.length);
-});
-
-test('what was handed over counts no more once the disks were opened again', async () => {
-  const opened = await handedOver('opened');
-  using _work = opened.work;
-  await opened.storage.openPrimary(vmid, 1);
-  assert.equal((await opened.storage.listCopies())[0]?.handedOver, null);
-  await opened.storage.demote(vmid, lastPoint.point);
-  const [copy] = await opened.storage.listCopies();
-  assert.deepEqual([copy?.point, copy?.leftBehind[0]?.name], [null, 'left-behind-g1']);
-});
-
 test('a home that handed over to one that began from something else is a replica at its last point and keeps its writes as well', async () => {
   for (const identicalTo of [{ generation: 1, seq: 6 }, null]) {
     const { work, storage } = await handedOver('other');
@@ -233,16 +162,6 @@ test('a home that handed over to one that began from something else is a replica
     assert.equal(readFileSync(tail ?? '')[0], 9);
     assert.equal(await readByte(storage, 0), 2);
   }
-});
-
-test('a home that takes the guest back at its own last point goes on from there, and the tail with it', async () => {
-  const { work, storage } = await handedOver('back');
-  using _ = work;
-  await storage.demote(vmid);
-  assert.deepEqual((await storage.promote(vmid, 3, lastPoint.point)).point, lastPoint.point);
-  const [copy] = await storage.listCopies();
-  assert.deepEqual([copy?.role, copy?.leftBehind], ['primary', []]);
-  assert.equal(await readByte(storage, 0), 9);
 });
 
 test('a second generation that is handed over is verified by what it was then', async () => {

@@ -20,7 +20,7 @@ import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { runCommand, type ImageUser } from './command.ts';
 import { syncPath } from './durable-file.ts';
-import { createGuestLock } from './guest-lock.ts';
+import { createGuestLock } from '#base/guest-lock.ts';
 import { createIncomingDesk, type Incoming, type IncomingRequest } from './incoming.ts';
 import { createLayer, describeChain, sealTops } from './layer-files.ts';
 import { describeCopy } from './held-copy.ts';

@@ -14,7 +14,7 @@ import {
   type Manifest,
 } from '#core/storage/manifest.ts';
 import type { ImageUser } from './command.ts';
-import type { GuestLock } from './guest-lock.ts';
+import type { GuestLock } from '#base/guest-lock.ts';
 import { createLayer, describeChain, sealLayer } from './layer-files.ts';
 import { commitManifest, guestDirectory, makeGuestDirectory, readManifest, removeUnlisted } from './manifest-file.ts';
 import { startStorageDaemon, type ConnectQmp, type StorageDaemon } from './storage-daemon.ts';

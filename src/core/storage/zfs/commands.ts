@@ -92,10 +92,10 @@ export function setDiskProperties(name: string, properties: DiskProperty[]): Zfs
   return make('zfs', `change ${name}`, ['set', ...properties.map(diskProperty), dataset(name)]);
 }
 
-/** A dataset that only holds others. */
-export function createFolder(name: string, options: { parents: boolean }): ZfsCommand {
-  const parents = options.parents ? ['-p'] : [];
-  return make('zfs', `create ${name}`, ['create', ...parents, '-o', 'canmount=off', '-o', 'mountpoint=none', dataset(name)]);
+/** A dataset that only holds others. `isUnfinished`: it is marked as garbage until a manifest is written. */
+export function createFolder(name: string, options: { parents: boolean; isUnfinished: boolean }): ZfsCommand {
+  const given = [...(options.parents ? ['-p'] : []), ...(options.isUnfinished ? ['-o', 'holdfast:unfinished=yes'] : [])];
+  return make('zfs', `create ${name}`, ['create', ...given, '-o', 'canmount=off', '-o', 'mountpoint=none', dataset(name)]);
 }
 
 /** A guest's disk as a device: sparse, not visible before it is opened. */
@@ -124,9 +124,10 @@ export function takeSnapshot(datasets: readonly string[], name: string, properti
   return make('zfs', `take ${name}`, ['snapshot', ...given, ...datasets.map((of) => snapshot(of, name))]);
 }
 
-/** Removes one snapshot; refused by ZFS while a clone or a hold needs it. Never recursive. */
-export function destroySnapshot(of: string, name: string): ZfsCommand {
-  return make('zfs', `remove ${of}@${name}`, ['destroy', snapshot(of, name)]);
+/** Removes snapshots of one dataset; refused by ZFS while a clone or a hold needs one. Never recursive. */
+export function destroySnapshots(of: string, names: readonly string[]): ZfsCommand {
+  const [first = '', ...rest] = names;
+  return make('zfs', `remove snapshots of ${of}`, ['destroy', [snapshot(of, first), ...rest.map(short)].join()]);
 }
 
 export function takeBookmark(of: string, name: string, as: string): ZfsCommand {
@@ -139,18 +140,22 @@ export function destroyBookmark(of: string, name: string): ZfsCommand {
 
 /** Removes a guest, or a disk of a tail, with its snapshots; refused by ZFS while a clone outside needs one. */
 export function destroyDataset(name: string): ZfsCommand {
-  if (!/\/vm-\d+(\/left-behind-g\d+(-\d+)?\.[a-z][a-z0-9]*|\/[a-z][a-z0-9]*)?$/.test(name)) {
-    throw new AppError('invalid', `${name} is neither a guest nor a disk of one; nothing was removed`);
+  if (!/\/vm-\d+(\/(left-behind-g\d+(-\d+)?\.|look\.)[a-z][a-z0-9]*)?$/.test(name)) {
+    throw new AppError('invalid', `${name} is neither a guest nor a disk of a tail; nothing was removed`);
   }
   return make('zfs', `remove ${name}`, ['destroy', '-r', dataset(name)]);
 }
 
-export function holdSnapshot(of: string, name: string, tag: string): ZfsCommand {
-  return make('zfs', `hold ${of}@${name}`, ['hold', short(tag), snapshot(of, name)]);
+export function holdSnapshots(of: readonly string[], name: string, tag: string): ZfsCommand {
+  return make('zfs', `hold ${name}`, ['hold', short(tag), ...of.map((each) => snapshot(each, name))]);
 }
 
-export function releaseSnapshot(of: string, name: string, tag: string): ZfsCommand {
-  return make('zfs', `release ${of}@${name}`, ['release', short(tag), snapshot(of, name)]);
+export function releaseSnapshots(snapshots: readonly { of: string; name: string }[], tag: string): ZfsCommand {
+  return make('zfs', `let go of ${snapshots[0]?.of}`, [
+    'release',
+    short(tag),
+    ...snapshots.map(({ of, name }) => snapshot(of, name)),
+  ]);
 }
 
 /** Puts a copy back to a point; only for what arrived after it and was never a whole point (see core/storage/zfs/align-plan.ts). */

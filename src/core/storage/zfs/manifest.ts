@@ -16,7 +16,8 @@ export type ZfsPoint = ReplicaPoint & {
 
 export type HandedZfsPoint = HandedOver & Pick<ZfsPoint, 'guids' | 'source' | 'pointAtMs' | 'configSha256' | 'lastCycle'>;
 
-export type ZfsTail = LeftBehind & { keptSinceMs: number };
+/** `isReleased`: its datasets are being removed. */
+export type ZfsTail = LeftBehind & { keptSinceMs: number; isReleased?: true };
 
 /**
  * What a node holds of one guest. It is kept in properties of the guest's dataset, which ZFS changes all at once: a snapshot that no point lists
@@ -164,6 +165,12 @@ export function setAside(
   return { manifest: { ...manifest, points, leftBehind }, tail: name };
 }
 
+/** Before the first dataset of a tail is removed, so that what a crash leaves of it is known as garbage. */
+export function markReleased(manifest: ZfsManifest, name: string): ZfsManifest {
+  const leftBehind = manifest.leftBehind.map((tail) => (tail.name === name ? { ...tail, isReleased: true as const } : tail));
+  return { ...manifest, leftBehind };
+}
+
 export function releaseZfsTail(manifest: ZfsManifest, name: string): ZfsManifest {
   return { ...manifest, leftBehind: manifest.leftBehind.filter((tail) => tail.name !== name) };
 }
@@ -178,7 +185,12 @@ export function noteZfsTail(
   return { ...manifest, leftBehind };
 }
 
-export function describeZfsTail({ name, generation, sizeBytes, fromAtMs, untilAtMs }: ZfsTail): LeftBehind {
+/** The tails as they are told to the cluster. */
+export function listTails(manifest: ZfsManifest): LeftBehind[] {
+  return manifest.leftBehind.filter((tail) => tail.isReleased !== true).map(describeZfsTail);
+}
+
+function describeZfsTail({ name, generation, sizeBytes, fromAtMs, untilAtMs }: ZfsTail): LeftBehind {
   return { name, generation, sizeBytes, fromAtMs, untilAtMs };
 }
 
@@ -187,7 +199,7 @@ export function describeZfsReplica(manifest: ZfsManifest, node: string): Replica
   const whole = manifest.role === 'replica' ? newestZfsPoint(manifest) : handedPoint(manifest);
   if (whole === null) return null;
   const { generation, seq, source, pointAtMs, appliedAtMs, lastCycle } = whole;
-  const leftBehind = manifest.leftBehind.map(describeZfsTail);
+  const leftBehind = listTails(manifest);
   return { vmid: manifest.vmid, node, source, point: { generation, seq }, pointAtMs, appliedAtMs, lastCycle, leftBehind };
 }
 

@@ -52,18 +52,18 @@ function makeEach() {
     commands.readNumber(disk, 'written', { of: disk, snapshot: 'hf-1-1' }),
     commands.setOwnProperties('tank/holdfast/vm-100', { 'holdfast:copy': '1 2' }),
     commands.setDiskProperties(disk, [{ readonly: 'off' }, { volmode: 'dev' }]),
-    commands.createFolder('tank/holdfast', { parents: true }),
+    commands.createFolder('tank/holdfast', { parents: true, isUnfinished: true }),
     commands.createVolume(disk, 1 << 20, 16_384),
     commands.createFileDisk(disk, 65_536),
     commands.mountDataset(disk),
     commands.unmountDataset(disk),
     commands.takeSnapshot([disk], 'hf-1-1', { 'holdfast:at': '5' }),
-    commands.destroySnapshot(disk, 'hf-1-1'),
+    commands.destroySnapshots(disk, ['hf-1-1', 'hf-1-2']),
     commands.takeBookmark(disk, 'hf-1-1', 't-n2-1-1'),
     commands.destroyBookmark(disk, 't-n2-1-1'),
     commands.destroyDataset('tank/holdfast/vm-100/left-behind-g1.disk0'),
-    commands.holdSnapshot(disk, 'hf-1-1', 'holdfast'),
-    commands.releaseSnapshot(disk, 'hf-1-1', 'holdfast'),
+    commands.holdSnapshots([disk], 'hf-1-1', 'holdfast'),
+    commands.releaseSnapshots([{ of: disk, name: 'hf-1-1' }], 'holdfast'),
     commands.rollbackTo(disk, 'hf-1-1'),
     commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0'),
     commands.cloneSnapshot('tank/holdfast/vm-100/left-behind-g1.disk0', 'hf-1-1', disk, [{ readonly: 'on' }]),
@@ -99,9 +99,11 @@ test('nothing that can be run forces a receive, a pool or a removal', () => {
 
 test('an argument that is not a proper name is never run', () => {
   const disk = 'tank/holdfast/vm-100/disk0';
-  assert.throws(() => commands.destroySnapshot(disk, 'a@b'), /nothing was run/);
-  assert.throws(() => commands.destroySnapshot(disk, '%'), /nothing was run/);
-  assert.throws(() => commands.destroySnapshot('-rf', 'x'), /nothing was run/);
+  assert.throws(() => commands.destroySnapshots(disk, ['a@b']), /nothing was run/);
+  assert.throws(() => commands.destroySnapshots(disk, ['a', 'b,c']), /nothing was run/);
+  assert.throws(() => commands.destroySnapshots(disk, ['%']), /nothing was run/);
+  assert.throws(() => commands.destroySnapshots('-rf', ['x']), /nothing was run/);
+  assert.throws(() => commands.destroyDataset(disk), /neither a guest nor a disk of a tail/);
   assert.throws(() => commands.destroyDataset('tank/holdfast'), /neither a guest nor a disk/);
   assert.throws(() => commands.destroyDataset('tank'), /neither a guest nor a disk/);
   assert.throws(() => commands.sendRest('$(reboot)'), /nothing was run/);

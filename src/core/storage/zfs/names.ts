@@ -11,6 +11,7 @@ import type { ReplicaPoint } from '#core/guest/guest-record.ts';
  *   tank/holdfast/vm-100/disk0#t-NODE-GEN-SEQ    what a node is known to hold, after the snapshot has gone
  *   tank/holdfast/vm-100/disk0#p-GEN-SEQ         a point that was held here and that another node still holds
  *   tank/holdfast/vm-100/left-behind-g1.disk0    a disk of a left-behind tail
+ *   tank/holdfast/vm-100/look.disk0              a clone of something that is being read
  */
 const componentPattern = /^[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 const poolPattern = /^[A-Za-z][A-Za-z0-9_.-]*$/;
@@ -55,6 +56,11 @@ export function diskDataset(root: string, vmid: number, disk: string): string {
 export function tailDataset(root: string, vmid: number, tail: string, disk: string): string {
   if (!tailPattern.test(tail)) throw new AppError('invalid', `tail: ${JSON.stringify(tail)} is not the name of a tail`);
   return `${guestDataset(root, vmid)}/${tail}.${parseDiskName(disk)}`;
+}
+
+/** A clone that lives while a snapshot is read, and is garbage afterwards. */
+export function lookDataset(root: string, vmid: number, disk: string): string {
+  return `${guestDataset(root, vmid)}/look.${parseDiskName(disk)}`;
 }
 
 /** The number in `.../vm-100`; null for any other dataset. */

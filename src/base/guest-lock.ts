@@ -1,7 +1,7 @@
 /** One job at a time for each guest, in the order they were asked for. */
 export type GuestLock = { run<T>(vmid: number, job: () => Promise<T>): Promise<T> };
 
-/** Makes the lock of one storage; it holds within this process, which is the only one that changes manifests. */
+/** Makes the lock of one storage; it holds within this process, the only one that changes copies. */
 export function createGuestLock(): GuestLock {
   const tails = new Map<number, Promise<unknown>>();
   return {
