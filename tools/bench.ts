@@ -6,12 +6,17 @@ import { fileURLToPath } from 'node:url';
  *
  *   round         CPU of one manager round by number of guests, beside its goal
  *   replication   one cycle of a changed disk beside `rsync --inplace` of the same image and the same change
+ *   backup-gc     garbage collection of a million references beside a sweep by access times
  *   pulls         plug to QEMU start by role, and data age; ARGS="pulls --count 10" pulls more often
  */
 const benches: Record<string, { title: string; argv: string[] }> = {
   round: { title: 'one manager round', argv: [process.execPath, path('bench-round.ts')] },
   'cluster-round': { title: 'one manager round, records to commits', argv: [process.execPath, path('bench-cluster-round.ts')] },
   replication: { title: 'replication cycle beside rsync', argv: [process.execPath, path('bench-replication.ts')] },
+  'backup-gc': {
+    title: 'garbage collection beside a sweep by access times',
+    argv: [process.execPath, path('bench-backup-gc.ts')],
+  },
   pulls: { title: 'plug pulls', argv: [path('../bin/holdfast'), 'drill', 'pulls'] },
 };
 /** Pulls a role when nothing else is said: about four minutes in all. */

@@ -3,6 +3,7 @@ import { checkBlob } from '#core/backup/blob.ts';
 import { encodeText, formatHex, isSameBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, parseIndex, type ChunkIndex, type IndexKind } from '#core/backup/chunk-index.ts';
 import { chunksOf, startDynamicIndex, startFixedIndex, type ClosedIndex, type IndexWriter } from '#core/backup/index-writer.ts';
+import { checkManifestFiles, fillManifest, type StoredFile } from '#core/backup/manifest-check.ts';
 import { readVerifyState, withUnprotected, type Manifest } from '#core/backup/manifest.ts';
 import {
   formatGroup,
@@ -95,6 +96,7 @@ export class Session implements BackupSession {
   readonly #names = new Set<string>();
   readonly #stored: { name: string; index: ChunkIndex }[] = [];
   readonly stats: UploadStats = { count: 0, size: 0, compressed_size: 0, duplicates: 0 };
+  readonly #files = new Map<string, StoredFile>();
   #manifest: Uint8Array | null = null;
   #openIndexes = 0;
   #state: 'open' | 'ending' | 'ended' = 'open';
@@ -165,6 +167,7 @@ export class Session implements BackupSession {
     const index = parseIndex(name.endsWith('.fidx') ? 'fixed' : 'dynamic', closed.file, name);
     await this.#store(name, closed.file);
     this.#stored.push({ name, index });
+    this.#files.set(name, { kind: 'index', sizeBytes: closed.sizeBytes, csum: closed.csum });
     this.#openIndexes -= 1;
   }
 
@@ -180,6 +183,7 @@ export class Session implements BackupSession {
     }
     this.#claimName(name);
     await this.#store(name, encoded);
+    this.#files.set(name, { kind: 'blob', sizeBytes: encoded.length, csum: this.#parts.functions.sha256(encoded) });
   }
 
   async finish(): Promise<void> {
@@ -199,6 +203,7 @@ export class Session implements BackupSession {
         this.#chunks.markSynced();
       }
       this.#checkLost();
+      await this.#lock(); // before anybody can see the snapshot, and by our clock, whatever time its name says
       await this.#parts.files.replace(path, content, this.#parts.sync !== 'none');
       if (this.#parts.sync !== 'none') await this.#syncFolders();
     } catch (error) {
@@ -218,6 +223,11 @@ export class Session implements BackupSession {
     } finally {
       this.#letGo();
     }
+  }
+
+  async #lock(): Promise<void> {
+    const seconds = this.#parts.lockSeconds ?? 0;
+    if (seconds > 0) await this.#snapshots.writeLock(this.snapshot, Math.floor(this.#parts.nowMs() / 1_000) + seconds);
   }
 
   #letGo(): void {
@@ -260,7 +270,9 @@ export class Session implements BackupSession {
       throw new AppError('conflict', `${this.#openIndexes} indexes are still open; close them before finish`);
     if (this.#names.size === 0) throw new AppError('invalid', 'the backup holds no file');
     if (this.#manifest === null) throw new AppError('invalid', `the backup has no ${manifestFile}`);
-    return this.#snapshots.decodeManifest(this.#manifest, this.snapshot);
+    const manifest = this.#snapshots.decodeManifest(this.#manifest, this.snapshot, (text) => fillManifest(text, this.#files));
+    checkManifestFiles(manifest, this.#files);
+    return manifest;
   }
 
   async #checkBase(): Promise<void> {

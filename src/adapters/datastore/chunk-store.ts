@@ -95,14 +95,14 @@ export class ChunkStore {
   }
 
   /** For the collector: removes a chunk unless a writer holds it. */
-  async removeUnheld(digest: Uint8Array): Promise<'removed' | 'held'> {
+  async removeUnheld(digest: Uint8Array): Promise<'removed' | 'held' | 'gone'> {
     const hex = formatHex(digest);
     return this.#withDigest(hex, async () => {
       if (this.guards.isHeld(digest)) return 'held';
-      await this.#parts.files.remove(chunkPath(hex));
+      const wasThere = await this.#parts.files.remove(chunkPath(hex));
       this.catalogue.remove(digest);
       await this.#noteProgress();
-      return 'removed';
+      return wasThere ? 'removed' : 'gone';
     });
   }
 

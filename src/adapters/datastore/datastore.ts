@@ -17,6 +17,7 @@ import { ChunkStore } from './chunk-store.ts';
 import { collectGarbage, formatGarbageStatus } from './garbage.ts';
 import { inParallel } from './parallel.ts';
 import { own, type StoreParts } from './parts.ts';
+import { Reserve } from './reserve.ts';
 import { Snapshots } from './snapshots.ts';
 import { verifyChunks, verifySnapshot } from './verify.ts';
 
@@ -48,13 +49,14 @@ export async function openDatastore(parts: StoreParts): Promise<Datastore & { cl
   for (const folder of [own.temporary, own.trash]) {
     for (const { name } of (await parts.files.list(folder)) ?? []) await parts.files.removeTree(`${folder}/${name}`);
   }
-  return assemble(parts, chunks, snapshots, cleared);
+  const reserve = new Reserve(parts, parts.reserveBytes ?? 0);
+  await reserve.fill();
+  return assemble(parts, { chunks, snapshots, reserve }, cleared);
 }
 
 function assemble(
   parts: StoreParts,
-  chunks: ChunkStore,
-  snapshots: Snapshots,
+  { chunks, snapshots, reserve }: { chunks: ChunkStore; snapshots: Snapshots; reserve: Reserve },
   cleared: string[],
 ): Datastore & { cleared: string[] } {
   let isCollecting = false;
@@ -62,12 +64,12 @@ function assemble(
     cleared,
     listNamespaces: (parent) => snapshots.listNamespaces(parent),
     createNamespace: (namespace) => snapshots.createNamespace(namespace),
-    removeNamespace: (namespace, { withGroups }) => snapshots.removeNamespace(namespace, withGroups),
+    removeNamespace: (namespace, { withGroups }) => reserve.spend(() => snapshots.removeNamespace(namespace, withGroups)),
     listGroups: (namespace) => snapshots.listGroups(namespace),
     readGroup: (group) => snapshots.readGroup(group),
     changeOwner: (group, owner) => snapshots.changeOwner(group, owner),
     setGroupNotes: (group, notes) => snapshots.setGroupNotes(group, notes),
-    removeGroup: (group) => snapshots.removeGroup(group),
+    removeGroup: (group) => reserve.spend(() => snapshots.removeGroup(group)),
     readSnapshot: (snapshot) => snapshots.readInfo(snapshot),
     readManifest: (snapshot) => snapshots.readManifest(snapshot),
     updateUnprotected: (snapshot, change) => snapshots.updateUnprotected(snapshot, change),
@@ -77,16 +79,20 @@ function assemble(
       checkBlob(encoded, clientLogFile, parts.functions);
       await snapshots.addLog(snapshot, clientLogFile, encoded);
     },
-    removeSnapshot: (snapshot) => snapshots.remove(snapshot),
-    prune: (group, rules, { dryRun }) => prune(parts, snapshots, group, rules, dryRun),
-    startBackup: (snapshot, owner) => startSession(parts, chunks, snapshots, { snapshot, owner }),
+    removeSnapshot: (snapshot) => reserve.spend(() => snapshots.remove(snapshot)),
+    prune: (group, rules, { dryRun }) =>
+      dryRun ? prune(parts, snapshots, group, rules, true) : reserve.spend(() => prune(parts, snapshots, group, rules, false)),
+    async startBackup(snapshot, owner) {
+      await reserve.requireSpace();
+      return startSession(parts, chunks, snapshots, { snapshot, owner });
+    },
     openSnapshot: (snapshot) => openReader(parts, snapshots, snapshot),
     readChunk: (digest) => chunks.read(digest),
     async collectGarbage(options = {}) {
       if (isCollecting) throw new AppError('busy', 'garbage is being collected already');
       isCollecting = true;
       try {
-        const result = await collectGarbage(parts, chunks, options);
+        const result = await reserve.spend(() => collectGarbage(parts, chunks, options));
         await writeStatus(parts, result, options.upid ?? null);
         return result;
       } finally {

@@ -30,11 +30,7 @@ type Marks = {
  * closes, and the guard counts until the end. Programs of others are kept out by the process lock. Folders of chunks are not listed:
  * the catalogue knows what is there; after a crash it is scanned anew first.
  */
-export async function collectGarbage(
-  parts: StoreParts,
-  chunks: ChunkStore,
-  options: CollectOptions & { touch?: boolean },
-): Promise<GarbageResult> {
+export async function collectGarbage(parts: StoreParts, chunks: ChunkStore, options: CollectOptions): Promise<GarbageResult> {
   const lock = await parts.files.lockProcess('exclusive');
   if (lock === null)
     throw new AppError('busy', 'another program writes backups into this datastore; collect garbage when it has ended');
@@ -51,7 +47,7 @@ export async function collectGarbage(
     note(`marking what ${paths.length} indexes refer to`);
     await inParallel(paths, indexesAtOnce, (path) => markIndex(parts, chunks, marks, result, path, options.signal));
     result.missingChunks = marks.missing.size;
-    if (options.touch === true) await touchMarked(parts, chunks, marks, options.signal);
+    if (parts.touchesChunks === true) await touchMarked(parts, chunks, marks, options.signal);
     // A removed snapshot must not come back after a power cut without the chunks that go now.
     if (parts.sync !== 'none') await parts.files.syncAll();
     note(`removing what nothing refers to among ${chunks.catalogue.count} chunks`);
@@ -159,7 +155,7 @@ async function sweep(chunks: ChunkStore, marks: Marks, result: GarbageResult, si
     if (outcome === 'removed') {
       result.removedChunks += 1;
       result.removedBytes += sizeBytes;
-    } else {
+    } else if (outcome === 'held') {
       result.pendingChunks += 1;
       result.pendingBytes += sizeBytes;
     }

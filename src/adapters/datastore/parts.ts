@@ -16,6 +16,12 @@ export type StoreParts = {
   toLocal: (atSeconds: number) => LocalTime;
   /** What is on disk when a backup is acknowledged: nothing for sure, each file as it is written, or all of it at the end. */
   sync: 'none' | 'file' | 'filesystem';
+  /** Every new snapshot is locked for so long from its finish on; missing or 0: not at all. */
+  lockSeconds?: number;
+  /** Space kept for removing when all else is full; missing or 0: none. */
+  reserveBytes?: number;
+  /** Collections set access times of all chunks in use, for a program that collects by them. */
+  touchesChunks?: boolean;
 };
 
 /** Own records below the datastore's root; a leading dot keeps the original away from them. */
@@ -24,6 +30,7 @@ export const own = {
   temporary: '.holdfast/tmp',
   trash: '.holdfast/trash',
   sessions: '.holdfast/sessions',
+  reserve: '.holdfast/reserve',
   chunkLog: '.holdfast/chunks.log',
   /** There while no process has the store open: then the chunk log is complete. */
   clean: '.holdfast/clean',

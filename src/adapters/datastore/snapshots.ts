@@ -176,6 +176,10 @@ export class Snapshots {
         `${formatSnapshot(snapshot)} is locked until ${date(lockedUntil)}; that can only be set later`,
       );
     }
+    await this.writeLock(snapshot, untilSeconds);
+  }
+
+  async writeLock(snapshot: SnapshotId, untilSeconds: number): Promise<void> {
     await this.#parts.files.replace(`${snapshotPath(snapshot)}/${lockedFile}`, encodeText(`${untilSeconds}\n`), true);
   }
 
@@ -190,12 +194,11 @@ export class Snapshots {
     return this.#parts.files.read(`${snapshotPath(snapshot)}/${name}`);
   }
 
-  /** Raises AppError invalid when it is not the manifest of this snapshot. */
-  decodeManifest(encoded: Uint8Array, snapshot: SnapshotId): Manifest {
+  /** `mend`: changes the text before it is read. Raises AppError invalid when it is not the manifest of this snapshot. */
+  decodeManifest(encoded: Uint8Array, snapshot: SnapshotId, mend = (text: Uint8Array): Uint8Array => text): Manifest {
     const what = `manifest of ${formatSnapshot(snapshot)}`;
-    const manifest = parseManifest(
-      decodeBlob(encoded, { key: null, maxBytes: blobLimits.wholeBytes, what }, this.#parts.functions),
-    );
+    const text = decodeBlob(encoded, { key: null, maxBytes: blobLimits.wholeBytes, what }, this.#parts.functions);
+    const manifest = parseManifest(mend(text));
     const { type, id, atSeconds } = manifest;
     if (type !== snapshot.type || id !== snapshot.id || atSeconds !== snapshot.atSeconds) {
       throw new AppError('invalid', `${what}: it is that of ${formatSnapshot({ type, id, atSeconds, namespace: [] })}`);

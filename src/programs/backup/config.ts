@@ -19,11 +19,23 @@ export type BackupConfig = {
   ticketKeyFile: string;
   /** Users, jobs and task logs that calls make. */
   stateFolder: string;
-  datastores: { name: string; path: string; sync: 'none' | 'file' | 'filesystem' }[];
+  datastores: DatastoreConfig[];
   accounts: Account[];
   acl: AclEntry[];
 };
 
+/** `lockDays`: new snapshots cannot be removed for so long. `reserveBytes`: kept free for removing. */
+export type DatastoreConfig = {
+  name: string;
+  path: string;
+  sync: 'none' | 'file' | 'filesystem';
+  lockDays: number;
+  reserveBytes: number;
+  verifiesNew: boolean;
+  touchesChunks: boolean;
+};
+
+const defaultReserveMib = 64;
 const strict = { additionalProperties: false };
 const text = Type.String({ minLength: 1 });
 const fileSchema = Type.Object(
@@ -41,7 +53,18 @@ const fileSchema = Type.Object(
       strict,
     ),
     datastore: Type.Array(
-      Type.Object({ name: text, path: text, sync: Type.Optional(Type.Enum(['none', 'file', 'filesystem'])) }, strict),
+      Type.Object(
+        {
+          name: text,
+          path: text,
+          sync: Type.Optional(Type.Enum(['none', 'file', 'filesystem'])),
+          'lock-days': Type.Optional(Type.Integer({ minimum: 0, maximum: 36_500 })),
+          'reserve-mib': Type.Optional(Type.Integer({ minimum: 0, maximum: 1_048_576 })),
+          'verify-new': Type.Optional(Type.Boolean()),
+          'touch-chunks': Type.Optional(Type.Boolean()),
+        },
+        strict,
+      ),
     ),
     account: Type.Optional(
       Type.Array(Type.Object({ id: text, 'secret-hash': Type.String({ pattern: '^scrypt\\$[^$]+\\$[^$]+$' }) }, strict)),
@@ -72,10 +95,14 @@ export function readBackupConfig(file: string): BackupConfig {
     keyFile: at(server.key),
     ticketKeyFile: at(server['ticket-key']),
     stateFolder: server.state === undefined ? dirname(at(server['ticket-key'])) : at(server.state),
-    datastores: datastore.map(({ name, path, sync }) => ({
-      name: parseDatastoreName(name, `${file}: datastore.name`),
-      path: at(path),
-      sync: (sync ?? 'filesystem') as 'none' | 'file' | 'filesystem',
+    datastores: datastore.map((entry) => ({
+      name: parseDatastoreName(entry.name, `${file}: datastore.name`),
+      path: at(entry.path),
+      sync: (entry.sync ?? 'filesystem') as DatastoreConfig['sync'],
+      lockDays: entry['lock-days'] ?? 0,
+      reserveBytes: (entry['reserve-mib'] ?? defaultReserveMib) * 1024 * 1024,
+      verifiesNew: entry['verify-new'] ?? false,
+      touchesChunks: entry['touch-chunks'] ?? false,
     })),
     accounts: account.map((entry) => ({ id: parseAuthId(entry.id, `${file}: account.id`), secretHash: entry['secret-hash'] })),
     acl: acl.map(({ path, who, role, propagate }) => readAcl(file, { path, who, role, propagate: propagate ?? true })),

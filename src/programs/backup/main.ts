@@ -11,7 +11,7 @@ import type { Datastore } from '#ports/datastore.ts';
 import { createLog, type Log } from '#programs/log.ts';
 import { hashSecret } from './access.ts';
 import { startCheckPool, type CheckPool } from './check-pool.ts';
-import { readBackupConfig, type BackupConfig } from './config.ts';
+import { readBackupConfig, type BackupConfig, type DatastoreConfig } from './config.ts';
 import { describeRest } from './rest.ts';
 import { startServer } from './server.ts';
 import { openServices, toLocal } from './services.ts';
@@ -62,6 +62,7 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
       log,
       tls: { cert: readFileSync(config.certFile), key: readFileSync(config.keyFile) },
       refusalDelayMs,
+      verifiesNew: new Set(config.datastores.filter(({ verifiesNew }) => verifiesNew).map(({ name }) => name)),
     },
     config.listen,
   );
@@ -77,7 +78,7 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
 }
 
 async function openStore(
-  { name, path, sync }: BackupConfig['datastores'][number],
+  { name, path, sync, lockDays, reserveBytes, touchesChunks }: DatastoreConfig,
   pool: CheckPool,
   log: Log,
   isCreating: boolean,
@@ -94,6 +95,9 @@ async function openStore(
     randomBytes,
     toLocal,
     sync,
+    lockSeconds: lockDays * 86_400,
+    reserveBytes,
+    touchesChunks,
   });
   for (const folder of store.cleared)
     log.warn({ event: 'backup.cleared', datastore: name, folder }, 'an unfinished backup was cleared away');

@@ -14,6 +14,7 @@ import { BackupProtocol, type Call } from './backup-protocol.ts';
 import { ReaderProtocol } from './reader-protocol.ts';
 import type { Reply } from './reply.ts';
 
+import { verifyScope } from './rest/work.ts';
 import { serveSession, upgradeToHttp2 } from './session-stream.ts';
 import { taskIdOf, type Stores } from './stores.ts';
 
@@ -22,7 +23,16 @@ export const upgradeProtocols = {
   reader: 'proxmox-backup-reader-protocol-v1',
 } as const;
 
-type Parts = { stores: Stores; access: Access; tasks: Tasks; functions: ByteFunctions; log: Log };
+type Parts = {
+  stores: Stores;
+  access: Access;
+  tasks: Tasks;
+  functions: ByteFunctions;
+  log: Log;
+  nowSeconds: () => number;
+  /** Datastores whose new snapshots are verified at once. */
+  verifiesNew?: ReadonlySet<string>;
+};
 /** `isUpgraded`: it speaks HTTP/2 from now on. */
 export type Connection = { socket: TLSSocket; rest: Uint8Array; isUpgraded: boolean };
 
@@ -46,6 +56,15 @@ export async function runBackup(parts: Parts, caller: string, params: WireParame
       if (!protocol.isFinished && !isBenchmark)
         throw new AppError('unavailable', 'the client left before it finished: nothing of it is kept');
     },
+  });
+  if (protocol.isFinished && parts.verifiesNew?.has(storeName) === true) verifyNew(parts, store, storeName, snapshot, caller);
+}
+
+function verifyNew({ tasks, nowSeconds }: Parts, store: Datastore, storeName: string, snapshot: SnapshotId, who: string): void {
+  const { namespace, type, id, atSeconds } = snapshot;
+  tasks.start({ type: 'verify_snapshot', id: taskIdOf(storeName, snapshot), who }, (work) => {
+    const choice = { atSeconds, ignoreVerified: false, outdatedAfterDays: null };
+    return verifyScope({ ...work, store }, { namespace, depth: 0, type, id }, choice, nowSeconds(), () => true);
   });
 }
 
