@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
  *   round         CPU of one manager round by number of guests, beside its goal
  *   replication   one cycle of a changed disk beside `rsync --inplace` of the same image and the same change
  *   backup-gc     garbage collection of a million references beside a sweep by access times
+ *   backup        backups and restores beside restic, borg and bup of Debian; ARGS="backup --runs 3" measures more often
  *   pulls         plug to QEMU start by role, and data age; ARGS="pulls --count 10" pulls more often
  */
 const benches: Record<string, { title: string; argv: string[] }> = {
@@ -17,6 +18,7 @@ const benches: Record<string, { title: string; argv: string[] }> = {
     title: 'garbage collection beside a sweep by access times',
     argv: [process.execPath, path('bench-backup-gc.ts')],
   },
+  backup: { title: 'backups beside restic, borg and bup', argv: [process.execPath, path('bench-backup.ts')] },
   pulls: { title: 'plug pulls', argv: [path('../bin/holdfast'), 'drill', 'pulls'] },
 };
 /** Pulls a role when nothing else is said: about four minutes in all. */

@@ -24,16 +24,27 @@ export type BackupPlace = AsyncDisposable & {
   store: string;
   port: number;
   fingerprint: string;
+  serverPid: number;
+  /** The environment in which `commandLine` needs nothing else said. */
+  env: NodeJS.ProcessEnv;
+  commandLine(args: string[]): string[];
   /** Runs `holdfast backup …` with the server's address and a token; in this process unless `output` is a file. Paths are below `work`. */
   run(args: string[], more?: { env?: Record<string, string>; output?: string }): Promise<Ran>;
   /** Starts it and gives the process; `output`: a file for what it prints. */
   start(args: string[], env?: Record<string, string>, output?: string): ChildProcess;
 };
 
-export async function startBackupPlace(): Promise<BackupPlace> {
+/** `storeIn`: below which folder the datastore lies, `isStoreKept` at the end; `sync`: as in the server's configuration. */
+export async function startBackupPlace(
+  { storeIn, isStoreKept, sync }: { storeIn: string; isStoreKept: boolean; sync: 'none' | 'file' | 'filesystem' } = {
+    // 65,536 folders: in memory where that is possible.
+    storeIn: existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
+    isStoreKept: false,
+    sync: 'none',
+  },
+): Promise<BackupPlace> {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-backup-command-'));
-  // 65,536 folders: in memory where that is possible.
-  const store = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'holdfast-backup-store-'));
+  const store = mkdtempSync(join(storeIn, 'holdfast-backup-store-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
   const order = [
     'req',
@@ -51,7 +62,7 @@ export async function startBackupPlace(): Promise<BackupPlace> {
   assert.equal(spawnSync('openssl', [...order, '-keyout', key, '-out', cert]).status, 0);
   const fingerprint = new X509Certificate(readFileSync(cert)).fingerprint256;
   const port = await freePort();
-  writeFileSync(join(folder, 'server.toml'), configuration(store, port));
+  writeFileSync(join(folder, 'server.toml'), configuration(store, port, sync));
   writeFileSync(join(folder, 'secret'), 'geheim\n', { mode: 0o600 });
   mkdirSync(join(folder, 'work'));
   process.chdir(join(folder, 'work'));
@@ -67,8 +78,9 @@ export async function startBackupPlace(): Promise<BackupPlace> {
     PBS_PASSWORD: 'geheim',
     ...more,
   });
+  const commandLine = (args: string[]): string[] => [node, join(root, 'src/cli/main.ts'), 'backup', ...args];
   const start = (args: string[], more: Record<string, string> = {}, output?: string): ChildProcess =>
-    spawn(node, [join(root, 'src/cli/main.ts'), 'backup', ...args], {
+    spawn(node, commandLine(args).slice(1), {
       env: env(more),
       cwd: join(folder, 'work'),
       stdio: ['ignore', output === undefined ? 'pipe' : openSync(output, 'w'), 'pipe'],
@@ -78,6 +90,9 @@ export async function startBackupPlace(): Promise<BackupPlace> {
     store,
     port,
     fingerprint,
+    serverPid: server.pid ?? 0,
+    env: env({}),
+    commandLine,
     start,
     run: (args, { env: more = {}, output } = {}) =>
       output === undefined ? runHere(['backup', ...args], env(more)) : collect(start(args, more, output)),
@@ -86,7 +101,7 @@ export async function startBackupPlace(): Promise<BackupPlace> {
       server.kill('SIGTERM');
       if (server.exitCode === null) await new Promise((resolve) => void server.once('exit', resolve));
       rmSync(folder, { recursive: true, force: true });
-      rmSync(store, { recursive: true, force: true });
+      if (!isStoreKept) rmSync(store, { recursive: true, force: true });
     },
   };
 }
@@ -113,12 +128,12 @@ export function collect(child: ChildProcess): Promise<Ran> {
   return new Promise((resolve) => void child.once('close', (code) => resolve({ ...ran, code })));
 }
 
-function configuration(store: string, port: number): string {
+function configuration(store: string, port: number, sync: string): string {
   const account = (id: string, secret: string): string =>
     `[[account]]\nid = "${id}"\nsecret-hash = "${hashSecret(secret)}"\n\n[[acl]]\npath = "/datastore/store"\nwho = "${id}"\nrole = "DatastorePowerUser"\n`;
   return [
     `[server]\nname = "b"\naddress = "127.0.0.1"\nport = ${port}\ncert = "cert.pem"\nkey = "key.pem"\nticket-key = "ticket"\n`,
-    `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "none"\n`,
+    `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "${sync}"\n`,
     account('u@pbs', 'passwort'),
     account('u@pbs!t', 'geheim'),
   ].join('\n');

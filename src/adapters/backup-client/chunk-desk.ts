@@ -14,15 +14,22 @@ const zeros = Buffer.alloc(fixedChunkBytes);
 export class ChunkDesk {
   readonly #key: CryptKey | null;
   readonly #functions: ByteFunctions;
+  /** Of these the result of a decompression is good until the next one. */
+  readonly #shortLived: ByteFunctions;
   readonly #randomBytes: (count: number) => Uint8Array;
   readonly #held = new Map<number, Held>();
   /** Buffers for pieces of images, used again and again: fresh memory costs more than the copy into it. */
   readonly #spare: Buffer[] = [];
   #zeroDigest: Uint8Array | null = null;
 
-  constructor(key: CryptKey | null, functions: ByteFunctions, randomBytes: (count: number) => Uint8Array) {
+  constructor(
+    key: CryptKey | null,
+    functions: { lasting: ByteFunctions; shortLived: ByteFunctions },
+    randomBytes: (count: number) => Uint8Array,
+  ) {
     this.#key = key;
-    this.#functions = functions;
+    this.#functions = functions.lasting;
+    this.#shortLived = functions.shortLived;
     this.#randomBytes = randomBytes;
   }
 
@@ -48,9 +55,11 @@ export class ChunkDesk {
         return { answer: { kind: 'dropped', number, room: held.room }, moved: given(held.room) };
       }
       case 'open': {
-        const data = openChunk(order.encoded, order.expected, this.#key, this.#functions);
-        if (order.target === null) return { answer: { kind: 'opened', number, data }, moved: movable(data) };
-        writeFully(order.target, data);
+        if (order.target === null) {
+          const data = openChunk(order.encoded, order.expected, this.#key, this.#functions);
+          return { answer: { kind: 'opened', number, data }, moved: movable(data) };
+        }
+        writeFully(order.target, openChunk(order.encoded, order.expected, this.#key, this.#shortLived));
         return { answer: { kind: 'opened', number, data: null }, moved: [] };
       }
     }

@@ -171,7 +171,12 @@ function request(
       {
         ':method': method,
         ':path': `/${path}${formatQuery(query)}`,
-        ...(content === null ? {} : { 'content-type': isRaw ? 'application/octet-stream' : 'application/json' }),
+        ...(content === null
+          ? {}
+          : {
+              'content-type': isRaw ? 'application/octet-stream' : 'application/json',
+              'content-length': content.length,
+            }),
       },
       { endStream: content === null },
     );

@@ -16,7 +16,7 @@ export type ByteFunctions = {
   aesGcmEncrypt(key: Uint8Array, iv: Uint8Array, plain: Uint8Array): { tag: Uint8Array; cipher: Uint8Array };
   /** null: the tag does not fit. */
   aesGcmDecrypt(key: Uint8Array, iv: Uint8Array, tag: Uint8Array, cipher: Uint8Array): Uint8Array | null;
-  /** Zstandard, level 1. */
+  /** Zstandard, a fast level. */
   zstdCompress(data: Uint8Array): Uint8Array;
   /** null: not Zstandard, damaged, or longer than `maxBytes`. */
   zstdDecompress(data: Uint8Array, maxBytes: number): Uint8Array | null;

@@ -3,11 +3,12 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { ChunkDesk } from '#adapters/backup-client/chunk-desk.ts';
 import type { ChunkAnswer, ChunkOrder, ChunkWorkerData } from '#adapters/backup-client/chunk-jobs.ts';
 import { describeTrouble } from '#adapters/backup-client/trouble.ts';
-import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
+import { createWorkerBytes } from '#adapters/bytes/node-bytes.ts';
 
 /** Handles chunks away from the event loop. */
 const { key } = workerData as ChunkWorkerData;
-const desk = new ChunkDesk(key, nodeBytes, (count) => randomBytes(count));
+const functions = { lasting: createWorkerBytes(false), shortLived: createWorkerBytes(true) };
+const desk = new ChunkDesk(key, functions, (count) => randomBytes(count));
 
 parentPort?.on('message', (order: ChunkOrder) => {
   try {
