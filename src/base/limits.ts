@@ -121,6 +121,20 @@ export const limits = {
   scratchLookMs: 200,
   /** Sequence numbers of points taken from the manifest at a time: one durable write for so many cycles. */
   reservedSeqs: 1_000,
+  /** A backup says how far it is this often. */
+  backupProgressMs: 500,
+  /** A backup whose target takes nothing for this long is given up; until then old data is kept for it on the guests' disk. */
+  backupStallMs: 30_000,
+  /** Reaching a backup server, logging in and opening a session, with a server that takes its time to refuse. */
+  backupOpenMs: 60_000,
+  /** A backup server makes everything durable before it answers; a slow disk with much in flight takes minutes. */
+  backupFinishMs: 600_000,
+  /** A write of a guest waits at most this long for old data to be kept for a backup; then the backup is given up. */
+  backupPatienceMs: 2_000,
+  /** Room for old data while a backup is read: past this the backup is given up, so that it never fills the guests' disk. */
+  backupScratchBytes: 16 * 2 ** 30,
+  /** The agent in a guest brings its file systems to rest within this, or the point is taken without. */
+  guestFreezeMs: 10_000,
   /** One replication step (begin, seal, hash request) on the control stream. */
   replicaCallMs: 15_000,
   /** One command to ZFS: it waits for transaction groups, which take seconds on slow disks under load. */

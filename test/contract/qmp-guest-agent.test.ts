@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { setGuestTime } from '#adapters/qmp/guest-agent.ts';
+import { freezeGuest, setGuestTime, thawGuest } from '#adapters/qmp/guest-agent.ts';
 
 /** A guest agent that first sends what an earlier conversation left, then answers each command by `answer`. */
 async function listenAsAgent(t: TestContext, answer: (command: string) => string): Promise<{ path: string; heard: string[] }> {
@@ -55,4 +55,23 @@ test('a refusal of the agent is told, not thrown', async (t) => {
 test('no channel is told, not thrown', async () => {
   const outcome = await setGuestTime('/nonexistent/qga.sock', 1, { deadlineMs: 200 });
   assert.equal(outcome.kind, 'not-set');
+});
+
+test('file systems are brought to rest and let go; who is not there, refuses or is slow is told, not thrown', async (t) => {
+  const agent = await listenAsAgent(t, () => '{"return": 2}');
+  assert.deepEqual(await freezeGuest(agent.path), { kind: 'frozen' });
+  assert.equal(await thawGuest(agent.path), null);
+  assert.deepEqual(
+    agent.heard.filter((line) => line.includes('fsfreeze')),
+    ['{"execute":"guest-fsfreeze-freeze"}', '{"execute":"guest-fsfreeze-thaw"}'],
+  );
+  const refusing = await listenAsAgent(t, (line) =>
+    line.includes('ping') ? '{"return": {}}' : '{"error": {"desc": "a file system is busy"}}',
+  );
+  const refused = await freezeGuest(refusing.path);
+  assert.match(refused.kind === 'not-frozen' ? refused.because : '', /a file system is busy/);
+  const slow = await listenAsAgent(t, (line) => (line.includes('ping') ? '{"return": {}}' : ''));
+  const late = await freezeGuest(slow.path, { deadlineMs: 200 });
+  assert.match(late.kind === 'not-frozen' ? late.because : '', /200 ms/);
+  assert.equal((await freezeGuest('/nonexistent/qga.sock')).kind, 'not-frozen');
 });

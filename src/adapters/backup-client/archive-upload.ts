@@ -1,8 +1,8 @@
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { formatHex, joinBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, encodeDynamicRecord, type ChunkIndex, type IndexKind } from '#core/backup/chunk-index.ts';
-
 import { DigestTable } from '#core/backup/digest-table.ts';
+import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import type { CryptMode, ManifestEntry } from '#core/backup/manifest.ts';
 import type { HeldChunk } from './chunk-pool.ts';
 import { clientLimits } from './limits.ts';
@@ -31,6 +31,8 @@ export function learnIndex(context: UploadContext, index: ChunkIndex): void {
   for (let at = 0; at < index.count; at += 1) context.known.add(digestAt(index, at));
 }
 
+type Started = { kind: IndexKind; name: string; wid: number; sizeBytes: number; base: ChunkIndex | null };
+
 /**
  * One index being filled: chunks go up side by side, each once, and are entered in order, always after the server has them. The first
  * failure comes out of the next call.
@@ -41,28 +43,55 @@ export class ArchiveUpload {
   readonly #name: string;
   readonly #wid: number;
   readonly #underWay = new Map<string, Promise<void>>();
-  #records: Uint8Array[] = [];
+  readonly #records: Uint8Array[];
+  readonly #sizeBytes: number;
   #entries: { hex: string; start: number }[] = [];
   #appends: Promise<void> = Promise.resolve();
   #failure: { error: unknown } | null = null;
   #position = 0;
+  #entered = 0;
 
-  private constructor(context: UploadContext, kind: IndexKind, name: string, wid: number) {
+  private constructor(context: UploadContext, start: Started) {
     this.#context = context;
-    this.#kind = kind;
-    this.#name = name;
-    this.#wid = wid;
+    this.#kind = start.kind;
+    this.#name = start.name;
+    this.#wid = start.wid;
+    this.#sizeBytes = start.sizeBytes;
+    const { base } = start;
+    this.#records = base === null ? [] : Array.from({ length: base.count }, (_, at) => digestAt(base, at));
   }
 
-  /** Opens the index at the server; `sizeBytes`: of an image. */
-  static async start(context: UploadContext, kind: IndexKind, name: string, sizeBytes: number): Promise<ArchiveUpload> {
-    const body = kind === 'fixed' ? { 'archive-name': name, size: sizeBytes } : { 'archive-name': name };
+  /**
+   * Opens the index at the server; `sizeBytes`: of an image. `base`: its index in the last backup, if only what changed since is to be added.
+   */
+  static async start(
+    context: UploadContext,
+    kind: IndexKind,
+    name: string,
+    sizeBytes: number,
+    base: ChunkIndex | null = null,
+  ): Promise<ArchiveUpload> {
+    const reuse = base === null ? {} : { 'reuse-csum': formatHex(computeIndexCsum(base.records, context.functions)) };
+    const body = kind === 'fixed' ? { 'archive-name': name, size: sizeBytes, ...reuse } : { 'archive-name': name };
     const wid = await context.session.call({ method: 'POST', path: `${kind}_index`, body });
-    return new ArchiveUpload(context, kind, name, Number(wid));
+    return new ArchiveUpload(context, { kind, name, wid: Number(wid), sizeBytes, base });
   }
 
   /** The next chunk of the archive. Waits while enough are under way. */
   async add(held: HeldChunk): Promise<void> {
+    const start = this.#position;
+    await this.#enter(held, start);
+    this.#position = start + held.sizeBytes;
+    this.#records.push(this.#kind === 'fixed' ? held.digest : encodeDynamicRecord(this.#position, held.digest));
+  }
+
+  /** A chunk of an image in place of that of the last backup. */
+  async replace(held: HeldChunk, start: number): Promise<void> {
+    await this.#enter(held, start);
+    this.#records[start / fixedChunkBytes] = held.digest;
+  }
+
+  async #enter(held: HeldChunk, start: number): Promise<void> {
     const { known, figures } = this.#context;
     const { digest, sizeBytes } = held;
     const hex = formatHex(digest);
@@ -77,9 +106,8 @@ export class ArchiveUpload {
       this.#send(held, hex);
     }
     this.#throwFailure();
-    this.#entries.push({ hex, start: this.#position });
-    this.#position += sizeBytes;
-    this.#records.push(this.#kind === 'fixed' ? digest : encodeDynamicRecord(this.#position, digest));
+    this.#entries.push({ hex, start });
+    this.#entered += 1;
     if (this.#entries.length >= clientLimits.appendEntries) this.#append();
   }
 
@@ -90,9 +118,10 @@ export class ArchiveUpload {
     await this.#appends;
     this.#throwFailure();
     const csum = computeIndexCsum(joinBytes(this.#records), functions);
-    const body = { wid: this.#wid, 'chunk-count': this.#records.length, size: this.#position, csum: formatHex(csum) };
+    const sizeBytes = this.#kind === 'fixed' ? this.#sizeBytes : this.#position;
+    const body = { wid: this.#wid, 'chunk-count': this.#entered, size: sizeBytes, csum: formatHex(csum) };
     await session.call({ method: 'POST', path: `${this.#kind}_close`, body });
-    return { name: this.#name, cryptMode, sizeBytes: this.#position, csum };
+    return { name: this.#name, cryptMode, sizeBytes, csum };
   }
 
   #send(held: HeldChunk, hex: string): void {

@@ -1,27 +1,20 @@
 import { readFile } from 'node:fs/promises';
-import { AppError, isAppError } from '#base/error.ts';
+import { AppError } from '#base/error.ts';
 import type { ArchiveSpec } from '#core/backup/archive-spec.ts';
-import { blobLimits, decodeBlob, encodeBlob } from '#core/backup/blob.ts';
+import { blobLimits, encodeBlob } from '#core/backup/blob.ts';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { joinCatalogs, type CatalogPart } from '#core/backup/catalog.ts';
 import { ChunkBuffer, chunkRoomBytes } from '#core/backup/chunk-buffer.ts';
 import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
 import { DigestTable } from '#core/backup/digest-table.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
-import {
-  formatManifest,
-  makeManifest,
-  parseManifest,
-  type CryptMode,
-  type Manifest,
-  type ManifestEntry,
-} from '#core/backup/manifest.ts';
+import { formatManifest, makeManifest, type CryptMode, type Manifest, type ManifestEntry } from '#core/backup/manifest.ts';
 import { catalogFile, manifestFile, type SnapshotId } from '#core/backup/names.ts';
-import { checkIndex, checkManifestKey } from '#core/backup/snapshot-check.ts';
 import { ArchiveUpload, learnIndex, type UploadContext, type UploadFigures } from './archive-upload.ts';
 import type { ChunkPool, HeldChunk } from './chunk-pool.ts';
 import type { ClientWorkers } from './client-workers.ts';
 import { openImage, type ImageSource } from './image-source.ts';
+import { readLastIndex, readLastManifest, sendBlob } from './last-backup.ts';
 import { clientLimits } from './limits.ts';
 import type { TreeFigures, TreeOptions } from './tree-reader.ts';
 import { readTree } from './tree-source.ts';
@@ -65,7 +58,7 @@ export async function performBackup(session: WireSession, plan: BackupPlan, part
   const { functions, randomBytes } = parts;
   const known = new DigestTable(new DataView(Uint8Array.from(randomBytes(4)).buffer).getUint32(0));
   await using pool = parts.workers.startPool(encryptKey(plan));
-  const run: Run = { session, plan, parts, pool, known, base: await readBase(session, plan, functions) };
+  const run: Run = { session, plan, parts, pool, known, base: await readLastManifest(session, signKey(plan), functions) };
   const sent: Sent[] = [];
   for (const spec of plan.archives) sent.push(await sendArchive(run, spec));
   const catalogs = sent.flatMap(({ catalog }) => catalog ?? []);
@@ -83,21 +76,6 @@ function encryptKey({ cryptMode, key }: BackupPlan): CryptKey | null {
 
 function signKey({ cryptMode, key }: BackupPlan): CryptKey | null {
   return cryptMode === 'none' ? null : key;
-}
-
-/** The manifest of the last backup, if it was made with the same key: its chunks need not be sent again. */
-async function readBase(session: WireSession, plan: BackupPlan, functions: ByteFunctions): Promise<Manifest | null> {
-  const { status, bytes } = await session.ask({ method: 'GET', path: 'previous', query: { 'archive-name': manifestFile } });
-  if (status !== 200) return null;
-  try {
-    const options = { key: null, maxBytes: blobLimits.wholeBytes, what: 'manifest of the last backup' };
-    const manifest = parseManifest(decodeBlob(bytes, options, functions));
-    checkManifestKey(manifest, signKey(plan), functions);
-    return manifest;
-  } catch (error) {
-    if (isAppError(error, 'denied', 'invalid')) return null; // another key, or damaged: everything is sent
-    throw error;
-  }
 }
 
 function sendArchive(run: Run, spec: ArchiveSpec): Promise<Sent> {
@@ -203,17 +181,9 @@ async function startUpload(run: Run, kind: 'fixed' | 'dynamic', name: string): P
 }
 
 async function learnBase(context: UploadContext, base: Manifest, name: string, isEncrypted: boolean): Promise<boolean> {
-  const entry = base.files.find((file) => file.name === name);
-  if (entry === undefined || (entry.cryptMode === 'encrypt') !== isEncrypted) return false;
-  const { status, bytes } = await context.session.ask({ method: 'GET', path: 'previous', query: { 'archive-name': name } });
-  if (status !== 200) return false;
-  try {
-    learnIndex(context, checkIndex(entry, bytes, context.functions));
-    return true;
-  } catch (error) {
-    if (isAppError(error, 'invalid')) return false;
-    throw error;
-  }
+  const index = await readLastIndex(context.session, base, name, isEncrypted, context.functions);
+  if (index !== null) learnIndex(context, index);
+  return index !== null;
 }
 
 async function sendFile({ session, plan, parts }: Run, spec: ArchiveSpec): Promise<Sent> {
@@ -237,9 +207,4 @@ async function sendFile({ session, plan, parts }: Run, spec: ArchiveSpec): Promi
 
 function describe(entry: ManifestEntry, figures: UploadFigures, hasBase: boolean): ArchiveFigures {
   return { ...figures, name: entry.name, sizeBytes: entry.sizeBytes, hasBase, tree: null };
-}
-
-async function sendBlob(session: WireSession, name: string, encoded: Uint8Array): Promise<void> {
-  const query = { 'file-name': name, 'encoded-size': encoded.length };
-  await session.call({ method: 'POST', path: 'blob', query, body: encoded });
 }

@@ -2,21 +2,25 @@ import { connect, type Socket } from 'node:net';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { createByteReader, type ByteReader } from './byte-reader.ts';
-import { negotiate, type NbdExport } from './nbd-handshake.ts';
+import { allocationContext, negotiate, type NbdExport } from './nbd-handshake.ts';
 
 /** Numbers of the NBD protocol (doc/proto.md of the NBD project). */
 const requestMagic = 0x25609513;
 const simpleReplyMagic = 0x67446698;
 const chunkMagic = 0x668e33ef;
-const command = { read: 0, write: 1, disconnect: 2, flush: 3, writeZeroes: 6, blockStatus: 7 } as const;
+const command = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, writeZeroes: 6, blockStatus: 7 } as const;
 const chunk = { none: 0, data: 1, hole: 2, status: 5, errorBit: 0x8000 } as const;
 const doneFlag = 1;
-/** base:allocation: reads as zeroes. */
+/** base:allocation: reads as zeroes. qemu:dirty-bitmap: marked (QEMU, docs/interop/nbd.txt). */
 const zeroFlag = 2;
+const dirtyFlag = 1;
 const maxPayloadBytes = 32 << 20;
 
 /** A run of a disk that is all zeroes, or may hold data. */
 export type Extent = { offset: number; length: number; zero: boolean };
+/** A run of a disk that a bitmap marks, or does not. */
+export type MarkedExtent = { offset: number; length: number; marked: boolean };
+type FlaggedExtent = { offset: number; length: number; flags: number };
 
 /** One NBD connection to one export. Calls may be under way at the same time; the server answers them in its own order. */
 export type NbdClient = {
@@ -24,10 +28,14 @@ export type NbdClient = {
   read(offset: number, length: number): Promise<Buffer>;
   write(offset: number, data: Uint8Array): Promise<void>;
   writeZeroes(offset: number, length: number): Promise<void>;
+  /** The content is not needed any more. */
+  trim(offset: number, length: number): Promise<void>;
   /** Returns when everything written before is on the server's disk. */
   flush(): Promise<void>;
   /** What lies from `offset` on; may tell less than `length`, never nothing. */
   readExtents(offset: number, length: number): Promise<Extent[]>;
+  /** What the bitmap that was asked for marks from `offset` on, likewise. */
+  readMarks(offset: number, length: number): Promise<MarkedExtent[]>;
   close(): void;
 };
 
@@ -36,7 +44,7 @@ type Waiting = {
   offset: number;
   /** Reads are filled in here; null for the others. */
   into: Buffer | null;
-  extents: Extent[];
+  extents: FlaggedExtent[];
   error: AppError | null;
   resolve: () => void;
   reject: (error: Error) => void;
@@ -45,16 +53,24 @@ type Waiting = {
 
 /**
  * Connects to the export of an NBD server on a unix socket. Raises AppError unavailable, timeout (no handshake within `deadlineMs`),
- * missing (no such export) or unsupported. Each call raises AppError unavailable, timeout or invalid (the server's error number).
+ * missing (no such export, or it does not show `bitmap`) or unsupported. Each call raises AppError unavailable, timeout or invalid (the server's error number).
  */
-export async function connectNbd(socketPath: string, exportName: string, options: { deadlineMs: number }): Promise<NbdClient> {
+export async function connectNbd(
+  socketPath: string,
+  exportName: string,
+  options: { deadlineMs: number; bitmap?: string },
+): Promise<NbdClient> {
   const socket = connect(socketPath);
   const name = `${socketPath} export ${exportName}`;
   const reader = createByteReader(socket, name);
   const late = new AppError('timeout', `NBD ${name}: no handshake within ${options.deadlineMs} ms`);
   const timer = setTimeout(() => socket.destroy(late), options.deadlineMs);
   try {
-    return createClient(socket, reader, await negotiate(socket, reader, exportName), name);
+    const context = options.bitmap === undefined ? allocationContext : `qemu:dirty-bitmap:${options.bitmap}`;
+    const about = await negotiate(socket, reader, exportName, context);
+    if (options.bitmap !== undefined && !about.hasContext)
+      throw new AppError('missing', `NBD ${name}: it shows no bitmap ${options.bitmap}`);
+    return createClient(socket, reader, about, name);
   } catch (error) {
     socket.destroy();
     throw error;
@@ -132,12 +148,24 @@ function createClient(socket: Socket, reader: ByteReader, about: NbdExport, name
     async writeZeroes(offset, length) {
       await ask(command.writeZeroes, offset, length, null);
     },
+    async trim(offset, length) {
+      await ask(command.trim, offset, length, null);
+    },
     async flush() {
       await ask(command.flush, 0, 0, null);
     },
     async readExtents(offset, length) {
-      if (about.allocationContext === null) return [{ offset, length, zero: false }];
-      return (await ask(command.blockStatus, offset, length, null)).extents;
+      if (!about.hasContext) return [{ offset, length, zero: false }];
+      const { extents } = await ask(command.blockStatus, offset, length, null);
+      return extents.map((extent) => ({ offset: extent.offset, length: extent.length, zero: (extent.flags & zeroFlag) !== 0 }));
+    },
+    async readMarks(offset, length) {
+      const { extents } = await ask(command.blockStatus, offset, length, null);
+      return extents.map((extent) => ({
+        offset: extent.offset,
+        length: extent.length,
+        marked: (extent.flags & dirtyFlag) !== 0,
+      }));
     },
     close() {
       if (ended !== null) return;
@@ -201,7 +229,7 @@ function takeContent(entry: Waiting, type: number, body: Buffer): void {
   let offset = entry.offset;
   for (let at = 4; at + 8 <= body.length; at += 8) {
     const length = body.readUInt32BE(at);
-    entry.extents.push({ offset, length, zero: (body.readUInt32BE(at + 4) & zeroFlag) !== 0 });
+    entry.extents.push({ offset, length, flags: body.readUInt32BE(at + 4) });
     offset += length;
   }
 }

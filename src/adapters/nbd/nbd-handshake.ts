@@ -12,11 +12,13 @@ const reply = { ack: 1, info: 3, metaContext: 4, errorBit: 0x8000_0000 } as cons
 const infoExport = 0;
 const maxReplyBytes = 64 << 10;
 
-/** What the server says of an export. `allocationContext` null: it cannot tell holes. */
-export type NbdExport = { sizeBytes: number; flags: number; allocationContext: number | null };
+/** What the server says of an export. `hasContext` false: it cannot tell of its extents what was asked. */
+export type NbdExport = { sizeBytes: number; flags: number; hasContext: boolean };
 
-/** Fixed newstyle negotiation: structured replies, base:allocation when there is one, then the export. Raises AppError. */
-export async function negotiate(socket: Socket, reader: ByteReader, exportName: string): Promise<NbdExport> {
+export const allocationContext = 'base:allocation';
+
+/** Fixed newstyle negotiation: structured replies, the `context` that extents are to be told in, then the export. Raises AppError. */
+export async function negotiate(socket: Socket, reader: ByteReader, exportName: string, context: string): Promise<NbdExport> {
   const greeting = await reader.read(18);
   if (greeting.readBigUInt64BE(0) !== greetingMagic || greeting.readBigUInt64BE(8) !== optionMagic) {
     throw new AppError('unsupported', `NBD export ${exportName}: this is no NBD server`);
@@ -31,16 +33,15 @@ export async function negotiate(socket: Socket, reader: ByteReader, exportName: 
   const name = Buffer.from(exportName);
   const contexts = await ask(
     option.setMetaContext,
-    Buffer.concat([uint32(name.length), name, uint32(1), uint32('base:allocation'.length), Buffer.from('base:allocation')]),
+    Buffer.concat([uint32(name.length), name, uint32(1), uint32(context.length), Buffer.from(context)]),
   );
-  const context = contexts.find((answer) => answer.type === reply.metaContext);
   const infos = await ask(option.go, Buffer.concat([uint32(name.length), name, Buffer.alloc(2)]));
   const info = infos.find((answer) => answer.type === reply.info && answer.data.readUInt16BE(0) === infoExport);
   if (info === undefined) throw new AppError('unsupported', `NBD export ${exportName}: the server did not tell its size`);
   return {
     sizeBytes: Number(info.data.readBigUInt64BE(2)),
     flags: info.data.readUInt16BE(10),
-    allocationContext: context === undefined ? null : context.data.readUInt32BE(0),
+    hasContext: contexts.some((answer) => answer.type === reply.metaContext),
   };
 }
 

@@ -25,6 +25,35 @@ export async function setGuestTime(
   return { kind: 'not-set', because: `the agent in the guest refused: ${refusal.error?.desc ?? 'without a reason'}` };
 }
 
+/** `not-frozen` is nothing wrong with the guest: most often it has no agent installed. */
+export type FreezeOutcome = { kind: 'frozen' } | { kind: 'not-frozen'; because: string };
+
+/**
+ * Lets the agent in the guest bring all file systems to rest, until `thawGuest`. Never throws. When it was not told to be frozen within
+ * `deadlineMs` it may be so later: thaw it in any case.
+ */
+export async function freezeGuest(socketPath: string, options: { deadlineMs?: number } = {}): Promise<FreezeOutcome> {
+  const because = await tryCommand(socketPath, 'guest-fsfreeze-freeze', options.deadlineMs ?? limits.guestFreezeMs);
+  return because === null ? { kind: 'frozen' } : { kind: 'not-frozen', because };
+}
+
+/** Lets the file systems go on; returns why it could not be done, null when it was. Never throws. */
+export async function thawGuest(socketPath: string, options: { deadlineMs?: number } = {}): Promise<string | null> {
+  return await tryCommand(socketPath, 'guest-fsfreeze-thaw', options.deadlineMs ?? limits.guestAgentMs);
+}
+
+/** null: done. */
+async function tryCommand(socketPath: string, execute: string, deadlineMs: number): Promise<string | null> {
+  try {
+    // Whether anybody is there is known soon; the command itself may take its time.
+    await askGuestAgent(socketPath, [JSON.stringify({ execute: 'guest-ping' })], Math.min(deadlineMs, limits.guestAgentMs));
+    const [answer] = await askGuestAgent(socketPath, [JSON.stringify({ execute })], deadlineMs);
+    return answer?.error === undefined ? null : `the agent in the guest refused: ${answer.error.desc ?? 'without a reason'}`;
+  } catch (error) {
+    return formatErrorChain(error);
+  }
+}
+
 type Answer = { error?: { desc?: string } };
 
 /** Sends the commands and collects one answer each, in order (the agent serves one command after the other). */

@@ -28,6 +28,10 @@ export const keys = {
   joinCode: (id: string) => `${root}join-codes/${id}`, // the operator (makes), the agent of the member that made it (uses up, deletes)
   replacedNode: (node: string) => `${root}replaced/${node}`, // the operator: declared dead, its disks not accounted for
   request: (id: string) => `${root}requests/${id}`, // the operator (asks, withdraws), the agent of the node asked (does)
+  backupTarget: (id: string) => `${root}backup/targets/${id}`, // the operator
+  backupJob: (id: string) => `${root}backup/jobs/${id}`, // the operator
+  guestBackup: (vmid: number, target: string) => `${root}backup/guests/${vmid}/${target}`, // the agent of the guest's home
+  restoreTest: (vmid: number) => `${root}backup/tests/${vmid}`, // the agent that made the test
   replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
 } as const;
 
@@ -44,4 +48,8 @@ export const prefixes = {
   joinCodes: `${root}join-codes/`,
   replacedNodes: `${root}replaced/`,
   requests: `${root}requests/`,
+  backupTargets: `${root}backup/targets/`,
+  backupJobs: `${root}backup/jobs/`,
+  guestBackups: `${root}backup/guests/`,
+  restoreTests: `${root}backup/tests/`,
 } as const;

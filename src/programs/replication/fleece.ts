@@ -26,6 +26,8 @@ export type FleeceOrder = {
   names: PointNames;
   /** Keep old data only of what the tracking bitmap marks; false: of the whole disk. */
   changedOnly: (disk: string) => boolean;
+  /** A write of the guest waits at most this long for old data to be kept; then the point is given up. */
+  patienceSeconds: number;
   scratch: { directory: string; user: { uid: number; gid: number } | null; limitBytes: number };
   wallMs: () => number;
   log: (text: string) => void;
@@ -105,7 +107,7 @@ export async function openFleece(qmp: Qmp, order: FleeceOrder): Promise<Fleece> 
 }
 
 /** What happens between `stop` and `cont`. `present`: the nodes there are. */
-function planPoint({ disks, names, changedOnly }: FleeceOrder, present: ReadonlySet<string>): QmpCommand[] {
+function planPoint({ disks, names, changedOnly, patienceSeconds }: FleeceOrder, present: ReadonlySet<string>): QmpCommand[] {
   const { tracking, cycle, granularity } = names;
   const actions = disks.flatMap(({ name }) => {
     const node = nodes.active(name);
@@ -123,7 +125,7 @@ function planPoint({ disks, names, changedOnly }: FleeceOrder, present: Readonly
       file: findBase(names, name, present),
       target: names.scratch(name),
       'on-cbw-error': 'break-snapshot', // the guest's write comes first; a full scratch costs us the point
-      'cbw-timeout': 1,
+      'cbw-timeout': patienceSeconds,
       ...bitmap,
     };
     // What a reader discards is not kept any longer.

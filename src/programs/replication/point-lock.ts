@@ -5,8 +5,8 @@ import { AppError } from '#base/error.ts';
  * coming.
  */
 export type PointLock = {
-  /** Runs `work` when it is its turn. Its signal aborts when somebody else cannot wait for its end. */
-  hold<T>(vmid: number, work: (hurry: AbortSignal) => Promise<T>, options?: { urgent: boolean }): Promise<T>;
+  /** Runs `work` when it is its turn. Its signal aborts when `urgent` of somebody who waits does. */
+  hold<T>(vmid: number, work: (hurry: AbortSignal) => Promise<T>, options?: { urgent: AbortSignal }): Promise<T>;
 };
 
 export function createPointLock(): PointLock {
@@ -20,9 +20,13 @@ export function createPointLock(): PointLock {
         vmid,
         before.then(() => turn.promise),
       );
-      if (options?.urgent === true)
+      const urgent = options?.urgent;
+      const hurry = (): void =>
         holders.get(vmid)?.abort(new AppError('busy', 'a point of a backup must be taken away first; tried again soon'));
+      if (urgent?.aborted === true) hurry();
+      else urgent?.addEventListener('abort', hurry, { once: true });
       await before;
+      urgent?.removeEventListener('abort', hurry);
       const holder = new AbortController();
       holders.set(vmid, holder);
       try {

@@ -179,6 +179,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
       disks,
       names: replicaNames(peer.node),
       changedOnly: () => plan.kind === 'delta',
+      patienceSeconds: 1,
       scratch,
       wallMs: () => deps.clock.wallMs(),
       log: deps.log,
