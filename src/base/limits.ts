@@ -38,6 +38,8 @@ export const limits = {
   acceleratorProbeMs: 10_000,
   /** An agent inside a guest answers at once or is not there. */
   guestAgentMs: 2_000,
+  /** A guest stands still for its own agent at most this long, and its agent is waited for as long: flushing a busy file system takes a while. */
+  guestRestMs: 5_000,
   /** How much of QEMU's own log goes into an error message. */
   qemuWordsChars: 600,
   /** Guest shutdown by ACPI before it is killed. */

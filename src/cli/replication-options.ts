@@ -1,11 +1,20 @@
 import { AppError } from '#base/error.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
+import { shortestTailDays } from '#core/replica/tail-expiry.ts';
 import { parseDuration } from '#core/text/duration.ts';
 import { parseFields, parseWholeNumber } from '#core/text/fields.ts';
 import { parseSize } from '#core/text/size.ts';
 
 /** The options of `replication set` as they were typed. */
-export type ReplicationOptions = { interval?: string; rate?: string; keep?: string; on?: boolean; off?: boolean };
+export type ReplicationOptions = {
+  interval?: string;
+  rate?: string;
+  keep?: string;
+  on?: boolean;
+  off?: boolean;
+  freeze?: boolean;
+  keepTails?: string;
+};
 
 const shortestIntervalMs = 1_000;
 const longestIntervalMs = 24 * 3_600_000;
@@ -13,8 +22,11 @@ const longestIntervalMs = 24 * 3_600_000;
 /** Returns the job with what the options change. Raises AppError invalid, naming the option; also when nothing is to change. */
 export function applyReplicationOptions(job: ReplicationJob, options: ReplicationOptions): ReplicationJob {
   if (options.on === true && options.off === true) throw new AppError('invalid', 'on: --on and --off exclude each other');
-  if ([options.interval, options.rate, options.keep, options.on, options.off].every((option) => option === undefined)) {
-    throw new AppError('invalid', 'interval: nothing to change; give --interval, --rate, --keep, --on or --off');
+  if (Object.values({ ...options, json: undefined, config: undefined }).every((option) => option === undefined)) {
+    throw new AppError(
+      'invalid',
+      'interval: nothing to change; give --interval, --rate, --keep, --freeze, --keep-tails, --on or --off',
+    );
   }
   return {
     vmid: job.vmid,
@@ -22,7 +34,21 @@ export function applyReplicationOptions(job: ReplicationJob, options: Replicatio
     rateBytesPerSecond: options.rate === undefined ? job.rateBytesPerSecond : parseRate(options.rate),
     keep: options.keep === undefined ? job.keep : parseKeep(options.keep, job.keep),
     enabled: options.on === true ? true : options.off === true ? false : job.enabled,
+    ...(job.freeze === undefined ? {} : { freeze: job.freeze }),
+    ...(job.keepTailsDays === undefined ? {} : { keepTailsDays: job.keepTailsDays }),
+    ...(options.freeze === undefined ? {} : { freeze: options.freeze }),
+    ...(options.keepTails === undefined ? {} : { keepTailsDays: parseKeepTails(options.keepTails) }),
   };
+}
+
+function parseKeepTails(text: string): number | null {
+  if (text === 'forever') return null;
+  const days = parseDuration(text, 'keep-tails') / 86_400_000;
+  if (Number.isInteger(days) && days >= shortestTailDays) return days;
+  throw new AppError(
+    'invalid',
+    `keep-tails: ${JSON.stringify(text)} is neither "forever" nor whole days from ${shortestTailDays}d`,
+  );
 }
 
 function parseInterval(text: string): number {

@@ -5,6 +5,7 @@ import Type from 'typebox';
 import { Value } from 'typebox/value';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { parseNodeName } from '#base/ids.ts';
+import { parseRootDataset } from '#core/storage/zfs/names.ts';
 import { checkTiming, timingProfiles, type Timing } from '#core/ha/timing.ts';
 
 /** A node's own configuration, read once by each program's main. A change takes a restart. */
@@ -25,6 +26,8 @@ export type NodeConfig = {
   watchdog: { device: string };
   guests: { cgroup: string; uid: number; gid: number; accelerator: 'auto' | 'kvm' | 'tcg' };
   relay: { port: number };
+  /** `dir`: guests' disks are files below `data`. `zfs`: datasets below `dataset`; new ones are volumes (with blocks of that size) or files. */
+  storage: { driver: 'dir' } | { driver: 'zfs'; dataset: string; disks: 'volume' | 'file'; blockBytes: number };
 };
 
 const strict = { additionalProperties: false };
@@ -66,6 +69,17 @@ const fileSchema = Type.Object(
       strict,
     ),
     relay: Type.Object({ port: Type.Integer({ minimum: 1, maximum: 65_535 }) }, strict),
+    storage: Type.Optional(
+      Type.Object(
+        {
+          driver: Type.Enum(['dir', 'zfs']),
+          dataset: Type.Optional(text),
+          disks: Type.Optional(Type.Enum(['volume', 'file'])),
+          'block-bytes': Type.Optional(Type.Enum([16_384, 32_768, 65_536])),
+        },
+        strict,
+      ),
+    ),
   },
   strict,
 );
@@ -113,6 +127,24 @@ export function parseNodeConfig(file: string, content: string): NodeConfig {
     watchdog: { ...config.watchdog },
     guests: { ...config.guests },
     relay: { ...config.relay },
+    storage: readStorage(source, config.storage),
+  };
+}
+
+function readStorage(source: Source, storage: FileConfig['storage']): NodeConfig['storage'] {
+  if (storage === undefined || storage.driver === 'dir') {
+    const extra = Object.keys(storage ?? {}).find((key) => key !== 'driver');
+    if (extra === undefined) return { driver: 'dir' };
+    throw refusal(source, 'storage', extra, 'belongs to driver = "zfs" only; driver is "dir"');
+  }
+  const { dataset, disks = 'volume', 'block-bytes': blockBytes = 16_384 } = storage;
+  if (dataset === undefined)
+    throw refusal(source, 'storage', 'dataset', 'is missing; driver = "zfs" needs it, e.g. "tank/holdfast"');
+  return {
+    driver: 'zfs',
+    dataset: checkedAt(source, 'storage', 'dataset', () => parseRootDataset(dataset, 'dataset')),
+    disks,
+    blockBytes,
   };
 }
 

@@ -57,7 +57,7 @@ async function tryCommand(socketPath: string, execute: string, deadlineMs: numbe
 type Answer = { error?: { desc?: string } };
 
 /** Sends the commands and collects one answer each, in order (the agent serves one command after the other). */
-function askGuestAgent(socketPath: string, commands: string[], deadlineMs: number): Promise<Answer[]> {
+export function askGuestAgent(socketPath: string, commands: string[], deadlineMs: number): Promise<Answer[]> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer[]>();
   const socket = connect(socketPath);
   const cutter = createLineCutter(limits.jsonLineBytes);

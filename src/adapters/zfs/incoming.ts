@@ -115,6 +115,7 @@ async function listenOnce(
     stream.receive = receive;
     socket.on('error', () => {}); // the stream is cut then, and ZFS says so
     socket.pipe(receive.pipe);
+    socket.on('close', () => receive.pipe.end()); // a cut does not end a pipe by itself
     // What ZFS does not take must not fill the sender's pipe for ever.
     receive.done.finally(() => socket.destroy()).catch(() => {});
     receive.done.then(ended.resolve, ended.reject);

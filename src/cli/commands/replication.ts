@@ -30,6 +30,9 @@ export function addReplicationCommands(program: Command, world: CliWorld, run: (
     .option('--interval <duration>', 'wanted time between two points, 1s and up')
     .option('--rate <size>', 'limit per second to each target, e.g. 10M; none: no limit')
     .option('--keep <recent=N,minutes=N,hours=N>', 'points kept on the targets')
+    .option('--freeze', "the guest's own agent brings its file systems to rest for each point")
+    .option('--no-freeze', 'points are as a power cut would leave the guest')
+    .option('--keep-tails <duration>', 'how long left-behind tails are kept: 7d and up, or forever')
     .option('--on', 'replicate')
     .option('--off', 'do not replicate')
     .action(act((session, [guest], options) => setJob(session, guest ?? '', options as ReplicationOptions)));
@@ -88,7 +91,9 @@ function formatJob(job: ReplicationJob): string {
   if (!job.enabled) return 'not replicated';
   const rate = job.rateBytesPerSecond === null ? 'as fast as it goes' : `at most ${formatSize(job.rateBytesPerSecond)}/s`;
   const keep = `keeps ${job.keep.recent} newest, ${job.keep.minutes} minutes, ${job.keep.hours} hours`;
-  return `every ${formatDuration(job.intervalMs)}, ${rate}, ${keep}`;
+  const rest = job.freeze === true ? ', at rest by its agent' : '';
+  const tails = job.keepTailsDays === undefined || job.keepTailsDays === null ? '' : `, tails for ${job.keepTailsDays} days`;
+  return `every ${formatDuration(job.intervalMs)}, ${rate}, ${keep}${rest}${tails}`;
 }
 
 async function syncNow(session: Session, numberOrName: string, options: { to?: string; timeout: string }): Promise<void> {

@@ -10,6 +10,10 @@ export type ReplicationJob = {
   /** How many applied points to keep on the targets: the newest `recent`, then one per minute, then one per hour. */
   keep: { recent: number; minutes: number; hours: number };
   enabled: boolean;
+  /** The guest's own agent brings its file systems to rest for the instant of each point. Left out: it does not. */
+  freeze?: boolean;
+  /** Left-behind tails are removed after so many days; null or left out: only a person removes them. */
+  keepTailsDays?: number | null;
 };
 
 export const defaultReplicationJob: Omit<ReplicationJob, 'vmid'> = {
@@ -19,7 +23,7 @@ export const defaultReplicationJob: Omit<ReplicationJob, 'vmid'> = {
   enabled: true,
 };
 
-/** A kept tail: writes of a former home that never reached the copy that was promoted. Never removed by an automatic action. */
+/** A kept tail: writes of a former home that never reached the copy that was promoted. Removed by a person only, unless the guest's job says otherwise. */
 export type LeftBehind = {
   /** `left-behind-g<generation>` of the tail's own generation. */
   name: string;
@@ -42,7 +46,7 @@ export type ReplicaRecord = {
   point: ReplicaPoint;
   pointAtMs: number;
   appliedAtMs: number;
-  /** What the last cycle took and moved, for people. */
-  lastCycle: { kind: 'compare' | 'delta'; bytes: number; tookMs: number; pausedMs: number };
+  /** What the last cycle took and moved, for people. `full`: with nothing in common there was nothing to compare either. */
+  lastCycle: { kind: 'compare' | 'delta' | 'full'; bytes: number; tookMs: number; pausedMs: number };
   leftBehind: LeftBehind[];
 };

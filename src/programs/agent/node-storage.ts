@@ -1,32 +1,66 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { createDirStorage, type DirStorage } from '#adapters/dir/dir-storage.ts';
+import { createDirStorage } from '#adapters/dir/dir-storage.ts';
+import { runCommand } from '#adapters/dir/command.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
+import { withGuestAtRest } from '#adapters/qmp/guest-rest.ts';
+import { createZfsStorage } from '#adapters/zfs/zfs-storage.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
+import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { NodeInfo } from '#core/ha/records.ts';
 import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
+import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { Store } from '#ports/store.ts';
 import { readRecord, type World, writeOwnedRecord } from '#programs/agent/world.ts';
 import type { Log } from '#programs/log.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
+import { createDirDriver } from '#programs/replication/dir-driver.ts';
+import type { ReplicationDriver } from '#programs/replication/driver.ts';
 import { runPaths } from '#programs/replication/paths.ts';
+import type { WithRest } from '#programs/replication/point-rest.ts';
 import { createPointLock, type PointLock } from '#programs/replication/point-lock.ts';
 import { createReplication, type Replication } from '#programs/replication/replication.ts';
+import { createZfsDriver } from '#programs/replication/zfs-driver.ts';
 
 export type NodeStorageParts = { config: NodeConfig; store: Store; world: World; clock: Clock; log: Log };
 
 /** This node's disks and both directions of their replication, wired to the cluster's record. */
-export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage; replication: Replication; points: PointLock } {
+export function openNodeStorage(parts: NodeStorageParts): {
+  storage: GuestStorage;
+  replication: Replication;
+  points: PointLock;
+} {
   const { config, store, world, clock, log } = parts;
+  const { name, run } = config.node;
+  const points = createPointLock();
+  const say = (text: string): void => log.info({ event: 'replication' }, text);
+  const readPeers = (): Peer[] => listPeers(world, name);
+  const { storage, driver } = config.storage.driver === 'zfs' ? openPool(parts, say, readPeers) : openFiles(parts, say, points);
+  const replication = createReplication({
+    driver,
+    run,
+    clock,
+    log: say,
+    authorize: async (vmid, sender, generation) => authorizeSender(store, vmid, sender, generation),
+    publish: async (vmid, record) => publishReplica(store, name, vmid, record),
+    readPeers,
+    readJob: (vmid) => world.read<ReplicationJob>(keys.replicationJob(vmid))?.value ?? { vmid, ...defaultReplicationJob },
+    readConfigSha256: (vmid) => hashConfig(world.read<GuestRecord>(keys.guest(vmid))?.value ?? null),
+  });
+  return { storage, replication, points };
+}
+
+type OpenedStorage = { storage: GuestStorage; driver: ReplicationDriver };
+
+function openFiles({ config, clock, log }: NodeStorageParts, say: (text: string) => void, points: PointLock): OpenedStorage {
   const { name, data, run } = config.node;
   const user = { uid: config.guests.uid, gid: config.guests.gid };
-  const say = (text: string) => log.info({ event: 'replication' }, text);
   const storage = createDirStorage({
     root: join(data, 'dir'),
     run: runPaths.storage(run),
@@ -35,24 +69,47 @@ export function openNodeStorage(parts: NodeStorageParts): { storage: DirStorage;
     flushExport: flushExport,
     log: (text) => log.info({ event: 'storage' }, text),
   });
-  const points = createPointLock();
-  const replication = createReplication({
-    node: name,
-    storage,
-    points,
-    run,
-    scratch: join(data, 'scratch'),
-    scratchLimitBytes: limits.scratchBytes,
-    user,
-    clock,
-    log: say,
-    authorize: async (vmid, sender, generation) => authorizeSender(store, vmid, sender, generation),
-    publish: async (vmid, record) => publishReplica(store, name, vmid, record),
-    readPeers: () => listPeers(world, name),
-    readJob: (vmid) => world.read<ReplicationJob>(keys.replicationJob(vmid))?.value ?? { vmid, ...defaultReplicationJob },
-    readConfigSha256: (vmid) => hashConfig(world.read<GuestRecord>(keys.guest(vmid))?.value ?? null),
+  const scratch = { scratch: join(data, 'scratch'), scratchLimitBytes: limits.scratchBytes };
+  const withRest = restGuests(run);
+  return { storage, driver: createDirDriver({ node: name, storage, points, withRest, run, ...scratch, user, clock, log: say }) };
+}
+
+function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) => void, readPeers: () => Peer[]): OpenedStorage {
+  const { name, data, run } = config.node;
+  const { dataset, disks, blockBytes } = requirePool(config);
+  const storage = createZfsStorage({
+    root: dataset,
+    run: runPaths.storage(run),
+    mounts: join(data, 'zfs'),
+    newDisks: disks,
+    blockBytes,
+    user: { uid: config.guests.uid, gid: config.guests.gid },
+    copyImage: copyRawImage,
+    wallMs: () => clock.wallMs(),
+    log: (text) => log.info({ event: 'storage' }, text),
   });
-  return { storage, replication, points };
+  const withRest = restGuests(run);
+  return { storage, driver: createZfsDriver({ node: name, storage, run, readPeers, withRest, clock, log: say }) };
+}
+
+function restGuests(run: string): WithRest {
+  return (guest, work) => withGuestAtRest(guestRunPaths(run, guest.vmid).guestAgent, work);
+}
+
+function requirePool(config: NodeConfig): Extract<NodeConfig['storage'], { driver: 'zfs' }> {
+  if (config.storage.driver === 'zfs') return config.storage;
+  throw new AppError('invalid', `${config.file}: storage.driver is ${config.storage.driver}`);
+}
+
+async function copyRawImage(from: string, to: string, { what, isZeroed }: { what: string; isZeroed: boolean }): Promise<void> {
+  // -n keeps what was made for it, with its owner and its full length; zeroes stay holes.
+  const onto = isZeroed ? ['-n', '--target-is-zero'] : [];
+  await runCommand(['qemu-img', 'convert', '-q', ...onto, '-f', 'raw', '-O', 'raw', from, to], {
+    what,
+    user: null,
+    deadlineMs: limits.imageCopyMs,
+    nice: true,
+  });
 }
 
 /** Refuses a sender that is not the guest's home at that generation, by a linearizable read: a stale sender changes nothing. */

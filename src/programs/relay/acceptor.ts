@@ -83,7 +83,14 @@ export function createAcceptor(options: { identity: TlsIdentity; run: string; lo
 }
 
 function localPath(run: string, service: Exclude<Service, { kind: 'heartbeat' }>, peer: string): string {
-  return service.kind === 'replica' ? runPaths.replicaService(run) : runPaths.incomingNbd(run, service.vmid, peer);
+  switch (service.kind) {
+    case 'replica':
+      return runPaths.replicaService(run);
+    case 'nbd':
+      return runPaths.incomingNbd(run, service.vmid, peer);
+    case 'stream':
+      return runPaths.incomingStream(run, service.vmid, peer, service.disk);
+  }
 }
 
 function connectLocal(path: string, what: string): Promise<Socket> {

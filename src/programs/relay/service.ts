@@ -8,13 +8,15 @@ export type Service =
   /** The agent's receive service, told who calls. */
   | { kind: 'replica' }
   /** The NBD server of the point that this very peer is sending. */
-  | { kind: 'nbd'; vmid: number; disk: string };
+  | { kind: 'nbd'; vmid: number; disk: string }
+  /** Where the stream of one disk of that point is taken in. */
+  | { kind: 'stream'; vmid: number; disk: string };
 
-/** Reads `heartbeat`, `replica` or `nbd:VMID:DISK`. Raises AppError denied for anything else. */
+/** Reads `heartbeat`, `replica`, `nbd:VMID:DISK` or `stream:VMID:DISK`. Raises AppError denied for anything else. */
 export function parseService(text: string): Service {
   if (text === 'heartbeat' || text === 'replica') return { kind: text };
   const [kind, vmid, disk, more] = text.split(':');
-  if (kind !== 'nbd' || more !== undefined)
+  if ((kind !== 'nbd' && kind !== 'stream') || more !== undefined)
     throw new AppError('denied', `no service ${JSON.stringify(text.slice(0, 80))} is offered`);
   return { kind, vmid: parseVmid(vmid, 'service'), disk: parseDiskName(disk, 'service') };
 }

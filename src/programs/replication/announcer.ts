@@ -1,7 +1,6 @@
-import type { DirStorage } from '#adapters/dir/dir-storage.ts';
 import { formatErrorChain } from '#base/error.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
-import { describeReplica } from '#core/storage/manifest.ts';
+import type { ReplicationDriver } from '#programs/replication/driver.ts';
 
 export type Announcer = {
   /** Tells the cluster what this node holds of a guest, when it is not what was told last. Never fails. */
@@ -12,8 +11,7 @@ export type Announcer = {
 
 /** `publish` with null withdraws the record: nothing here could be promoted. */
 export function createAnnouncer(deps: {
-  node: string;
-  storage: DirStorage;
+  driver: Pick<ReplicationDriver, 'describe' | 'listHeld'>;
   publish: (vmid: number, record: ReplicaRecord | null) => Promise<void>;
   log: (text: string) => void;
 }): Announcer {
@@ -21,8 +19,7 @@ export function createAnnouncer(deps: {
 
   async function announce(vmid: number): Promise<void> {
     try {
-      const manifest = await deps.storage.readManifest(vmid);
-      const record = manifest && describeReplica(manifest, deps.node);
+      const record = await deps.driver.describe(vmid);
       const text = JSON.stringify(record);
       if (told.get(vmid) === text) return;
       await deps.publish(vmid, record);
@@ -36,8 +33,11 @@ export function createAnnouncer(deps: {
   return {
     announce,
     async announceAll() {
-      const held = (await deps.storage.listCopies()).map((copy) => copy.vmid);
-      for (const vmid of new Set([...held, ...told.keys()])) await announce(vmid);
+      try {
+        for (const vmid of new Set([...(await deps.driver.listHeld()), ...told.keys()])) await announce(vmid);
+      } catch (error) {
+        deps.log(`what is held here cannot be told: ${formatErrorChain(error)}`); // a pool that is not imported yet
+      }
     },
   };
 }

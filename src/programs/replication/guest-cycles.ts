@@ -88,7 +88,9 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
     // Who asks from here on wants a point later than this one.
     const asked = target.waiters.splice(0);
     target.schedule = { ...target.schedule, asked: false };
-    const order = { peer, job, configSha256: options.readConfigSha256(vmid) };
+    // A point that was just taken for another node will do, unless somebody asked for what is there now.
+    const reuseMs = asked.length > 0 ? 0 : job.intervalMs / 2;
+    const order = { peer, job, configSha256: options.readConfigSha256(vmid), reuseMs };
     try {
       const result = await options.sender.send(order, over.signal);
       takeResult(target, result, asked);

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { incomingSocketName } from '#adapters/dir/incoming.ts';
+import { incomingStreamName } from '#adapters/zfs/incoming.ts';
 
 /** Where agent and relay of one node meet, all under the node's run folder. */
 export const runPaths = {
@@ -13,4 +14,7 @@ export const runPaths = {
   storage: (run: string) => join(run, 'replica'),
   /** The NBD server that takes a guest's point in from one peer. */
   incomingNbd: (run: string, vmid: number, peer: string) => join(run, 'replica', String(vmid), incomingSocketName(peer)),
+  /** Where one disk's stream is taken in from one peer. */
+  incomingStream: (run: string, vmid: number, peer: string, disk: string) =>
+    join(run, 'replica', incomingStreamName(vmid, peer, disk)),
 } as const;

@@ -3,18 +3,15 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { parseDiskName, parseNodeName, parseVmid } from '#base/ids.ts';
-import type { DirStorage, ServedImage } from '#adapters/dir/dir-storage.ts';
-import type { Incoming } from '#adapters/dir/incoming.ts';
-import { describeTail, newestPoint, type Manifest } from '#core/storage/manifest.ts';
 import { digestBytes } from '#core/replica/chunks.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
-import { hashExport } from '#programs/replication/chunk-jobs.ts';
+import type { ChunkDesk, IncomingPoint, ReplicationDriver } from '#programs/replication/driver.ts';
 import { readJsonLines } from '#programs/replication/json-line-socket.ts';
 import { digestsPatienceMs, type CallName, type Calls } from '#programs/replication/messages.ts';
 
 export type ReceiverDeps = {
-  storage: DirStorage;
+  driver: Pick<ReplicationDriver, 'readState' | 'begin' | 'thin' | 'closeAll' | 'chunks'>;
   /** Raises AppError denied/conflict unless `sender` is the guest's home at `generation` by a linearizable read. */
   authorize: (vmid: number, sender: string, generation: number) => Promise<void>;
   /** Tells the cluster what this node holds of a guest; called after the commit. Never fails: it is tried again later. */
@@ -44,7 +41,7 @@ export async function serveReceiver(path: string, deps: ReceiverDeps, signal: Ab
   if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
   server.close();
   for (const socket of open) socket.destroy();
-  await deps.storage.closeAll();
+  await deps.driver.closeAll();
 }
 
 function serveCaller(socket: Socket, deps: ReceiverDeps): void {
@@ -89,10 +86,10 @@ type Caller = ReturnType<typeof createCaller>;
 function createCaller(peer: string, deps: ReceiverDeps) {
   const hangUp = new AbortController();
   const tables = new Map<string, Promise<Uint8Array>>();
-  const served: ServedImage[] = [];
-  let incoming: Incoming | null = null;
+  const served: { close(): Promise<void> }[] = [];
+  let incoming: IncomingPoint | null = null;
 
-  function requireIncoming(): Incoming {
+  function requireIncoming(): IncomingPoint {
     if (incoming === null) throw new AppError('conflict', `${peer} has begun no point`);
     return incoming;
   }
@@ -108,32 +105,37 @@ function createCaller(peer: string, deps: ReceiverDeps) {
     return { digests: Buffer.from(digests.buffer, digests.byteOffset, digests.length).toString('base64') };
   }
 
+  function requireChunks(): ChunkDesk {
+    if (deps.driver.chunks === null) throw new AppError('unsupported', 'this node knows what differs without comparing');
+    return deps.driver.chunks;
+  }
+
   async function hashTail(vmid: number, name: string, disk: string): Promise<Uint8Array> {
-    const choose = (held: Manifest) => held.leftBehind.find((tail) => tail.name === name)?.depths ?? null;
-    const image = await deps.storage.serveImage(vmid, choose, `${peer}-tail-${disk}`);
-    served.push(image);
-    return await hashExport({ socketPath: image.nbdSocket, exportName: disk }, hangUp.signal);
+    const tail = await requireChunks().openTail(vmid, name, `${peer}-tail-${disk}`);
+    served.push(tail);
+    return await tail.hash(disk, hangUp.signal);
   }
 
   const calls: { [N in CallName]: (ask: Calls[N]['ask']) => Promise<Calls[N]['answer']> } = {
-    state: async ({ vmid }) => describeState(await deps.storage.readManifest(parseVmid(vmid))),
-    async begin({ vmid, point, disks }) {
+    state: ({ vmid }) => deps.driver.readState(parseVmid(vmid)),
+    async begin({ vmid, point, disks, streams }) {
       await incoming?.abort();
       incoming = null;
       await deps.authorize(parseVmid(vmid), peer, point.generation);
       for (const disk of disks) parseDiskName(disk.name);
-      incoming = await deps.storage.beginIncoming({ vmid, peer, point, disks });
+      incoming = await deps.driver.begin({ vmid, peer, point, disks, ...(streams === undefined ? {} : { streams }) });
       return {};
     },
+    received: async ({ disk }) => ({ done: await requireIncoming().received(parseDiskName(disk)) }),
     async hashes({ disk, firstChunk, count }) {
-      const { nbdSocket } = requireIncoming();
-      const address = { socketPath: nbdSocket, exportName: parseDiskName(disk) };
-      return await page(disk, () => hashExport(address, hangUp.signal), firstChunk, count);
+      const current = requireIncoming();
+      parseDiskName(disk);
+      return await page(disk, () => requireChunks().hashIncoming(current, disk, hangUp.signal), firstChunk, count);
     },
     async seal({ pointAtMs, configSha256, lastCycle }) {
       const current = requireIncoming();
       incoming = null;
-      const { vmid, point } = current.request;
+      const { vmid, point } = current;
       try {
         await deps.authorize(vmid, peer, point.generation); // the guest may have moved while the bytes travelled
       } catch (error) {
@@ -155,7 +157,7 @@ function createCaller(peer: string, deps: ReceiverDeps) {
       page(`tail ${name} ${disk}`, () => hashTail(parseVmid(vmid), name, parseDiskName(disk)), firstChunk, count),
     async measured({ vmid, generation, name, ...measured }) {
       await deps.authorize(parseVmid(vmid), peer, generation);
-      await deps.storage.noteTailSize(vmid, name, measured);
+      await requireChunks().noteTailSize(vmid, name, measured);
       await deps.announce(vmid);
       return {};
     },
@@ -171,24 +173,8 @@ function createCaller(peer: string, deps: ReceiverDeps) {
   };
 }
 
-function describeState(manifest: Manifest | null): Calls['state']['answer'] {
-  if (manifest === null) return { role: 'absent', generation: 0, point: null, disks: [], unmeasuredTail: null };
-  const newest = newestPoint(manifest);
-  const tail = manifest.leftBehind.find((candidate) => candidate.sizeBytes === null);
-  const names = Object.keys(newest?.depths ?? {});
-  return {
-    role: manifest.role,
-    generation: manifest.generation,
-    point: newest && { generation: newest.generation, seq: newest.seq },
-    disks: manifest.disks
-      .filter((disk) => names.includes(disk.name))
-      .map((disk) => ({ name: disk.name, sizeBytes: disk.layers.at(-1)?.sizeBytes ?? 0 })),
-    unmeasuredTail: tail === undefined ? null : describeTail(tail),
-  };
-}
-
 function thinQuietly(deps: ReceiverDeps, vmid: number): void {
-  deps.storage.thin(vmid, deps.readJob(vmid).keep).catch((error: unknown) => {
-    deps.log(`guest ${vmid}: merging old points failed: ${formatErrorChain(error)}`);
+  deps.driver.thin(vmid, deps.readJob(vmid).keep).catch((error: unknown) => {
+    deps.log(`guest ${vmid}: dropping old points failed: ${formatErrorChain(error)}`);
   });
 }

@@ -2,16 +2,22 @@ import { runPaths } from '#programs/replication/paths.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
+import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { createAnnouncer } from '#programs/replication/announcer.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { startGuestCycles, type GuestCycles, type TargetStatus } from '#programs/replication/guest-cycles.ts';
 import { type LastCopies, sendLastPoint } from '#programs/replication/last-point.ts';
 import { serveReceiver } from '#programs/replication/receiver.ts';
-import { createGuestSender, type SenderDeps } from '#programs/replication/sender.ts';
+import type { ReplicationDriver } from '#programs/replication/driver.ts';
 
-export type ReplicationOptions = SenderDeps & {
-  node: string;
+export type ReplicationOptions = {
+  /** How copies are kept here and how changes travel; all else is the same for every driver. */
+  driver: ReplicationDriver;
+  /** The node's run folder: the relay's socket and what must not outlive a boot. */
+  run: string;
+  clock: Clock;
+  log: (text: string) => void;
   /** Raises AppError unless `sender` is the guest's home at `generation`, by a linearizable read of the guest's record. */
   authorize: (vmid: number, sender: string, generation: number) => Promise<void>;
   /** Tells the cluster what this node holds; null: nothing of it could be promoted. */
@@ -48,7 +54,7 @@ export type Replication = {
 };
 
 export function createReplication(options: ReplicationOptions): Replication {
-  const { storage } = options;
+  const { driver } = options;
   const guests = new Map<number, GuestCycles>();
   const announcer = createAnnouncer(options);
 
@@ -69,18 +75,18 @@ export function createReplication(options: ReplicationOptions): Replication {
 
   return {
     async serve(signal) {
-      await storage.recover();
+      await driver.recover();
       const receiver = { ...options, announce: (vmid: number) => announcer.announce(vmid) };
       await Promise.all([serveReceiver(runPaths.replicaService(options.run), receiver, signal), announceOften(signal)]);
     },
     async armBitmaps(guest) {
       const targets = options.readPeers().map((peer) => peer.node);
-      await createGuestSender(guest, options).arm(targets);
+      await driver.createSender(guest).arm(targets);
     },
     startGuest(guest) {
       if (guests.get(guest.vmid)?.guest === guest) return;
       const before = guests.get(guest.vmid)?.stop() ?? Promise.resolve();
-      const cycles = startGuestCycles(guest, { ...options, sender: createGuestSender(guest, options), before });
+      const cycles = startGuestCycles(guest, { ...options, sender: driver.createSender(guest), before });
       guests.set(guest.vmid, cycles);
       void cycles.ended.then(() => {
         if (guests.get(guest.vmid) === cycles) guests.delete(guest.vmid);
@@ -96,7 +102,7 @@ export function createReplication(options: ReplicationOptions): Replication {
     },
     async sendLast(guest, targets) {
       await guests.get(guest.vmid)?.stop();
-      return await sendLastPoint(guest, createGuestSender(guest, options), targets, options);
+      return await sendLastPoint(guest, driver.createSender(guest), targets, options);
     },
     announce: (vmid) => announcer.announce(vmid),
     notePeerBack(node) {

@@ -25,6 +25,7 @@ import type { PointLock } from '#programs/replication/point-lock.ts';
 import { replicaNames, replicaNodes } from '#programs/replication/point-names.ts';
 import { pushChanges } from '#programs/replication/push.ts';
 import type { Calls } from '#programs/replication/messages.ts';
+import { takeAtRest, type WithRest } from '#programs/replication/point-rest.ts';
 import { openTunnel } from '#programs/replication/relay-client.ts';
 import { measureTail } from '#programs/replication/tail-measure.ts';
 
@@ -38,11 +39,13 @@ export type SenderDeps = {
   user: { uid: number; gid: number } | null;
   /** Shared by all who take points of this node's guests. */
   points: PointLock;
+  withRest: WithRest;
   clock: Clock;
   log: (text: string) => void;
 };
 
-export type CycleOrder = { peer: Peer; job: ReplicationJob; configSha256: string };
+/** `reuseMs`: a point that was taken at most this long ago may be sent again to this node; 0: a new one is wanted. */
+export type CycleOrder = { peer: Peer; job: ReplicationJob; configSha256: string; reuseMs: number };
 
 export type CycleResult = {
   point: ReplicaPoint;
@@ -175,7 +178,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
     const { order, disks, control, state, plan, point, digests, startedMs } = sending;
     const { peer } = order;
     const pointBootMs = deps.clock.bootMs();
-    const fleece = await openFleece(guest.qmp, {
+    const fleeceOrder = {
       disks,
       names: replicaNames(peer.node),
       changedOnly: () => plan.kind === 'delta',
@@ -183,7 +186,8 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
       scratch,
       wallMs: () => deps.clock.wallMs(),
       log: deps.log,
-    });
+    };
+    const fleece = await takeAtRest(deps, guest, order.job, () => openFleece(guest.qmp, fleeceOrder));
     const { pointAtMs, pausedMs } = fleece;
     let arrived = false;
     try {

@@ -10,7 +10,9 @@ import { defaultReplicationJob, type ReplicaRecord, type ReplicationJob } from '
 import { newestPoint } from '#core/storage/manifest.ts';
 import { checkProbeDisks, type ProbeVerdict } from '#lab/images/probe-disks.ts';
 import { probeDisks } from '#lab/images/probe.ts';
+import { withRest } from './without-rest.ts';
 import { createPointLock, type PointLock } from '#programs/replication/point-lock.ts';
+import { createDirDriver } from '#programs/replication/dir-driver.ts';
 import { createReplication, type Replication } from '#programs/replication/replication.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { imageUser, makeWorkDirectory, openStorage } from './dir-rig.ts';
@@ -105,15 +107,22 @@ async function buildNode(
   const log = (text: string) => void logged.push(text);
   const storage = await openStorage(directory, logged);
   const points = createPointLock();
+  const clock = createClock();
   const replication = createReplication({
-    node: name,
-    storage,
-    points,
+    driver: createDirDriver({
+      node: name,
+      storage,
+      points,
+      withRest,
+      run,
+      scratch: join(directory, 'scratch'),
+      scratchLimitBytes: 1 << 30,
+      user: imageUser,
+      clock,
+      log,
+    }),
     run,
-    scratch: join(directory, 'scratch'),
-    scratchLimitBytes: 1 << 30,
-    user: imageUser,
-    clock: createClock(),
+    clock,
     log,
     authorize: async (vmid, sender, generation) => {
       const home = rig.record.home.get(vmid);

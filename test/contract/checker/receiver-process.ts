@@ -3,7 +3,9 @@ import { join } from 'node:path';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import { AppError } from '#base/error.ts';
 import { defaultReplicationJob } from '#core/replica/records.ts';
+import { withRest } from './without-rest.ts';
 import { createPointLock } from '#programs/replication/point-lock.ts';
+import { createDirDriver } from '#programs/replication/dir-driver.ts';
 import { createReplication } from '#programs/replication/replication.ts';
 import { imageUser, openStorage } from './dir-rig.ts';
 
@@ -13,16 +15,23 @@ import { imageUser, openStorage } from './dir-rig.ts';
  */
 const [directory = '', keep = '{}'] = process.argv.slice(2);
 const storage = await openStorage(directory, []);
-const replication = createReplication({
-  node: 'receiver',
-  storage,
-  points: createPointLock(),
+const common = {
   run: join(directory, 'run'),
-  scratch: join(directory, 'scratch'),
-  scratchLimitBytes: 1 << 30,
-  user: imageUser,
   clock: createClock(),
-  log: (text) => process.stdout.write(`${text}\n`),
+  log: (text: string) => void process.stdout.write(`${text}\n`),
+};
+const scratch = { scratch: join(directory, 'scratch'), scratchLimitBytes: 1 << 30 };
+const replication = createReplication({
+  driver: createDirDriver({
+    node: 'receiver',
+    storage,
+    points: createPointLock(),
+    withRest,
+    ...scratch,
+    user: imageUser,
+    ...common,
+  }),
+  ...common,
   authorize: async (vmid, sender, generation) => {
     const file = join(directory, '../home.json');
     const home = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { node: string; generation: number }) : null;
