@@ -13,6 +13,7 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
   writeSync,
@@ -127,6 +128,7 @@ test('snapshots are listed and verified; the password, token, certificate and na
 
 test('what is encrypted can be read with its key alone, and the server never sees the plain text', async () => {
   const secret = { PBS_ENCRYPTION_PASSWORD: 'correct horse' };
+  writeImage('disk.raw');
   assert.equal((await place.run(['key', 'create', 'key.json', '--kdf', 'pbkdf2'], { env: secret })).code, 0);
   assert.equal(statSync(at('key.json')).mode & 0o777, 0o600);
   assert.equal((await place.run(['key', 'create', 'key.json'], { env: secret })).code, 4, 'a key is never overwritten');
@@ -191,6 +193,50 @@ test('what is encrypted can be read with its key alone, and the server never see
   const paper = (await place.run(['key', 'paper', 'key.json', '--subject', 'clinic'])).out;
   const typed = /-----BEGIN PROXMOX BACKUP KEY-----\n([^]*?)\n-----END/.exec(paper)?.[1]?.replaceAll('\n', '') ?? '';
   assert.deepEqual(JSON.parse(typed), JSON.parse(readFileSync(at('key.json'), 'utf8')));
+});
+
+test('a key that was lost comes back with the master key, and with no other', async () => {
+  const secret = { PBS_ENCRYPTION_PASSWORD: 'of the master' };
+  for (const name of ['master', 'stranger']) {
+    const made = await place.run(['key', 'create-master', `${name}.pem`, `${name}.pub`], { env: secret });
+    assert.equal(made.code, 0, made.err);
+  }
+  assert.equal(statSync(at('master.pem')).mode & 0o777, 0o600);
+  assert.equal((await place.run(['key', 'create', 'lost.json', '--kdf', 'none'])).code, 0);
+  writeFileSync(at('small.raw'), randomBytes(10_000));
+  const { snapshot } = await create([
+    'd.img:small.raw',
+    '--backup-id',
+    'lost',
+    '--keyfile',
+    'lost.json',
+    '--master-key',
+    'master.pub',
+  ]);
+  const verified = await place.run(['verify', snapshot, '--keyfile', 'lost.json']);
+  assert.deepEqual([verified.code, verified.out], [0, 'd.img.fidx: right\nrsa-encrypted.key.blob: right\n'], verified.err);
+  unlinkSync(at('lost.json'));
+  writeFileSync(at('master-passphrase'), 'of the master');
+  writeFileSync(at('bad-passphrase'), 'of nobody');
+  const recover = (pem: string, passphrase: string): string[] =>
+    ['key', 'recover', snapshot, 'found.json', '--kdf', 'none'].concat(
+      '--master-key',
+      pem,
+      '--master-passphrase-file',
+      passphrase,
+    );
+  const stranger = await place.run(recover('stranger.pem', 'master-passphrase'));
+  assert.deepEqual([stranger.code, /sealed for another master key/.test(stranger.err)], [5, true], stranger.err);
+  const typo = await place.run(recover('master.pem', 'bad-passphrase'));
+  assert.deepEqual([typo.code, /passphrase is wrong/.test(typo.err)], [6, true], typo.err);
+  assert.ok(!existsSync(at('found.json')));
+  const found = await place.run(recover('master.pem', 'master-passphrase'));
+  assert.equal(found.code, 0, found.err);
+  const back = await place.run(['restore', snapshot, 'd.img', 'small-back.raw', '--keyfile', 'found.json']);
+  assert.equal(back.code, 0, back.err);
+  assert.ok(readFileSync(at('small-back.raw')).equals(readFileSync(at('small.raw'))));
+  const refused = await place.run(['create', 'd.img:small.raw', '--master-key', 'master.pub']);
+  assert.deepEqual([refused.code, /master-key: .* --keyfile/.test(refused.err)], [2, true], refused.err);
 });
 
 /** Everything a tree can hold, names that are no UTF-8 included. */

@@ -9,7 +9,7 @@ import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
 import { DigestTable } from '#core/backup/digest-table.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import { formatManifest, makeManifest, type CryptMode, type Manifest, type ManifestEntry } from '#core/backup/manifest.ts';
-import { catalogFile, manifestFile, type SnapshotId } from '#core/backup/names.ts';
+import { catalogFile, manifestFile, sealedKeyFile, type SnapshotId } from '#core/backup/names.ts';
 import { ArchiveUpload, learnIndex, type UploadContext, type UploadFigures } from './archive-upload.ts';
 import type { ChunkPool, HeldChunk } from './chunk-pool.ts';
 import type { ClientWorkers } from './client-workers.ts';
@@ -26,6 +26,8 @@ export type BackupPlan = {
   cryptMode: CryptMode;
   /** Encrypts and signs, or signs alone; null with mode none. */
   key: CryptKey | null;
+  /** The data key, sealed for the holder of the master key; null: there is no master key. */
+  sealedKey: Uint8Array | null;
   tree: TreeOptions;
 };
 /** `tree`: what a directory held. */
@@ -64,6 +66,7 @@ export async function performBackup(session: WireSession, plan: BackupPlan, part
   const catalogs = sent.flatMap(({ catalog }) => catalog ?? []);
   if (catalogs.length > 0) sent.push(await sendCatalog(run, joinCatalogs(catalogs)));
   const files = sent.map(({ entry }) => entry);
+  if (plan.sealedKey !== null) files.push(await sendSealedKey(session, plan.sealedKey, functions));
   const manifest = makeManifest({ ...plan.snapshot, files, unprotected: {} }, signKey(plan), functions);
   await sendBlob(session, manifestFile, encodeBlob(formatManifest(manifest), { compress: true, crypt: null }, functions));
   await session.call({ method: 'POST', path: 'finish', waitMs: clientLimits.finishMs });
@@ -203,6 +206,12 @@ async function sendFile({ session, plan, parts }: Run, spec: ArchiveSpec): Promi
   const sent = { sentChunks: 0, sentDataBytes: data.length, sentWireBytes: encoded.length };
   const entry = { name: spec.name, cryptMode: plan.cryptMode, sizeBytes: encoded.length, csum: functions.sha256(encoded) };
   return { entry, figures: describe(entry, { readBytes: data.length, chunks: 0, ...sent }, false), catalog: null };
+}
+
+async function sendSealedKey(session: WireSession, sealed: Uint8Array, functions: ByteFunctions): Promise<ManifestEntry> {
+  const encoded = encodeBlob(sealed, { compress: false, crypt: null }, functions);
+  await sendBlob(session, sealedKeyFile, encoded);
+  return { name: sealedKeyFile, cryptMode: 'encrypt', sizeBytes: encoded.length, csum: functions.sha256(encoded) };
 }
 
 function describe(entry: ManifestEntry, figures: UploadFigures, hasBase: boolean): ArchiveFigures {

@@ -2,15 +2,18 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { Option, type Command } from 'commander';
 import { performBackup, type ArchiveFigures, type ClientParts } from '#adapters/backup-client/backup-run.ts';
+import { sealKey } from '#adapters/backup-client/master-key.ts';
 import type { TreeOptions } from '#adapters/backup-client/tree-reader.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError } from '#base/error.ts';
 import { parseArchiveSpecs } from '#core/backup/archive-spec.ts';
+import type { CryptKey } from '#core/backup/crypt-key.ts';
 import type { CryptMode } from '#core/backup/manifest.ts';
 import { formatSnapshot, parseBackupId, parseBackupType, readSnapshotTime, type SnapshotId } from '#core/backup/names.ts';
 import { parseChoice } from '#core/text/fields.ts';
 import { formatSize } from '#core/text/size.ts';
-import { reachServer, readKey, type AccessOptions, type KeyOptions } from '#cli/backup-access.ts';
+import { reachServer, readInput, readKey, type AccessOptions, type KeyOptions } from '#cli/backup-access.ts';
+import { formatNow } from '#cli/backup-key-file.ts';
 import { addAccessOptions, addKeyOptions } from '#cli/backup-options.ts';
 import { addBackupKeyCommands } from '#cli/commands/backup-key.ts';
 import { addBackupReadCommands } from '#cli/commands/backup-read.ts';
@@ -28,6 +31,7 @@ type CreateOptions = AccessOptions &
     backupTime?: string;
     acrossFileSystems?: boolean;
     skipUnreadable?: boolean;
+    masterKey?: string;
     exclude: string[];
   };
 
@@ -41,6 +45,10 @@ export function addBackupCommands(program: Command, world: CliWorld): void {
     .option('--backup-id <id>', "what is backed up (default: this machine's name)")
     .option('--backup-type <type>', 'vm, ct or host', 'host')
     .addOption(new Option('--backup-time <time>', 'YYYY-MM-DDTHH:MM:SSZ (default: now)'))
+    .option(
+      '--master-key <file>',
+      'a public master key: add the key of this backup, sealed so that only the private one opens it',
+    )
     .option('--across-file-systems', 'directories: also what is mounted below them')
     .option('--exclude <path>', 'directories: leave this out, a path from their root (can be given again)', collect, [])
     .option('--skip-unreadable', 'directories: leave out what may not be read, and tell it, instead of failing')
@@ -73,6 +81,7 @@ async function createBackup(world: CliWorld, texts: string[], options: CreateOpt
   const type = parseBackupType(options.backupType);
   const id = parseBackupId(options.backupId ?? hostname());
   const key = await readKey(world, options);
+  const sealedKey = await sealForMaster(world, options, key);
   const server = await reachServer(world, options);
   const snapshot: SnapshotId = { namespace: server.namespace, type, id, atSeconds };
   const notices: string[] = [];
@@ -84,7 +93,7 @@ async function createBackup(world: CliWorld, texts: string[], options: CreateOpt
     skipUnreadable: options.skipUnreadable === true,
     exclude: options.exclude.map((path) => path.replace(/^\/+|\/+$/g, '')),
   };
-  const plan = { snapshot, archives, cryptMode, key, tree };
+  const plan = { snapshot, archives, cryptMode, key, sealedKey, tree };
   const figures = await performBackup(
     session,
     plan,
@@ -101,6 +110,12 @@ async function createBackup(world: CliWorld, texts: string[], options: CreateOpt
       '',
     ].join('\n'),
   );
+}
+
+async function sealForMaster(world: CliWorld, options: CreateOptions, key: CryptKey | null): Promise<Uint8Array | null> {
+  if (options.masterKey === undefined) return null;
+  if (key === null) throw new AppError('invalid', 'master-key: it seals the key of a backup; give that with --keyfile');
+  return sealKey(await readInput(options.masterKey, 'master-key'), key, formatNow(world));
 }
 
 /** What the client needs of this process. */

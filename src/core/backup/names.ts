@@ -15,6 +15,8 @@ const lastSecond = 253_402_300_799;
 
 export const manifestFile = 'index.json.blob';
 export const clientLogFile = 'client.log.blob';
+/** The data key, for whoever holds the master key; the manifest calls it encrypted, its envelope is plain. */
+export const sealedKeyFile = 'rsa-encrypted.key.blob';
 /** What the archives of directories hold, for browsing. */
 export const catalogFile = 'catalog.pcat1.didx';
 

@@ -5,7 +5,7 @@ import { formatHex, isSameBytes, quote } from './bytes.ts';
 import { computeIndexCsum, parseIndex, type ChunkIndex } from './chunk-index.ts';
 import { chunkDigest, formatShortFingerprint, parseFingerprint, type CryptKey } from './crypt-key.ts';
 import { checkSignature, type CryptMode, type Manifest, type ManifestEntry } from './manifest.ts';
-import { parseArchiveName } from './names.ts';
+import { parseArchiveName, sealedKeyFile } from './names.ts';
 
 /**
  * What a client believes of what a server gives it: only what fits the manifest, and of that one, when it was signed, only what the key
@@ -62,7 +62,7 @@ export function openBlob(
   if (encoded.length !== entry.sizeBytes || !isSameBytes(functions.sha256(encoded), entry.csum)) {
     throw new AppError('invalid', `${entry.name}: it is not the blob that the manifest describes: it was changed`);
   }
-  checkClass(encoded, entry.cryptMode, entry.name);
+  checkClass(encoded, entry.name === sealedKeyFile ? 'none' : entry.cryptMode, entry.name);
   return decodeBlob(encoded, { key, maxBytes, what: entry.name }, functions);
 }
 
