@@ -31,7 +31,7 @@ export class AgentProcess extends Process {
   viewRevision = 0n;
   private readonly view = new Map<string, SimEntry>();
   private readonly lists = new Map<string, SimEntry[]>();
-  private ownInfo: { text: string; bootId: string; file: GuardReport | null } | null = null;
+  private ownInfo: { text: string; bootId: string; file: GuardReport | null; roles: number } | null = null;
   private readonly feed: { close: () => void; stall: (untilMs: number) => void };
   private epoch: number | null = null;
   private looking = false;
@@ -211,9 +211,10 @@ export class AgentProcess extends Process {
 
   /** What it says of itself, written out again only when something in it has changed. */
   private infoText(): string {
-    const { bootId, guardFile } = this.host;
-    if (this.ownInfo?.bootId !== bootId || this.ownInfo.file !== guardFile) {
-      this.ownInfo = { text: JSON.stringify(this.describe()), bootId, file: guardFile };
+    const { bootId, guardFile, disk } = this.host;
+    const { roles } = disk;
+    if (this.ownInfo?.bootId !== bootId || this.ownInfo.file !== guardFile || this.ownInfo.roles !== roles) {
+      this.ownInfo = { text: JSON.stringify(this.describe()), bootId, file: guardFile, roles };
     }
     return this.ownInfo.text;
   }

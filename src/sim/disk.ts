@@ -45,6 +45,8 @@ export class SimDisk {
   readonly node: string;
   /** After every change of what is held of a guest; `what` in words. */
   onChange: (vmid: number, what: string) => void = () => {};
+  /** Grows with each copy that comes, goes or changes its role. */
+  roles = 0;
   private readonly rules: Pick<Rules, 'demote' | 'dropPoints'>;
   private readonly held = new Map<number, Held>();
   private readonly sessions = new Map<number, Session>();
@@ -90,6 +92,7 @@ export class SimDisk {
     const file = `${diskName}-g1.raw`;
     const manifest = createPrimary(vmid, 1, [{ name: diskName, layers: [makeLayer(file, 'raw')] }]);
     this.held.set(vmid, { manifest, files: new Map([[file, new Map()]]), damaged: false });
+    this.roles += 1;
     this.onChange(vmid, 'created');
   }
 
@@ -129,6 +132,7 @@ export class SimDisk {
     const file = `${diskName}-g${generation}-own.qcow2`;
     held.files.set(file, new Map());
     held.manifest = promoteTo(manifest, generation, point, [{ disk: diskName, layer: makeLayer(file, 'qcow2') }]);
+    this.roles += 1;
     this.onChange(vmid, `promoted from ${formatPoint(point)} to generation ${generation}`);
     return point;
   }
@@ -140,6 +144,7 @@ export class SimDisk {
     if (held.manifest.role === 'replica') return;
     const atPoint = identicalTo === null ? null : demoteToPoint(held.manifest, identicalTo, nowWallMs);
     held.manifest = atPoint ?? this.rules.demote(held.manifest, null);
+    this.roles += 1;
     this.onChange(vmid, atPoint === null ? 'demoted' : 'demoted to its last point');
   }
 
@@ -150,6 +155,7 @@ export class SimDisk {
       throw new AppError('conflict', `hand over guest ${vmid}: not its primary copy of generation ${generation}`);
     }
     held.manifest = noteHandedOver(held.manifest, last);
+    this.roles += 1;
     this.onChange(vmid, 'handed over');
   }
 
@@ -163,6 +169,7 @@ export class SimDisk {
 
   remove(vmid: number): void {
     this.sessions.delete(vmid);
+    this.roles += 1;
     if (this.held.delete(vmid)) this.onChange(vmid, 'removed');
   }
 

@@ -47,6 +47,8 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
     return record.ha.state.kind === 'failed' ? null : describeUnsettled(vmid, record.ha);
   }
   // Also where somebody was to be left behind: it runs.
+  if (isWaitingForAnOperator(cluster, well, record))
+    return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
   if (runsOn !== undefined) return describeUnsettled(vmid, record.ha);
   if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, well, record))
     return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
@@ -73,6 +75,13 @@ function isHeldByItsNode(cluster: Cluster, well: Host[], { home, ha }: GuestReco
   const agent = cluster.store.read<AgentRecord>(keys.nodeAgent(home))?.value;
   const isAway = !host.powered || !well.includes(host);
   return ha?.state.kind === 'frozen' && agent?.mode === 'restart' && (isAway || agent.bootId === host.bootId);
+}
+
+/** Its home fell silent while it was disarmed: nothing guards it, so only somebody who knows that it is off can say so. */
+function isWaitingForAnOperator({ store }: Cluster, well: Host[], { home, ha }: GuestRecord): boolean {
+  const isUnguarded = store.read<HaMemory>(keys.haMemory)?.value.unguarded.includes(home) === true;
+  const isFenced = ha?.state.kind === 'awaiting-fence';
+  return isFenced && isUnguarded && !well.some(({ name }) => name === home);
 }
 
 /** A state that only leads to another one. */

@@ -102,7 +102,8 @@ export class ManagerChecks {
     // A rule that was taken back since binds nobody.
     const still = this.compile(this.cluster.people.rules()).apart.get(String(vmid)) ?? [];
     const rival = place.rivals.find((other) => {
-      if (!still.includes(other)) return false;
+      // Who is not managed is bound by no rule.
+      if (!still.includes(other) || this.want(Number(other)) === 'ignored') return false;
       const qemu = host.qemus.get(Number(other));
       return qemu !== undefined && host.isExecuting(qemu);
     });

@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
+import { isOfEarlierBoot, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import type { Task } from '#sim/process.ts';
@@ -31,11 +31,11 @@ function* handle(agent: AgentProcess, request: RequestRecord, modRevision: bigin
   const write = (state: RequestState, revision: bigint) =>
     agent.commit([{ key, modRevision: revision }], [{ key, value: JSON.stringify({ ...order, ...state }) }]);
   const begun = { text: 'begun', doneBytes: null, totalBytes: null };
-  const taken = yield* write({ state: 'running', progress: begun }, modRevision);
+  const taken = yield* write({ state: 'running', progress: begun, bootId: agent.host.bootId }, modRevision);
   if (taken.kind !== 'committed') return;
   let end: RequestState;
   try {
-    yield* perform(agent, request, request.state === 'running');
+    yield* perform(agent, request);
     end = { state: 'done', result: [] };
   } catch (error) {
     if (!isAppError(error)) throw error;
@@ -46,13 +46,15 @@ function* handle(agent: AgentProcess, request: RequestRecord, modRevision: bigin
   if (current !== null) yield* write(end, current.modRevision);
 }
 
-function* perform(agent: AgentProcess, order: RequestOrder, isRepeated: boolean): Task<void> {
+function* perform(agent: AgentProcess, order: RequestRecord): Task<void> {
+  const isRepeated = order.state === 'running';
   switch (order.kind) {
     case 'guest-create':
       return yield* agent.guests.exclusively(order.vmid, createGuest(agent, order, isRepeated));
     case 'guest-delete':
       return yield* agent.guests.exclusively(order.vmid, deleteGuest(agent, order.vmid));
     case 'node-end':
+      if (isOfEarlierBoot(order, agent.host.bootId)) throw new AppError('conflict', `${agent.host.name} has booted since`);
       return yield* agent.nodeEnd.end(order);
     case 'node-stay':
       return yield* agent.nodeEnd.stay();

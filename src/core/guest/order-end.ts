@@ -39,12 +39,12 @@ export function planStatus(
   if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
   if (action.kind !== 'none') return null;
   if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
-  // What it does with the others is told by the node's end itself.
-  if (facts.ending !== null) return null;
   // Nobody starts a guest again that is left alone: that it ran under its last order is over.
   const isLeftAlone = facts.want === 'ignored' || facts.want === null;
   if (order.kind === 'run' && process === null && isLeftAlone)
     return { state: 'stopped', because: `${action.because}, and it does not run`, end: null };
+  // What it does with the others is told by the node's end itself.
+  if (facts.ending !== null) return null;
   if (order.kind === 'run' && process?.state === 'running') {
     const end = isProven(record, tries, nowBootMs) ? 'ok' : null;
     return { state: 'running', because: 'runs', end, promoted: facts.copy?.promotedFrom ?? null };

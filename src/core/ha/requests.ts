@@ -56,10 +56,16 @@ export type RequestProgress = { text: string; doneBytes: number | null; totalByt
 
 export type RequestState =
   | { state: 'waiting' }
-  | { state: 'running'; progress: RequestProgress }
+  /** `bootId`: the boot of its node in which it was begun. */
+  | { state: 'running'; progress: RequestProgress; bootId?: string }
   /** `result`: what came of it, for people, e.g. the exported files; one line each. */
   | { state: 'done'; result: string[] }
   | { state: 'failed'; error: { kind: ErrorKind; message: string } };
+
+/** True when an earlier agent had begun it, and the machine has booted since: what it was to prepare is over. */
+export function isOfEarlierBoot(request: RequestRecord, bootId: string): boolean {
+  return request.state === 'running' && request.bootId !== undefined && request.bootId !== bootId;
+}
 
 /** The id of a request made now. `letters`: chance, passed in, so that two requests of one millisecond differ. */
 export function requestId(nowMs: number, letters: string): string {

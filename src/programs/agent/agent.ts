@@ -190,6 +190,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     runRequests(
       {
         self: name,
+        bootId,
         store,
         world,
         bell: bells.requests,

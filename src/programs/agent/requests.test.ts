@@ -67,6 +67,7 @@ async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy
   const log = { info() {}, warn() {} };
   const parts = {
     self: 'n1',
+    bootId: 'b1',
     store,
     world,
     bell: createBell(),

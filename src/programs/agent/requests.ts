@@ -3,7 +3,13 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import { formatRequest, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
+import {
+  formatRequest,
+  isOfEarlierBoot,
+  type RequestOrder,
+  type RequestRecord,
+  type RequestState,
+} from '#core/ha/requests.ts';
 import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
@@ -17,6 +23,8 @@ import { readRecord, type World } from '#programs/agent/world.ts';
  */
 export type RequestsOptions = {
   self: string;
+  /** This boot of the machine. */
+  bootId: string;
   store: Store;
   world: World;
   bell: Bell;
@@ -47,13 +55,14 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
   const key = keys.request(request.id);
   const write = async (state: RequestState, revision: bigint) =>
     options.store.commit([{ key, modRevision: revision }], [{ key, value: JSON.stringify({ ...orderOf(request), ...state }) }]);
-  const taken = await write({ state: 'running', progress: { text: 'begun', doneBytes: null, totalBytes: null } }, modRevision);
+  const progress = { text: 'begun', doneBytes: null, totalBytes: null };
+  const taken = await write({ state: 'running', progress, bootId: options.bootId }, modRevision);
   if (taken.kind !== 'committed') return;
   options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, formatRequest(request));
   let end: RequestState;
   try {
     const tell = async (text: string) => tellProgress(options.store, key, text);
-    end = { state: 'done', result: await perform(options, request, request.state === 'running', tell) };
+    end = { state: 'done', result: await perform(options, request, tell) };
   } catch (error) {
     const kind = isAppError(error) ? error.kind : 'unavailable';
     end = { state: 'failed', error: { kind, message: formatErrorChain(error) } };
@@ -80,13 +89,13 @@ function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState
   return rest;
 }
 
-/** `isRepeated`: an earlier agent had begun it. */
 async function perform(
   options: RequestsOptions,
-  order: RequestOrder,
-  isRepeated: boolean,
+  order: RequestRecord,
   tell: (text: string) => Promise<void>,
 ): Promise<string[]> {
+  /** An earlier agent had begun it. */
+  const isRepeated = order.state === 'running';
   switch (order.kind) {
     case 'guest-create':
       return options.guests.exclusively(order.vmid, async () => createGuest(options, order, isRepeated));
@@ -95,6 +104,10 @@ async function perform(
     case 'replication-sync':
       return options.syncNow(order.vmid, order.target);
     case 'node-end':
+      if (isOfEarlierBoot(order, options.bootId)) {
+        const why = 'the machine has booted since this was begun. Ask again if it is still to end';
+        throw new AppError('conflict', `prepare ${options.self} for its end: ${why}`);
+      }
       return options.nodeEnd.end(order, tell);
     case 'node-stay':
       return options.nodeEnd.stay();

@@ -110,7 +110,8 @@ function planOrder(
   // Without a run order in force a guest that is to be left alone needs no order at all.
   if (!isValid && wanted.kind === 'hold') return { kind: 'keep' };
   if (!isValid) {
-    const because = whyUnusable(facts, home);
+    // A node that its guests are to leave lets them leave also when they are at rest there.
+    const because = whyUnusable(facts, home, wanted.kind === 'move' ? 'maintenance' : 'active');
     // Its heartbeat tells soon; the claim rules cover the case that it never does.
     if (because !== null) return { kind: 'defer', because: `its home ${record.home} ${because}` };
   }

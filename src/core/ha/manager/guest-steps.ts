@@ -172,8 +172,12 @@ export function freezeIfRestarting(draft: RoundDraft, id: string): void {
   const entry = entryOf(draft, id);
   if (draft.nodeFacts.get(entry.node)?.agentMode !== 'restart') return;
   switch (entry.state.kind) {
-    case 'active':
     case 'inactive':
+      // What its node let go of does not come back with the node.
+      if (guestFactsOf(draft, id).givenUp === true) return;
+      draft.unguarded.add(entry.node);
+      return enter(draft, id, { kind: 'frozen' }, `the agent of ${entry.node} restarts`);
+    case 'active':
     case 'stop-requested':
       draft.unguarded.add(entry.node);
       return enter(draft, id, { kind: 'frozen' }, `the agent of ${entry.node} restarts`);
