@@ -5,6 +5,7 @@ import { grantedEpoch, whyUnusable } from '#core/ha/cluster-round/node-health.ts
 import type { CommitStep, StepEvent } from '#core/ha/cluster-round/steps.ts';
 import { aliveAtMs, pointOn } from '#core/ha/cluster-round/copies.ts';
 import { keys } from '#core/ha/keys.ts';
+import type { AgentMode } from '#core/ha/manager/facts.ts';
 import type { GuestEntry, GuestState } from '#core/ha/manager/memory.ts';
 import type { HaCommand, HaResource } from '#core/ha/records.ts';
 
@@ -110,8 +111,7 @@ function planOrder(
   // Without a run order in force a guest that is to be left alone needs no order at all.
   if (!isValid && wanted.kind === 'hold') return { kind: 'keep' };
   if (!isValid) {
-    // A node that its guests are to leave lets them leave also when they are at rest there.
-    const because = whyUnusable(facts, home, wanted.kind === 'move' ? 'maintenance' : 'active');
+    const because = whyUnusable(facts, home, endsThatBear(wanted.kind));
     // Its heartbeat tells soon; the claim rules cover the case that it never does.
     if (because !== null) return { kind: 'defer', because: `its home ${record.home} ${because}` };
   }
@@ -126,6 +126,12 @@ function planOrder(
     issuedAtMs: nowWallMs,
   };
   return { kind: 'write', next };
+}
+
+/** While its node is about to end, a guest may come to rest there; and leave it where all leave, also when it is at rest. */
+function endsThatBear(kind: GuestOrder['kind']): AgentMode[] {
+  if (kind === 'stop') return ['restart', 'shutdown', 'maintenance'];
+  return kind === 'move' ? ['maintenance'] : [];
 }
 
 /** The home declined it, and nothing has come of it since. */

@@ -20,11 +20,11 @@ export function agentModeOf(node: NodeRecordFacts, drains: readonly string[]): A
   return node.agent.mode;
 }
 
-/** Why the node may not receive guests now; null when it may. `accepts`: a mode of its agent that is no reason. */
+/** Why the node may not receive guests now; null when it may. `accepts`: modes of its agent that are no reason. */
 export function whyUnusable(
   facts: Pick<ClusterFacts, 'timing'>,
   node: NodeRecordFacts,
-  accepts: AgentMode = 'active',
+  accepts: readonly AgentMode[] = [],
 ): string | null {
   if (node.permit === null || node.permit.value.state !== 'granted') return 'has no permit';
   if (!isFresh(facts, node)) return 'is silent';
@@ -36,5 +36,5 @@ export function whyUnusable(
   if (node.info.bootId !== node.heartbeat.value.bootId) return 'has an agent that has not started since the boot';
   if (node.info.problems.length > 0) return node.info.problems.join(', ');
   const mode = agentModeOf(node, []);
-  return mode === 'active' || mode === accepts ? null : `is about to end (${mode})`;
+  return mode === 'active' || accepts.includes(mode) ? null : `is about to end (${mode})`;
 }

@@ -11,6 +11,7 @@ import {
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { releaseQuarantine, whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { findRivalNodes } from '#core/ha/manager/selection.ts';
+import { leavesWithoutFence } from '#core/ha/manager/without-fence.ts';
 import { acceptCommand, howNotLive, refuseCommand, whyNoRoomFor } from '#core/ha/manager/taken-commands.ts';
 
 /**
@@ -91,7 +92,14 @@ function whyNoMove(draft: RoundDraft, command: Extract<Command, { kind: 'move' }
  * A command to a guest that is in the middle of something is refused rather than forgotten. So is one that could only wait: for a node that is
  * away, to be lost with the recovery, or for the cluster to be armed again, to come as a surprise.
  */
-function whyTakesNone(draft: RoundDraft, guest: string, { state, node }: GuestEntry): Refused | null {
+function whyTakesNone(draft: RoundDraft, guest: string, entry: GuestEntry): Refused | null {
+  const { state, node } = entry;
+  if (draft.facts.settings.refusesForbiddenMoves) {
+    // Asked for twice at once: the first is carried out.
+    if (entry.command !== null) return { refusal: 'not-now', because: 'a command to it is being carried out' };
+    if (leavesWithoutFence(draft, guestFactsOf(draft, guest), entry))
+      return { refusal: 'not-now', because: `nothing on its node ${node} can start it any more; it is recovered first` };
+  }
   if (draft.disarm !== null && draft.disarm.stage !== 'waiting') {
     return { refusal: 'not-now', because: 'it is disarmed, so nothing would happen' };
   }

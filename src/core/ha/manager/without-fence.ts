@@ -19,9 +19,14 @@ export function isBackUnclaimed(draft: RoundDraft, node: string): boolean {
   return draft.facts.settings.standingOrders && facts?.present === true && facts.permit === 'held';
 }
 
+/** True when the guest is to leave its node with no fence, in its next step. */
+export function leavesWithoutFence(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
+  return !needsFence(guest) && mayLeave(draft, guest, entry);
+}
+
 /** True when the guest went on to recovery, or to rest, without a fence. */
 export function leaveWithoutFence(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
-  if (needsFence(guest) || !mayLeave(draft, guest, entry)) return false;
+  if (!leavesWithoutFence(draft, guest, entry)) return false;
   const because =
     guest.givenUp === true ? `${entry.node} gave it up` : `nothing on ${entry.node} can start it any more under its last order`;
   // Nothing runs that would have to be stopped.
