@@ -86,7 +86,12 @@ function turnAllOff(world: RoundWorld): void {
   for (const host of cluster.hosts) host.powerOn(fate.between(3_000, 20_000));
   const startMs = cluster.engine.nowMs;
   const boundMs = 20_000 + cluster.timing.claimMs + 30_000 + waitsForOthersMs(cluster);
-  const find = () => findTrouble(cluster, cluster.hosts)?.replace(/^L\d+/, 'L8') ?? null;
+  // One that was back may be moved on for balance.
+  const back = new Set<number>();
+  const find = () => {
+    for (const vmid of cluster.vmids) if (cluster.hosts.some((host) => isExecutingOn(host, vmid))) back.add(vmid);
+    return findTrouble(cluster, cluster.hosts, back)?.replace(/^L\d+/, 'L8') ?? null;
+  };
   world.wait(startMs + boundMs, cluster.hosts, find, 'power came back');
   world.longest.allOffMs = Math.max(world.longest.allOffMs, cluster.engine.nowMs - startMs);
   world.settle('power came back', cluster.hosts, true);

@@ -10,8 +10,10 @@ import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
 import { canRun } from '#sim/room.ts';
 
-/** The first thing that is not yet as it should be while the nodes `well` are well; null: all is well. */
-export function findTrouble(cluster: Cluster, well: Host[]): string | null {
+const nobody: ReadonlySet<number> = new Set();
+
+/** The first thing that is not yet as it should be while the nodes `well` are well; null: all is well. Guests in `except` are not looked at. */
+export function findTrouble(cluster: Cluster, well: Host[], except: ReadonlySet<number> = nobody): string | null {
   if (!cluster.store.canCommit()) return 'L1 the store takes no commits';
   const expected = isDisarmed(cluster) ? 'disarmed' : 'serving';
   for (const host of well) {
@@ -21,7 +23,7 @@ export function findTrouble(cluster: Cluster, well: Host[]): string | null {
     if (host.agent === null) return `L5 ${host.name} has no agent`;
   }
   for (const vmid of cluster.vmids) {
-    const trouble = describeGuest(cluster, well, vmid);
+    const trouble = except.has(vmid) ? null : describeGuest(cluster, well, vmid);
     if (trouble !== null) return trouble;
   }
   return findUnanswered(cluster);
@@ -44,6 +46,7 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   if (record.ha === undefined) return `L5 guest ${vmid} is wanted ${want} and not managed`;
   if (want !== 'started') {
     if (runsOn !== undefined) return `L1 guest ${vmid} is wanted ${want} and executes on ${runsOn.name}`;
+    if (isHeldByItsNode(cluster, well, record)) return null;
     return record.ha.state.kind === 'failed' ? null : describeUnsettled(vmid, record.ha);
   }
   // Also where somebody was to be left behind: it runs.

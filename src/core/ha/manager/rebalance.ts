@@ -49,8 +49,11 @@ function isAnythingMoving(draft: RoundDraft): boolean {
       case 'awaiting-fence':
       case 'awaiting-recovery':
         return true;
-      case 'start-requested':
       case 'active':
+        // What has just been recovered is let run first.
+        if (!state.seenRunning) return true;
+        continue;
+      case 'start-requested':
       case 'stop-requested':
       case 'inactive':
       case 'frozen':
