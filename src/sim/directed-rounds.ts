@@ -250,10 +250,9 @@ function waitForGuests(world: RoundWorld, vmids: number[], lost: Host, untilMs: 
 }
 
 /** It starts after others, or waits for a fresher copy, because people said so. */
-function waits({ store }: Cluster, { vmid, ha }: GuestRecord): boolean {
+function waits({ store }: Cluster, { vmid }: GuestRecord): boolean {
   const resource = store.read<HaResource>(keys.haResource(vmid))?.value;
-  const forOthers = ha !== undefined && 'waitsFor' in ha.state && (ha.state.waitsFor ?? []).length > 0;
-  return forOthers || (resource?.betterCopyWaitMs ?? 0) > 0;
+  return (resource?.startsAfter ?? []).length > 0 || (resource?.betterCopyWaitMs ?? 0) > 0;
 }
 
 function waitsForOthersMs({ swarm }: Cluster): number {

@@ -24,7 +24,10 @@ export class ManagerChecks {
   private compiled: { rules: readonly HaRule[]; compiled: CompiledRules } | null = null;
   /** Where a manager put each guest last, and whom it was to be kept apart from by the rules of that time. */
   private readonly placed = new Map<number, { node: string; rivals: readonly string[] }>();
-  private readonly moved = new Map<number, { atMs: number; inputs: number }>();
+  /** The last move of each guest, and where it has been since people or faults last changed what the manager decides by. */
+  private readonly moved = new Map<number, { atMs: number; inputs: number; arrivals: number; visited: Set<string> }>();
+  /** Grows with each guest that has a new home: it left room where it was. */
+  private arrivals = 0;
   private readonly claimed = new Map<string, { atMs: number; wallMs: number }[]>();
   /** Grows with everything that the manager decides by: nodes, rules, settings, wishes, commands, failed starts. */
   private inputs = 0;
@@ -54,6 +57,7 @@ export class ManagerChecks {
   noteMemory(before: HaMemory | undefined, next: HaMemory): void {
     if (JSON.stringify(before?.nodes) !== JSON.stringify(next.nodes)) this.noteInput();
     if (JSON.stringify(before?.drains) !== JSON.stringify(next.drains)) this.noteInput();
+    if (listQuarantined(before) !== listQuarantined(next)) this.noteInput();
     const wasWaiting = (before?.disarm ?? null) === null || before?.disarm?.stage === 'waiting';
     if (!wasWaiting || next.disarm === null || next.disarm.stage === 'waiting') return;
     for (const { ha, vmid } of this.records()) {
@@ -74,11 +78,12 @@ export class ManagerChecks {
       this.fail('S10', `guest ${next.vmid} is wanted started and is to stop (${is.because})`);
     if (is === undefined) return;
     if (was !== undefined && was.state.kind !== 'frozen' && is.state.kind === 'frozen') this.checkFreeze(next, was, is);
+    if (next.home !== before.home) this.arrivals += 1;
     const target = targetOf(is.state);
     const aimed = target !== null && (was === undefined || targetOf(was.state) !== target) ? target : null;
     const placed = next.home !== before.home && targetOf(was?.state ?? is.state) !== next.home ? next.home : null;
     for (const node of new Set([aimed, placed])) if (node !== null) this.checkPlace(next, node, by, node === aimed);
-    if (aimed !== null && was !== undefined && !isAsked(was, is)) this.checkOscillation(next.vmid, aimed, is);
+    if (aimed !== null && was !== undefined && !isAsked(was, is)) this.checkOscillation(next, aimed, is);
   }
 
   private checkFreeze({ vmid }: GuestRecord, was: GuestEntry, is: GuestEntry): void {
@@ -127,11 +132,15 @@ export class ManagerChecks {
       this.fail('L7', `guest ${vmid} is placed on ${node}, claimed ${recent.length} times and not quarantined`);
   }
 
-  private checkOscillation(vmid: number, to: string, { because }: GuestEntry): void {
+  private checkOscillation({ vmid, home }: GuestRecord, to: string, { because }: GuestEntry): void {
+    const { inputs, arrivals } = this;
     const { nowMs } = this.cluster.engine;
     const last = this.moved.get(vmid);
-    this.moved.set(vmid, { atMs: nowMs, inputs: this.inputs });
-    if (last === undefined || last.inputs !== this.inputs || nowMs - last.atMs >= oscillationMs) return;
+    const isSame = last !== undefined && last.inputs === inputs && nowMs - last.atMs < oscillationMs;
+    const visited = new Set([...(isSame ? last.visited : []), home]);
+    this.moved.set(vmid, { atMs: nowMs, inputs, arrivals, visited });
+    // Room that others left is worth a move to where it has not been; never one back.
+    if (!isSame || (last.arrivals < arrivals && !last.visited.has(to))) return;
     const agoMs = Math.round(nowMs - last.atMs);
     this.fail('L4', `guest ${vmid} moves to ${to} (${because}), ${agoMs} ms after its last move, and nothing changed in between`);
   }
@@ -151,6 +160,11 @@ export class ManagerChecks {
   private records(): GuestRecord[] {
     return this.cluster.vmids.flatMap((vmid) => this.cluster.store.read<GuestRecord>(keys.guest(vmid))?.value ?? []);
   }
+}
+
+function listQuarantined(memory: HaMemory | undefined): string {
+  const flaps = Object.entries(memory?.flaps ?? {});
+  return flaps.flatMap(([node, { quarantined }]) => (quarantined ? [node] : [])).join();
 }
 
 /** Something that has begun and that a disarm has to wait for. */

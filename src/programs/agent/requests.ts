@@ -3,13 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import {
-  formatRequest,
-  isOfEarlierBoot,
-  type RequestOrder,
-  type RequestRecord,
-  type RequestState,
-} from '#core/ha/requests.ts';
+import { formatRequest, isOfEarlierBoot, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
 import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
@@ -89,11 +83,7 @@ function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState
   return rest;
 }
 
-async function perform(
-  options: RequestsOptions,
-  order: RequestRecord,
-  tell: (text: string) => Promise<void>,
-): Promise<string[]> {
+async function perform(options: RequestsOptions, order: RequestRecord, tell: (text: string) => Promise<void>): Promise<string[]> {
   /** An earlier agent had begun it. */
   const isRepeated = order.state === 'running';
   switch (order.kind) {

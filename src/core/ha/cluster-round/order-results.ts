@@ -35,6 +35,14 @@ export function orderResult(
     status.nodeEpoch === epoch;
   if (tells) return status.end?.result ?? null;
   // It was found running where it is: a move before its start has no point.
-  const runs = status?.state === 'running' && status.node === record.home && status.nodeEpoch === epoch;
-  return entry.state.kind === 'start-requested-elsewhere' && runs ? 'skipped' : null;
+  const isFound = entry.state.kind === 'start-requested-elsewhere' && runsAtHome({ record, status }, nodes.get(record.home));
+  return isFound ? 'skipped' : null;
+}
+
+/** The guest's home tells that it runs there, under its present epoch. */
+export function runsAtHome(
+  { record, status }: Pick<GuestRecordFacts, 'record' | 'status'>,
+  home: NodeRecordFacts | undefined,
+): boolean {
+  return status?.state === 'running' && status.node === record.home && status.nodeEpoch === grantedEpoch(home);
 }

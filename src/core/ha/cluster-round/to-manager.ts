@@ -2,7 +2,7 @@ import { limits } from '#base/limits.ts';
 import { copyFactsOf, isWorthAWait } from '#core/ha/cluster-round/copies.ts';
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
-import { orderResult } from '#core/ha/cluster-round/order-results.ts';
+import { orderResult, runsAtHome } from '#core/ha/cluster-round/order-results.ts';
 import { resourceWithDefaults, withDefaults } from '#core/ha/ha-settings.ts';
 import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult, Size } from '#core/ha/manager/facts.ts';
 
@@ -96,6 +96,7 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     startsAfter: resource.startsAfter.map(String),
     orderOver: isOrderOver(facts, nodes.get(record.home)),
     givenUp: isGivenUp(facts),
+    runs: runsAtHome(facts, nodes.get(record.home)),
   };
 }
 

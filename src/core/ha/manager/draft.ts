@@ -178,10 +178,16 @@ export function isLongLost(draft: RoundDraft, node: string): boolean {
   return !facts.present && facts.lostMs >= draft.facts.settings.fenceAfterMs;
 }
 
-/** It was to move, could not, and is left alone for a while; a clock that was set back does not make the while longer. */
-export function restsAfterMove({ facts: { nowMs, settings } }: RoundDraft, { state, sinceMs }: GuestEntry): boolean {
-  const sinceFailedMs = nowMs - sinceMs;
-  return state.kind === 'active' && state.moveFailed === true && sinceFailedMs >= 0 && sinceFailedMs < settings.moveRetryMs;
+/** It was to move, could not, and is left alone for a while. */
+export function restsAfterMove(draft: RoundDraft, entry: GuestEntry): boolean {
+  const { state } = entry;
+  return state.kind === 'active' && state.moveFailed === true && isYounger(draft, entry, draft.facts.settings.moveRetryMs);
+}
+
+/** It has been in its state for less than that. A clock that was set back, or that of another node, never makes a wait longer. */
+export function isYounger({ facts }: RoundDraft, { sinceMs }: GuestEntry, waitMs: number): boolean {
+  const ageMs = facts.nowMs - sinceMs;
+  return ageMs >= 0 && ageMs < waitMs;
 }
 
 /** Moves a guest to another state under a new order; a queued command ends with the state it was given in. */

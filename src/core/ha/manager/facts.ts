@@ -83,6 +83,8 @@ export type GuestFacts = {
    * recovered without a fence, also onto the same node.
    */
   orderOver?: boolean;
+  /** Its node tells that it runs there; left out: not known. */
+  runs?: boolean;
   /** Its node gave it up while alive: it runs nowhere, the copies are current. Any new order ends that. */
   givenUp?: boolean;
 };

@@ -1,6 +1,6 @@
 import type { CopyFacts, GuestFacts } from '#core/ha/manager/facts.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import { type RoundDraft, whyRefused, whyUnable } from '#core/ha/manager/draft.ts';
+import { isYounger, type RoundDraft, whyRefused, whyUnable } from '#core/ha/manager/draft.ts';
 import { whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { whyNoRoom } from '#core/ha/manager/room.ts';
 import { allowsNode, selectNode } from '#core/ha/manager/selection.ts';
@@ -150,7 +150,7 @@ function isBackDraining(draft: RoundDraft, { node, freshness }: CopyFacts): bool
 /** A fresher copy on a node that is away may be worth a wait, if the operator said so; the wait counts from the claim. */
 function whyWait(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, copies: CopyFacts[], best: number): string | null {
   const waitMs = guest.betterCopyWaitMs ?? 0;
-  if (draft.facts.nowMs - entry.sinceMs >= waitMs) return null;
+  if (!isYounger(draft, entry, waitMs)) return null;
   const better = copies.find(
     ({ node, freshness }) => freshness > best && isAway(draft, node) && whyForbidden(draft, guest, node) === null,
   );

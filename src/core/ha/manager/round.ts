@@ -12,9 +12,9 @@ import {
   recountUsage,
   type RoundDraft,
 } from '#core/ha/manager/draft.ts';
-import type { ManagerFacts } from '#core/ha/manager/facts.ts';
+import type { GuestFacts, ManagerFacts } from '#core/ha/manager/facts.ts';
 import { freezeIfRestarting, stepGuest } from '#core/ha/manager/guest-steps.ts';
-import type { ManagerMemory } from '#core/ha/manager/memory.ts';
+import type { GuestState, ManagerMemory } from '#core/ha/manager/memory.ts';
 import { fenceNodes, updateNodeStates } from '#core/ha/manager/node-states.ts';
 import { noteToldClaims } from '#core/ha/manager/quarantine.ts';
 import { planRebalance } from '#core/ha/manager/rebalance.ts';
@@ -76,7 +76,7 @@ function adoptAndForget(draft: RoundDraft): void {
   for (const guest of draft.facts.guests) {
     if (guest.want === 'ignored' || draft.guests.has(guest.id)) continue;
     draft.guests.set(guest.id, {
-      state: guest.want === 'started' ? { kind: 'start-requested' } : { kind: 'stop-requested', timeoutMs: null },
+      state: adoptedState(guest),
       node: guest.home,
       orderId: draft.nextOrderId++,
       failedNodes: [],
@@ -87,6 +87,12 @@ function adoptAndForget(draft: RoundDraft): void {
     });
     draft.decisions.push({ kind: 'adopted', guest: guest.id, node: guest.home, because: `it is wanted ${guest.want}` });
   }
+}
+
+/** One that runs already is left where it is, whatever the rules say by now. */
+function adoptedState({ want, runs }: GuestFacts): GuestState {
+  if (want !== 'started') return { kind: 'stop-requested', timeoutMs: null };
+  return runs === true ? { kind: 'active', seenRunning: false, recovered: false } : { kind: 'start-requested' };
 }
 
 /** True once a pass changed nothing. */

@@ -1,5 +1,5 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
-import { amend, entryOf, guestFactsOf, type RoundDraft } from '#core/ha/manager/draft.ts';
+import { amend, entryOf, guestFactsOf, isYounger, type RoundDraft } from '#core/ha/manager/draft.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
 import { type PlacePlan, planPlace } from '#core/ha/manager/recovery-sites.ts';
 import { findStartCycles } from '#core/ha/manager/start-cycles.ts';
@@ -23,7 +23,7 @@ export function waitsForOthers(draft: RoundDraft, guest: GuestFacts): boolean {
   if (coming.length === 0) return false;
   const waitMs = draft.facts.settings.startsAfterWaitMs;
   const names = coming.join(', ');
-  if (draft.facts.nowMs - entry.sinceMs >= waitMs) {
+  if (!isYounger(draft, entry, waitMs)) {
     tell(draft, guest.id, 'over', coming, `it starts without ${names}, not seen running in ${formatDuration(waitMs)}`);
     return false;
   }
