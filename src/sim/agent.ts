@@ -7,7 +7,7 @@ import type { Cluster } from '#sim/cluster.ts';
 import { SimControllers } from '#sim/controllers.ts';
 import { GuestLoop } from '#sim/guest-loop.ts';
 import type { Host } from '#sim/host.ts';
-import { keys, nodeOfHeartbeat } from '#sim/known-keys.ts';
+import { keys, nodeOfHeartbeat, wakesLoops } from '#sim/known-keys.ts';
 import { runManagerLoop } from '#sim/manager-loop.ts';
 import { tryOnce, writeOwned } from '#sim/owned-record.ts';
 import { NodeEnd } from '#sim/node-end.ts';
@@ -164,7 +164,7 @@ export class AgentProcess extends Process {
       else this.view.set(key, entry);
       const node = nodeOfHeartbeat(key);
       if (node !== null) this.see(node, entry as SimEntry<Heartbeat> | null);
-      else rings = true;
+      else if (!rings) rings = wakesLoops(key);
     }
     this.viewRevision = revision;
     this.ready = true;

@@ -1,4 +1,4 @@
-import { keys as coreKeys } from '#core/ha/keys.ts';
+import { keys as coreKeys, wakesLoops as wakesLoopsReally } from '#core/ha/keys.ts';
 
 /** The keys of the record, each made once: a simulated hour looks millions of them up, and a new text has to be hashed each time. */
 export const keys = {
@@ -25,6 +25,17 @@ export function nodeOfHeartbeat(key: string): string | null {
   const node = match?.[1] ?? null;
   heartbeatOf.set(key, node);
   return node;
+}
+
+const wakes = new Map<string, boolean>();
+
+/** As core/ha/keys.ts has it. */
+export function wakesLoops(key: string): boolean {
+  const known = wakes.get(key);
+  if (known !== undefined) return known;
+  const is = wakesLoopsReally(key);
+  wakes.set(key, is);
+  return is;
 }
 
 function remember<T extends string | number>(make: (name: T) => string): (name: T) => string {

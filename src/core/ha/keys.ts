@@ -53,3 +53,11 @@ export const prefixes = {
   guestBackups: `${root}backup/guests/`,
   restoreTests: `${root}backup/tests/`,
 } as const;
+
+/**
+ * True when a change of the key may ask an agent's loops to act at once. Heartbeats, and what nodes say of their copies, come all the time
+ * and never do: who needs them looks at its own pace.
+ */
+export function wakesLoops(key: string): boolean {
+  return !key.endsWith('/heartbeat') && !key.startsWith(prefixes.replicas);
+}

@@ -8,7 +8,7 @@ import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { listLacking } from '#core/guest/qmp-schema.ts';
-import { keys, prefixes } from '#core/ha/keys.ts';
+import { keys, prefixes, wakesLoops } from '#core/ha/keys.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
 import type { JoinCodeRecord } from '#core/cluster/admission.ts';
 import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
@@ -78,10 +78,9 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       clock,
       onChange: (touched, atBootMs) => {
         observe(world, touched, atBootMs);
-        // Heartbeats alone change nothing for guests and requests; the manager looks at them at its own pace.
         for (const node of peersBack) storageRoom.replication?.notePeerBack(node);
         peersBack.clear();
-        if (touched.some((key) => !key.endsWith('/heartbeat'))) ringAll();
+        if (touched.some((key) => wakesLoops(key))) ringAll();
       },
       onTrouble: (text) => log.warn({ event: 'record.unreadable' }, text),
     },
