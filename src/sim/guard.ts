@@ -66,6 +66,7 @@ export class GuardProcess extends Process {
     const nowBootMs = this.host.bootMs();
     const plan = this.cluster.rules.planGuard(this.state, facts, nowBootMs);
     this.answer = null;
+    if (plan.next.mode.kind !== this.state.mode.kind) this.cluster.checks.manager.noteInput();
     this.state = plan.next;
     for (const because of plan.because) this.cluster.say(`${this.host.name} guard: ${because}`);
     const act = () => {

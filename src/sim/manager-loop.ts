@@ -3,7 +3,7 @@ import { noEvidence, suspectAfterMs } from '#core/ha/claim.ts';
 import { type ClusterFacts, readClusterFacts } from '#core/ha/cluster-round/facts.ts';
 import type { ClusterStep, CommitStep } from '#core/ha/cluster-round/steps.ts';
 import { silenceOf } from '#core/ha/observer.ts';
-import type { HaRule, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
+import type { HaMemory, HaRule, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import { tryOnce } from '#sim/owned-record.ts';
@@ -11,13 +11,27 @@ import type { Task } from '#sim/process.ts';
 import type { SimCompare } from '#sim/store.ts';
 
 type Lead = { epoch: number; compare: SimCompare };
-type Rounds = { writtenRevision: bigint; writtenBootMs: number; balancedBootMs: number; said: Map<number, string> };
+type Rounds = {
+  writtenRevision: bigint;
+  writtenBootMs: number;
+  unsure: boolean;
+  memoryRevision: bigint;
+  balancedBootMs: number;
+  said: Map<number, string>;
+};
 
 /** As programs/agent/manager-loop.ts and lead.ts: the same reads, compares and commits in the same order, without the event records. */
 export function* runManagerLoop(agent: AgentProcess): Task<void> {
   let lead: Lead | null = null;
   let known = { revision: -1n, sinceBootMs: agent.host.bootMs() };
-  const rounds: Rounds = { writtenRevision: 0n, writtenBootMs: 0, balancedBootMs: 0, said: new Map() };
+  const rounds: Rounds = {
+    writtenRevision: 0n,
+    writtenBootMs: 0,
+    unsure: false,
+    memoryRevision: 0n,
+    balancedBootMs: 0,
+    said: new Map(),
+  };
   for (;;) {
     if (agent.ready) {
       const revision = agent.read(keys.manager)?.modRevision ?? 0n;
@@ -84,11 +98,29 @@ function listFreshNodes(agent: AgentProcess, nowBootMs: number): string[] {
 }
 
 function* performRound(agent: AgentProcess, lead: Lead, rounds: Rounds): Task<void> {
+  if (rounds.unsure) yield* makeSure(agent, lead, rounds);
   const nowBootMs = agent.host.bootMs();
-  const facts = readFacts(agent, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
+  const facts = readFacts(agent, lead, rounds, nowBootMs);
   if (facts.balances) rounds.balancedBootMs = nowBootMs;
+  rounds.memoryRevision = facts.memory?.modRevision ?? 0n;
   const plan = agent.cluster.rules.planClusterRound(facts, nowBootMs, agent.host.wallMs());
   yield* performSteps({ agent, lead, rounds, rules: facts.rules }, plan.steps);
+}
+
+function* makeSure(agent: AgentProcess, lead: Lead, rounds: Rounds): Task<void> {
+  const memory = agent.read<HaMemory>(keys.haMemory);
+  if (memory === null) return;
+  const compares = [lead.compare, { key: keys.haMemory, modRevision: memory.modRevision }];
+  const writes = [{ key: keys.haMemory, value: memory.text }];
+  const outcome = yield* agent.commit(compares, writes, { leadEpoch: lead.epoch, events: [] });
+  if (outcome.kind !== 'committed') return;
+  rounds.unsure = false;
+  noteWritten(agent, rounds, outcome.revision);
+}
+
+function noteWritten(agent: AgentProcess, rounds: Rounds, revision: bigint): void {
+  if (revision > rounds.writtenRevision) rounds.writtenRevision = revision;
+  rounds.writtenBootMs = agent.host.bootMs();
 }
 
 /** Of one round: what its steps are performed with, and what they were planned by. */
@@ -109,15 +141,16 @@ function* performAlone(round: Round, step: ClusterStep): Task<void> {
   yield* performStep(round, step);
 }
 
-function readFacts(agent: AgentProcess, lead: Lead, nowBootMs: number, balances: boolean): ClusterFacts {
-  const { observer } = agent;
+function readFacts(agent: AgentProcess, lead: Lead, rounds: Rounds, nowBootMs: number): ClusterFacts {
+  const { observer, viewRevision } = agent;
   const facts = readClusterFacts(agent, {
     self: agent.host.name,
     managerEpoch: lead.epoch,
     timing: agent.cluster.timing,
     readsApartMs: limits.bmcReadsApartMs,
     agentSilentMs: limits.agentSilentMs,
-    balances,
+    balances: nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs,
+    isCurrent: !rounds.unsure && viewRevision >= rounds.writtenRevision && viewRevision >= lead.compare.modRevision,
     sightOf: (node) => ({
       silence: silenceOf(observer, node, nowBootMs),
       lastSightBootMs: observer.nodes[node]?.lastSightBootMs ?? nowBootMs,
@@ -155,13 +188,13 @@ function* performStep(round: Round, step: ClusterStep): Task<boolean> {
 function* performCommit({ agent, lead, rounds, rules }: Round, step: CommitStep): Task<boolean> {
   const { cluster } = agent;
   const { about } = step;
-  const compares = [...(cluster.rules.compareLead ? [lead.compare] : []), ...keepCompares(agent, step)];
+  const memory = about.kind === 'guest' ? [{ key: keys.haMemory, modRevision: rounds.memoryRevision }] : [];
+  const compares = [...(cluster.rules.compareLead ? [lead.compare] : []), ...memory, ...keepCompares(agent, step)];
   // The events go with the commit; here nobody reads them but the checkers.
   const outcome = yield* agent.commit(compares, step.writes, { leadEpoch: lead.epoch, events: step.events, rules });
-  if (outcome.kind === 'committed') {
-    if (outcome.revision > rounds.writtenRevision) rounds.writtenRevision = outcome.revision;
-    rounds.writtenBootMs = agent.host.bootMs();
-  }
+  if (outcome.kind === 'committed') noteWritten(agent, rounds, outcome.revision);
+  if (outcome.kind === 'committed' && about.kind === 'memory') rounds.memoryRevision = outcome.revision;
+  if (outcome.kind === 'maybe') rounds.unsure = true;
   if (about.kind === 'guest') rounds.said.delete(about.vmid);
   const what = about.kind === 'guest' ? `guest ${about.vmid} on ${about.node}` : 'node' in about ? about.node : '';
   cluster.say(`${agent.host.name} manager: ${about.kind} ${what} (${outcome.kind}): ${step.because}`);

@@ -105,8 +105,11 @@ function endNode(cluster: Cluster, host: Host, dice: Dice): void {
   cluster.people.request(host.name, { kind: 'node-end', request, policy }, () => {
     if (goesDown) cluster.endNode(host, request);
   });
-  if (!goesDown)
-    cluster.engine.after(dice.between(1_000, 60_000), () => cluster.people.request(host.name, { kind: 'node-stay' }));
+  if (goesDown) return;
+  const { era } = cluster;
+  cluster.engine.after(dice.between(1_000, 60_000), () => {
+    if (cluster.era === era) cluster.people.request(host.name, { kind: 'node-stay' });
+  });
 }
 
 function releaseTail(cluster: Cluster, host: Host, vmid: number): void {

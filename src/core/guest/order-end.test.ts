@@ -123,7 +123,8 @@ test('an order to stop has ended well when nothing runs, also when nothing ran',
   const stop = { ...record, order: { ...order, kind: 'stop' as const } };
   assert.deepEqual(told({ record: stop }), { state: 'stopped', because: 'stopped', end: 'ok' });
   assert.equal(told({ record: stop, change: { ending: 'stop' } })?.end, 'ok', 'also while the node ends');
-  assert.equal(told({ change: { ending: 'stop' } }), null);
+  assert.equal(told({ change: { ending: 'stop' } })?.state, 'stopped');
+  assert.equal(told({ state: 'running', change: { ending: 'stop' } }), null);
   assert.equal(told({ record: stop, state: 'running' }), null);
   assert.equal(told({ record: stop, state: 'off' }), null);
 });

@@ -39,17 +39,22 @@ export function planStatus(
   if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
   if (action.kind !== 'none') return null;
   if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
-  // Nobody starts a guest again that is left alone: that it ran under its last order is over.
-  const isLeftAlone = facts.want === 'ignored' || facts.want === null;
-  if (order.kind === 'run' && process === null && isLeftAlone)
-    return { state: 'stopped', because: `${action.because}, and it does not run`, end: null };
-  // What it does with the others is told by the node's end itself.
+  const rest = process === null ? whyAtRest(facts, order) : null;
+  if (rest !== null) return { state: 'stopped', because: rest, end: null };
+  // What it does with those that run is told by the node's end itself.
   if (facts.ending !== null) return null;
   if (order.kind === 'run' && process?.state === 'running') {
     const end = isProven(record, tries, nowBootMs) ? 'ok' : null;
     return { state: 'running', because: 'runs', end, promoted: facts.copy?.promotedFrom ?? null };
   }
   return planFailure(facts, order);
+}
+
+/** Why nobody starts a guest that does not run, so that its having run under its last order is over; null: it is to run. */
+function whyAtRest({ ending, want }: GuestPlanFacts, { kind }: GuestOrder): string | null {
+  if (ending !== null) return 'this node ends';
+  if (want === 'ignored' || want === null) return 'not managed, and it does not run';
+  return kind === 'hold' ? 'left as it is' : null;
 }
 
 function isProven(record: GuestRecord, tries: OrderTries, nowBootMs: number): boolean {

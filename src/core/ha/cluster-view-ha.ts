@@ -1,3 +1,4 @@
+import { isInForce } from '#core/ha/manager/disarm.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ClusterSnapshot, NodeRecords } from '#core/ha/cluster-snapshot.ts';
@@ -65,7 +66,7 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
   const memory = { ...emptyMemory(), guests: new Map([[String(vmid), ha]]), disarm: now.memory?.disarm ?? null };
   const overdue = listOverdue(memory, deadlines, nowMs)[0];
   // An operator's hold has no end of its own.
-  const isHeld = ha.state.kind === 'frozen' && memory.disarm !== null;
+  const isHeld = ha.state.kind === 'frozen' && isInForce(memory.disarm);
   const untilMs = deadlineMs === null || isHeld ? null : deadlineMs - nowMs;
   const { state, node, orderId, failedNodes, returnTo, command, because } = ha;
   return {

@@ -4,7 +4,7 @@ import { planClusterRound } from '#core/ha/cluster-round/round.ts';
 import type { ClusterStep, CommitStep } from '#core/ha/cluster-round/steps.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { type Observer, silenceOf } from '#core/ha/observer.ts';
-import type { BmcRecord, HaEvent } from '#core/ha/records.ts';
+import type { BmcRecord, HaEvent, HaMemory } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Store } from '#ports/store.ts';
 import type { Bell } from '#programs/agent/bell.ts';
@@ -34,6 +34,10 @@ type Rounds = {
   /** The newest of its own writes: the view is waited for, or the next round would meet them as conflicts. */
   writtenRevision: bigint;
   writtenBootMs: number;
+  /** A commit was not confirmed: it may be applied, now or later, and the view may not show it. */
+  unsure: boolean;
+  /** Of the memory that a round's guests are planned beside. */
+  memoryRevision: bigint;
   balancedBootMs: number;
   /** The last reason told of each guest that cannot run. */
   said: Map<number, string>;
@@ -41,7 +45,14 @@ type Rounds = {
 
 export async function runManagerLoop(options: ManagerOptions, signal: AbortSignal): Promise<void> {
   let lead = null as Lead | null;
-  const rounds: Rounds = { writtenRevision: 0n, writtenBootMs: 0, balancedBootMs: 0, said: new Map() };
+  const rounds: Rounds = {
+    writtenRevision: 0n,
+    writtenBootMs: 0,
+    unsure: false,
+    memoryRevision: 0n,
+    balancedBootMs: 0,
+    said: new Map(),
+  };
   let known = { revision: -1n, sinceBootMs: options.clock.bootMs() };
   while (!signal.aborted) {
     if (options.world.isReady()) {
@@ -79,12 +90,30 @@ function seesOwnWrites({ world, clock }: ManagerOptions, rounds: Rounds): boolea
 }
 
 async function performRound(options: ManagerOptions, lead: Lead, rounds: Rounds): Promise<void> {
+  if (rounds.unsure) await makeSure(options, lead, rounds);
   const nowBootMs = options.clock.bootMs();
-  const facts = readFacts(options, lead, nowBootMs, nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs);
+  const facts = readFacts(options, lead, rounds, nowBootMs);
   if (facts.balances) rounds.balancedBootMs = nowBootMs;
+  rounds.memoryRevision = facts.memory?.modRevision ?? 0n;
   const plan = planClusterRound(facts, nowBootMs, options.clock.wallMs());
   await performSteps(options, lead, plan.steps, rounds);
   await trimEvents(options, lead);
+}
+
+/** Writes the memory once more as it is. What was not confirmed before is applied by the time that this is, or never. */
+async function makeSure(options: ManagerOptions, lead: Lead, rounds: Rounds): Promise<void> {
+  const memory = options.world.read<HaMemory>(keys.haMemory);
+  if (memory === null) return;
+  const compares = [lead.compare, { key: keys.haMemory, modRevision: memory.modRevision }];
+  const outcome = await options.store.commit(compares, [{ key: keys.haMemory, value: JSON.stringify(memory.value) }]);
+  if (outcome.kind !== 'committed') return;
+  rounds.unsure = false;
+  noteWritten(options, rounds, outcome.revision);
+}
+
+function noteWritten({ clock }: ManagerOptions, rounds: Rounds, revision: bigint): void {
+  if (revision > rounds.writtenRevision) rounds.writtenRevision = revision;
+  rounds.writtenBootMs = clock.bootMs();
 }
 
 /** In order, and not beyond a memory that was not written; guests do not wait for each other. */
@@ -107,15 +136,17 @@ async function trimEvents(options: ManagerOptions, lead: Lead): Promise<void> {
   await options.store.commit([lead.compare], writes);
 }
 
-function readFacts(options: ManagerOptions, lead: Lead, nowBootMs: number, balances: boolean): ClusterFacts {
+function readFacts(options: ManagerOptions, lead: Lead, rounds: Rounds, nowBootMs: number): ClusterFacts {
   const observer = options.observer();
+  const seen = options.world.revision();
   return readClusterFacts(options.world, {
     self: options.self,
     managerEpoch: lead.epoch,
     timing: options.timing,
     readsApartMs: limits.bmcReadsApartMs,
     agentSilentMs: limits.agentSilentMs,
-    balances,
+    balances: nowBootMs - rounds.balancedBootMs >= limits.rebalanceRoundMs,
+    isCurrent: !rounds.unsure && seen >= rounds.writtenRevision && seen >= lead.compare.modRevision,
     sightOf: (node) => ({
       silence: silenceOf(observer, node, nowBootMs),
       lastSightBootMs: observer.nodes[node]?.lastSightBootMs ?? nowBootMs,
@@ -144,12 +175,13 @@ async function performStep(options: ManagerOptions, lead: Lead, step: ClusterSte
 
 async function performCommit(options: ManagerOptions, lead: Lead, step: CommitStep, rounds: Rounds): Promise<boolean> {
   const events = step.events.map((event) => newEvent({ managerEpoch: lead.epoch, proof: null, ...event }).write);
-  const outcome = await options.store.commit([lead.compare, ...step.compares], [...step.writes, ...events]);
-  if (outcome.kind === 'committed') {
-    if (outcome.revision > rounds.writtenRevision) rounds.writtenRevision = outcome.revision;
-    rounds.writtenBootMs = options.clock.bootMs();
-  }
+  // Once the memory has moved on, what was planned beside an earlier one is not applied any more, however late it comes.
+  const memory = step.about.kind === 'guest' ? [{ key: keys.haMemory, modRevision: rounds.memoryRevision }] : [];
+  const outcome = await options.store.commit([lead.compare, ...memory, ...step.compares], [...step.writes, ...events]);
   const { about } = step;
+  if (outcome.kind === 'committed') noteWritten(options, rounds, outcome.revision);
+  if (outcome.kind === 'committed' && about.kind === 'memory') rounds.memoryRevision = outcome.revision;
+  if (outcome.kind === 'maybe') rounds.unsure = true;
   if (about.kind === 'guest') rounds.said.delete(about.vmid);
   const level = about.kind === 'claim' || about.kind === 'release' ? 'warn' : 'info';
   const target = 'node' in about ? { target: about.node } : {};

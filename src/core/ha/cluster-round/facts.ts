@@ -71,12 +71,14 @@ export type ClusterFacts = {
   agentSilentMs: number;
   /** A round that counts for the balance of loads; the others leave it alone, so that its rounds have a length. */
   balances: boolean;
+  /** The record was read as it is after all that this manager and those before it wrote; left out: it was. */
+  isCurrent?: boolean;
 };
 
 /** What the reader knows that is not in the record. */
 export type RoundContext = Pick<
   ClusterFacts,
-  'self' | 'managerEpoch' | 'timing' | 'readsApartMs' | 'agentSilentMs' | 'balances'
+  'self' | 'managerEpoch' | 'timing' | 'readsApartMs' | 'agentSilentMs' | 'balances' | 'isCurrent'
 > & {
   sightOf: (node: string) => { silence: Silence; lastSightBootMs: number };
   evidenceOf: (node: string) => PowerEvidence;

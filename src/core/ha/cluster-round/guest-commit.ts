@@ -20,6 +20,8 @@ export type GuestChange = {
   /** null: it is no longer managed. */
   entry: GuestEntry | null;
   wantStopped: boolean;
+  /** A disarm is in force: what its node's return would bring back stays as it is until the cluster is armed. */
+  isHeld: boolean;
   commands: { kept: Kept<HaCommand>; next: HaCommand }[];
 };
 
@@ -72,7 +74,7 @@ function planOnHome(
   const { guest, entry } = change;
   const { record } = guest;
   const home = nodes.get(record.home);
-  const order = planOrder(facts, home, record, entry, nowWallMs);
+  const order = planOrder(facts, home, change, nowWallMs);
   if (order.kind === 'defer') return { step: withEntry(change), defer: order.because };
   if (order.kind === 'keep') return { step: withEntry(change), defer: null };
   const { givenUp: _over, ...rest } = record;
@@ -94,8 +96,7 @@ type OrderPlan = { kind: 'keep' } | { kind: 'defer'; because: string } | { kind:
 function planOrder(
   facts: ClusterFacts,
   home: NodeRecordFacts | undefined,
-  record: GuestRecord,
-  entry: GuestEntry,
+  { guest: { record }, entry, isHeld }: Managed,
   nowWallMs: number,
 ): OrderPlan {
   const wanted = wantedOrder(entry.state);
@@ -109,7 +110,7 @@ function planOrder(
   const isValid = standing !== null && standing.nodeEpoch === epoch;
   if (isValid && isSameOrder(standing, wanted) && standing.id === entry.orderId) return { kind: 'keep' };
   // Without a run order in force a guest that is to be left alone needs no order at all.
-  if (!isValid && wanted.kind === 'hold') return { kind: 'keep' };
+  if (!isValid && (isHeld || wanted.kind === 'hold')) return { kind: 'keep' };
   if (!isValid) {
     const because = whyUnusable(facts, home, endsThatBear(wanted.kind));
     // Its heartbeat tells soon; the claim rules cover the case that it never does.

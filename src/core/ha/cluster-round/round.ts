@@ -6,6 +6,7 @@ import { planNodes } from '#core/ha/cluster-round/node-claims.ts';
 import type { ClusterStep } from '#core/ha/cluster-round/steps.ts';
 import { toManagerFacts } from '#core/ha/cluster-round/to-manager.ts';
 import { answerCommands } from '#core/ha/cluster-round/command-answers.ts';
+import { isInForce } from '#core/ha/manager/disarm.ts';
 import { planRound, type RoundPlan } from '#core/ha/manager/round.ts';
 import type { HaCommand } from '#core/ha/records.ts';
 
@@ -51,12 +52,13 @@ function planGuests(
         : [],
     ),
   );
+  const isHeld = isInForce(round.memory.disarm);
   const steps: ClusterStep[] = [];
   for (const guest of facts.guests) {
     const id = String(guest.record.vmid);
     const entry = round.memory.guests.get(id) ?? null;
     if (entry === null && guest.record.ha === undefined) continue;
-    const change = { guest, entry, wantStopped: stops.has(id), commands: answers.get(id) ?? [] };
+    const change = { guest, entry, wantStopped: stops.has(id), isHeld, commands: answers.get(id) ?? [] };
     const { step, defer } = planGuestCommit(facts, nodes, change, nowWallMs);
     if (step !== null) steps.push(step);
     const because = unplaced.get(id) ?? defer;

@@ -21,6 +21,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
   return {
     self: facts.self,
     nowMs: nowWallMs,
+    isCurrent: facts.isCurrent ?? true,
     nodes: facts.nodes.map((node) => ({
       ...toNode(facts, node),
       ...claimOf(node, claimed.has(node.name) ? nowWallMs : null),

@@ -1,3 +1,4 @@
+import { isInForce } from '#core/ha/manager/disarm.ts';
 import type { Command } from '#core/ha/manager/facts.ts';
 import {
   type CommandRefusal,
@@ -100,7 +101,7 @@ function whyTakesNone(draft: RoundDraft, guest: string, entry: GuestEntry): Refu
     if (leavesWithoutFence(draft, guestFactsOf(draft, guest), entry))
       return { refusal: 'not-now', because: `nothing on its node ${node} can start it any more; it is recovered first` };
   }
-  if (draft.disarm !== null && draft.disarm.stage !== 'waiting') {
+  if (isInForce(draft.disarm)) {
     return { refusal: 'not-now', because: 'it is disarmed, so nothing would happen' };
   }
   if (state.kind === 'inactive') {

@@ -1,5 +1,10 @@
-import type { GuestEntry } from '#core/ha/manager/memory.ts';
+import type { Disarm, GuestEntry } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, enter } from '#core/ha/manager/draft.ts';
+
+/** Nothing is guarded, started, stopped or moved. */
+export function isInForce(disarm: Disarm | null): boolean {
+  return disarm !== null && disarm.stage !== 'waiting';
+}
 
 /**
  * Disarmed: no watchdog, no fencing, nobody is recovered. For work on the network or the store.
@@ -17,8 +22,8 @@ export function planDisarm(draft: RoundDraft): boolean {
   const { disarm } = draft;
   if (disarm === null) return false;
   if (disarm.stage === 'waiting') {
-    const unfinished = findUnfinished(draft);
-    if (unfinished !== null) return false;
+    // Guests' records are many, so the commit cannot compare them all: what they say must be known to be the newest.
+    if (draft.facts.isCurrent === false || findUnfinished(draft) !== null) return false;
     draft.disarm = { ...disarm, stage: 'in-force' };
     for (const node of draft.facts.nodes) draft.unguarded.add(node.name);
     draft.decisions.push({ kind: 'disarm', stage: 'in-force', because: 'nothing is being recovered or moved' });

@@ -1,3 +1,4 @@
+import { isInForce } from '#core/ha/manager/disarm.ts';
 import type { GuestEntry, GuestState, ManagerMemory } from '#core/ha/manager/memory.ts';
 import { whyQuarantined } from '#core/ha/manager/quarantine.ts';
 
@@ -81,7 +82,7 @@ function listOverdueGuests(memory: ManagerMemory, deadlines: StateDeadlines, now
   const overdue: Overdue[] = [];
   for (const [guest, entry] of memory.guests) {
     // Frozen by an operator's hold, it waits for the operator.
-    if (entry.state.kind === 'frozen' && memory.disarm !== null) continue;
+    if (entry.state.kind === 'frozen' && isInForce(memory.disarm)) continue;
     const { who, next, deadlineMs } = expectNext(entry, deadlines);
     if (deadlineMs === null || nowMs < deadlineMs) continue;
     const because = `${entry.state.kind} since ${nowMs - entry.sinceMs} ms (${entry.because}); next: ${who}: ${next}`;

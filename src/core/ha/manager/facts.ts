@@ -145,6 +145,8 @@ export type ManagerSettings = {
 export type ManagerFacts = {
   self: string;
   nowMs: number;
+  /** The memory and the facts are known to be the newest; left out: they are. */
+  isCurrent?: boolean;
   nodes: NodeFacts[];
   guests: GuestFacts[];
   rules: Rule[];

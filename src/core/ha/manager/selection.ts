@@ -144,7 +144,8 @@ export function findRivalNodes(placement: Pick<Placement, 'rules' | 'guests'>, g
   const nodes = new Map<string, string>();
   for (const rival of placement.rules.apart.get(guest) ?? []) {
     const entry = placement.guests.get(rival);
-    if (entry === undefined || !takesRoom(entry.state)) continue;
+    // One that is lost runs nowhere, and may never again: it keeps nobody from anywhere.
+    if (entry === undefined || !takesRoom(entry.state) || entry.state.kind === 'awaiting-recovery') continue;
     nodes.set(entry.node, rival);
     const target = targetOf(entry.state);
     if (target !== null) nodes.set(target, rival);
