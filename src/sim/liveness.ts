@@ -2,7 +2,7 @@ import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { sortSnapshot } from '#core/ha/cluster-snapshot.ts';
 import { deriveManagedGuest } from '#core/ha/cluster-view-ha.ts';
 import type { GuestEntry } from '#core/ha/manager/memory.ts';
-import type { AgentRecord, HaCommand, HaMemory, HaResource } from '#core/ha/records.ts';
+import type { AgentRecord, HaCommand, HaMemory, HaResource, HaStatus } from '#core/ha/records.ts';
 import { prefixes } from '#core/ha/keys.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
@@ -56,6 +56,7 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, well, record))
     return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
   const name = isHeld(cluster) ? 'S15' : 'L1';
+  if (endsWithItsNode(cluster, record)) return null;
   if (canRun(cluster, well, record)) return `${name} guest ${vmid} is wanted started and does not run (${describePlace(record)})`;
   // Nobody could run it: then the reason has to be known.
   return cluster.checks.reasons.has(vmid) ? null : `L10 guest ${vmid} cannot run, and no reason was named`;
@@ -78,6 +79,15 @@ function isHeldByItsNode(cluster: Cluster, well: Host[], { home, ha }: GuestReco
   const agent = cluster.store.read<AgentRecord>(keys.nodeAgent(home))?.value;
   const isAway = !host.powered || !well.includes(host);
   return ha?.state.kind === 'frozen' && agent?.mode === 'restart' && (isAway || agent.bootId === host.bootId);
+}
+
+/** Its node is about to end and nobody took the guest from it: it says so, and the guest comes back with the node or when it stays. */
+function endsWithItsNode(cluster: Cluster, { vmid, home }: GuestRecord): boolean {
+  const { store } = cluster;
+  const agent = store.read<AgentRecord>(keys.nodeAgent(home))?.value;
+  const status = store.read<HaStatus>(keys.haStatus(vmid))?.value;
+  const isEnding = agent?.mode === 'shutdown' && agent.bootId === cluster.host(home).bootId;
+  return isEnding && status?.node === home && status.state === 'stopped';
 }
 
 /** Its home fell silent while it was disarmed: nothing guards it, so only somebody who knows that it is off can say so. */

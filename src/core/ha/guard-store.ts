@@ -3,7 +3,7 @@ import { assert } from '#base/assert.ts';
 import { limits } from '#base/limits.ts';
 import type { GuardEffect, GuardFacts, PendingCall, RecordSight, StoreCallKind, StoreSide } from '#core/ha/guard-state.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { GuardPhase, Heartbeat, Permit } from '#core/ha/records.ts';
+import type { GuardPhase, Heartbeat, PastClaim, Permit } from '#core/ha/records.ts';
 import type { Timing } from '#core/ha/timing.ts';
 
 /** What a mode wants of the store now. `reason` is kept as the proof of a release. */
@@ -110,6 +110,13 @@ export function heldEpoch(sight: RecordSight | null, bootId: string): number | n
   return permit?.state === 'granted' && permit.bootId === bootId ? permit.epoch : null;
 }
 
+/** The newest claim that the permit tells of; null: none. A permit that the node's own guard gave back was not taken from it. */
+export function newestClaim(permit: Permit): PastClaim | null {
+  if (permit.state === 'revoked' && permit.proof.kind !== 'released')
+    return { epoch: permit.revokedEpoch, atMs: permit.revokedAtMs };
+  return permit.lastClaim ?? null;
+}
+
 /** Every write of a permit makes a greater epoch, so no epoch is ever granted twice. */
 function nextEpoch(sight: RecordSight): number {
   return (sight.permit?.value.epoch ?? 0) + 1;
@@ -140,7 +147,7 @@ function planCommit(
     { key: release, modRevision: sight.release?.modRevision ?? 0n },
     { key: keys.nodeDisarm(node), modRevision: sight.disarm?.modRevision ?? 0n },
   ];
-  const permit = wish.kind === 'renew' ? null : makePermit(wish, epoch, facts);
+  const permit = wish.kind === 'renew' ? null : makePermit(wish, epoch, facts, sight.permit?.value ?? null);
   const writes: { key: string; value: string | null }[] = [];
   if (heartbeat !== null) writes.push({ key: keys.nodeHeartbeat(node), value: heartbeat });
   if (permit !== null) {
@@ -167,11 +174,14 @@ function makeHeartbeat(sight: RecordSight, epoch: number, phase: GuardPhase, fac
   };
 }
 
-function makePermit(wish: StoreWish, epoch: number, facts: GuardFacts): Permit {
+function makePermit(wish: StoreWish, epoch: number, facts: GuardFacts, before: Permit | null): Permit {
+  const claim = before === null ? null : newestClaim(before);
+  const past = claim === null ? {} : { lastClaim: claim };
+  const { bootId, timing } = facts.self;
   if (wish.kind !== 'release')
-    return { state: 'granted', epoch, bootId: facts.self.bootId, claimMs: facts.self.timing.claimMs, grantedAtMs: facts.wallMs };
+    return { state: 'granted', epoch, bootId, claimMs: timing.claimMs, grantedAtMs: facts.wallMs, ...past };
   const proof = { kind: 'released', reason: wish.reason } as const;
-  return { state: 'revoked', epoch, revokedEpoch: epoch - 1, proof, managerEpoch: 0, revokedAtMs: facts.wallMs };
+  return { state: 'revoked', epoch, revokedEpoch: epoch - 1, proof, managerEpoch: 0, revokedAtMs: facts.wallMs, ...past };
 }
 
 /** What our own commit made of the record: no need to read it again. */

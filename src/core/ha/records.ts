@@ -25,7 +25,7 @@ export type ClaimProof =
  */
 export type Permit =
   /** `claimMs`: silence that the node's own timing profile needs before a claim; a manager with a quicker profile waits it out. */
-  | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number }
+  | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number; lastClaim?: PastClaim }
   | {
       state: 'revoked';
       epoch: number;
@@ -35,7 +35,11 @@ export type Permit =
       revokedAtMs: number;
       /** The manager that claimed the node had asked its controller to cut the power: whoever leads later gives it back. */
       powerCut?: boolean;
+      lastClaim?: PastClaim;
     };
+
+/** The newest claim of the node before this permit, kept by its guard: whoever leads counts it even if nobody wrote it down in time. */
+export type PastClaim = { epoch: number; atMs: number };
 
 /**
  * `/holdfast/nodes/NAME/release`: the manager asks the node's guard to give the permit back (its agent is silent for too long). While

@@ -3,6 +3,7 @@ import { copyFactsOf, isWorthAWait } from '#core/ha/cluster-round/copies.ts';
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
 import { orderResult, runsAtHome } from '#core/ha/cluster-round/order-results.ts';
+import { newestClaim } from '#core/ha/guard-store.ts';
 import { resourceWithDefaults, withDefaults } from '#core/ha/ha-settings.ts';
 import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult, Size } from '#core/ha/manager/facts.ts';
 
@@ -63,14 +64,12 @@ function toNode(facts: ClusterFacts, node: NodeRecordFacts): NodeFacts {
   };
 }
 
-/** `claimedNowMs`: it is claimed in this very round. A permit that the node's own guard gave back was not taken from it. */
+/** `claimedNowMs`: it is claimed in this very round. */
 function claimOf(node: NodeRecordFacts, claimedNowMs: number | null): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch'> {
   const permit = node.permit?.value;
-  if (permit?.state === 'granted') {
-    return { claimedAtMs: claimedNowMs, claimedEpoch: claimedNowMs === null ? null : permit.epoch };
-  }
-  if (permit?.state !== 'revoked' || permit.proof.kind === 'released') return { claimedAtMs: null, claimedEpoch: null };
-  return { claimedAtMs: permit.revokedAtMs, claimedEpoch: permit.revokedEpoch };
+  if (permit?.state === 'granted' && claimedNowMs !== null) return { claimedAtMs: claimedNowMs, claimedEpoch: permit.epoch };
+  const claim = permit === undefined ? null : newestClaim(permit);
+  return { claimedAtMs: claim?.atMs ?? null, claimedEpoch: claim?.epoch ?? null };
 }
 
 function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordFacts>, nowWallMs: number): GuestFacts {

@@ -98,6 +98,8 @@ function whyTakesNone(draft: RoundDraft, guest: string, entry: GuestEntry): Refu
   if (draft.facts.settings.refusesForbiddenMoves) {
     // Asked for twice at once: the first is carried out.
     if (entry.command !== null) return { refusal: 'not-now', because: 'a command to it is being carried out' };
+    // What is asked of it now would be undone by the freeze that follows.
+    if (draft.nodeFacts.get(node)?.agentMode === 'restart') return { refusal: 'not-now', because: `its node ${node} restarts` };
     if (leavesWithoutFence(draft, guestFactsOf(draft, guest), entry))
       return { refusal: 'not-now', because: `nothing on its node ${node} can start it any more; it is recovered first` };
   }
