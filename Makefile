@@ -3,10 +3,11 @@ node = node_modules/.bin/node
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench deb clean
+.PHONY: help setup run lab-full test check bench deb clean
 
 help:
 	@echo 'make run     three nodes, a database under load, the plug pulled; ARGS="--once --json FILE" ends by itself'
+	@echo 'make lab-full three complete emulated servers (OpenZFS, watchdog, systemd, our .deb) and what can happen to them; ARGS="--once --json FILE"'
 	@echo 'make test    unit, contract and lab tests; ARGS="lab plug" picks a stage and files'
 	@echo 'make check   format, lint, types, core tests'
 	@echo 'make bench   replication beside rsync, and the figures of repeated plug pulls'
@@ -18,6 +19,9 @@ setup:
 
 run: setup
 	@bin/holdfast drill main $(ARGS)
+
+lab-full: setup
+	@bin/holdfast drill full $(ARGS)
 
 test: setup
 	@$(node) tools/run-tests.ts $(ARGS)

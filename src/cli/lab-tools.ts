@@ -32,6 +32,7 @@ type DrillContext = {
 
 export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
+  runFull: (options: DrillContext & { once: boolean }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
   runManager: (options: DrillContext & { scenes: ManagerScene[] }) => Promise<number>;
@@ -40,6 +41,7 @@ export type DrillTools = {
 /** The drills, each loaded when it is asked for: they bring the whole lab along. Raise AppError unsupported where they are not installed. */
 export const drillTools: DrillTools = {
   runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
+  runFull: async (options) => (await load(() => import('#lab/full/full.ts'))).runFull(options),
   runFaults: async (options) => (await load(() => import('#lab/drills/faults.ts'))).runFaults(options),
   runManager: async (options) => (await load(() => import('#lab/drills/manager.ts'))).runManager(options),
   runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),

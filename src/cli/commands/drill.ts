@@ -31,6 +31,15 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
       );
     });
   group
+    .command('full')
+    .description('three complete emulated servers with OpenZFS, watchdog and systemd: install, lose power, disks and kernel')
+    .option('--once', 'end by itself; else the machines stay up until Ctrl-C')
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: MainOptions, command: Command) => {
+      const drill = { lab: chosenLab(command), once: options.once === true, jsonFile: resolveFile(options.json) };
+      run(await world.drills.runFull({ ...drill, out: world.out, err: world.err, signal: world.signal }));
+    });
+  group
     .command('pulls')
     .description('pull the plug again and again, and count how long each took')
     .option('--count <number>', 'pulls for each role', '5')

@@ -33,11 +33,10 @@ export function chooseSourceParagraphs(text: string, codename: string): string[]
   });
 }
 
-/**
- * Writes the machine's own Debian sources, and no others, as files below `directory` for mmdebstrap, so that a guest comes from wherever the
- * machine's packages come from. Raises AppError missing when the machine has none.
- */
-export function writeDebianSources(directory: string): { suite: string; files: string[] } {
+type OwnSources = { suite: string; lines: string[]; paragraphs: string[] };
+
+/** Debian's own entries in this host's apt configuration. Raises AppError missing when there are none. */
+function readOwnSources(): OwnSources {
   const suite = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? '';
   const parts = join(configuration, 'sources.list.d');
   const folder = existsSync(parts) ? readdirSync(parts).toSorted() : [];
@@ -53,10 +52,45 @@ export function writeDebianSources(directory: string): { suite: string; files: s
       `building a guest: ${configuration} names no Debian source for "${suite}"; the guest is made of Debian packages`,
     );
   }
+  return { suite, lines, paragraphs };
+}
+
+/**
+ * Writes the machine's own Debian sources, and no others, as files below `directory` for mmdebstrap, so that a guest comes from wherever the
+ * machine's packages come from. Raises AppError missing when the machine has none.
+ */
+export function writeDebianSources(directory: string): { suite: string; files: string[] } {
+  const { suite, lines, paragraphs } = readOwnSources();
   const files = [
     { path: join(directory, 'debian.list'), entries: lines, between: '\n' },
     { path: join(directory, 'debian.sources'), entries: paragraphs, between: '\n\n' },
   ].filter(({ entries }) => entries.length > 0);
   for (const { path, entries, between } of files) writeFileSync(path, `${entries.join(between)}\n`);
   return { suite, files: files.map(({ path }) => path) };
+}
+
+/** Address of a Debian mirror in chosen entries (other releases lie there too); null when there is only one for security updates. */
+export function findMirror(sources: OwnSources): string | null {
+  const uris = [
+    ...sources.lines
+      .map((line) =>
+        line
+          .replace(/\[[^\]]*\]/, '')
+          .trim()
+          .split(/\s+/),
+      )
+      .map((words) => ({ uri: words[1], suites: words.slice(2, 3) })),
+    ...sources.paragraphs.map((paragraph) => {
+      const field = (name: string) => new RegExp(`^${name}:(.*)$`, 'im').exec(paragraph)?.[1]?.trim().split(/\s+/) ?? [];
+      return { uri: field('URIs')[0], suites: field('Suites') };
+    }),
+  ];
+  return uris.find(({ suites }) => suites.includes(sources.suite))?.uri ?? null;
+}
+
+/** Where this host's Debian comes from. Raises AppError missing when its apt configuration does not say. */
+export function readDebianMirror(): string {
+  const uri = findMirror(readOwnSources());
+  if (uri === null) throw new AppError('missing', `looking for a Debian mirror: ${configuration} names only security updates`);
+  return uri;
 }

@@ -18,8 +18,8 @@ import { AppError } from '#base/error.ts';
 /** Where built guests live between runs; `make clean` removes it. */
 export const imageCacheRoot = '/var/cache/holdfast-lab';
 
-/** Longest build of one image on a busy two-core machine, with slow package downloads. */
-const buildMs = 900_000;
+/** Longest build of one image on a busy two-core machine, with slow package downloads; compiling OpenZFS was seen to take 15 minutes. */
+const buildMs = 2_700_000;
 const lockPollMs = 50;
 
 export type Progress = (message: string) => void;

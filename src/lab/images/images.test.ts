@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { isAppError } from '#base/error.ts';
-import { chooseSourceLines, chooseSourceParagraphs } from '#lab/images/apt-sources.ts';
+import { chooseSourceLines, chooseSourceParagraphs, findMirror } from '#lab/images/apt-sources.ts';
 import { cutKernelPayload } from '#lab/images/bzimage.ts';
 import { contentKey, ensureCached } from '#lab/images/cache.ts';
 import { orderModules, readModuleDepends } from '#lab/images/kernel-module.ts';
@@ -136,4 +136,13 @@ test('only Debian itself is taken from the package sources of a machine', () => 
   const other = debian.replace('Suites: bookworm bookworm-updates', 'Suites: nodistro');
   const paragraphs = [`# note\n${debian}`, other, `${debian}\nEnabled: no`];
   assert.deepEqual(chooseSourceParagraphs(paragraphs.join('\n\n'), 'bookworm'), [debian]);
+});
+
+test('another release comes from where this host’s own comes from, not from where its security updates do', () => {
+  const security = 'Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\nComponents: main';
+  const own = 'Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main';
+  const found = (lines: string[], paragraphs: string[]) => findMirror({ suite: 'bookworm', lines, paragraphs });
+  assert.equal(found([], [security, own]), 'http://mirror.example/debian');
+  assert.equal(found(['deb [arch=amd64] http://other.example/debian bookworm main'], []), 'http://other.example/debian');
+  assert.equal(found([], [security]), null);
 });

@@ -1,0 +1,50 @@
+import { fullLimits } from './full-limits.ts';
+import { stickFolder } from './full-room.ts';
+import type { Machine } from './machine.ts';
+
+/** Tells what is going on: one line. */
+export type Say = (line: string) => void;
+
+/** Everything in a founded machine is where a user has it. */
+const data = '/var/lib/holdfast';
+
+/** Installs our package as a user does. The machine has what it depends on already: it reaches no mirror. */
+export async function installPackage(machine: Machine): Promise<void> {
+  const { shell } = machine;
+  await shell.must(`mount -o ro /dev/disk/by-id/virtio-stick ${stickFolder}`);
+  await shell.must(`apt-get install -y --no-install-recommends ${stickFolder}/first.deb`, {
+    deadlineMs: fullLimits.installMs,
+  });
+}
+
+/** A RAID-Z1 of the machine's three disks by their own names, with a dataset where the guests' disks go. */
+export async function makePool(machine: Machine): Promise<void> {
+  const disks = machine.disks.map(({ serial }) => `/dev/disk/by-id/virtio-${serial}`).join(' ');
+  const { shell } = machine;
+  await shell.must(`zpool create -o ashift=12 -O compression=lz4 -O mountpoint=none tank raidz1 ${disks}`);
+  await shell.must(`zfs create -o mountpoint=${data}/dir tank/guests && chmod 755 ${data}/dir`);
+}
+
+/** Kernels for direct boot, where agents look for them. */
+export async function placeAssets(machine: Machine): Promise<void> {
+  await machine.shell.must(`mkdir -p ${data}/assets && cp ${stickFolder}/assets/* ${data}/assets/ && chmod 755 ${data}/assets`);
+}
+
+/** Founds the cluster on the first machine and lets the others join, each with the commands of docs/install.md. */
+export async function formCluster(machines: Machine[], say: Say): Promise<void> {
+  const [first, ...others] = machines as [Machine, ...Machine[]];
+  // Emulation: nothing of the design's bounds is loosened, the profile for slow machines is taken.
+  const fit = '--profile lenient';
+  await first.shell.must(`holdfast init --cluster-name Clinic ${fit}`, {
+    deadlineMs: fullLimits.foundMs,
+    onLine: (line) => say(`${first.name}: ${line}`),
+  });
+  for (const machine of others) {
+    const code = (await first.shell.must('holdfast join-code')).trim();
+    await machine.shell.must(`holdfast join ${fit}`, {
+      input: `${code}\n`,
+      deadlineMs: fullLimits.foundMs,
+      onLine: (line) => say(`${machine.name}: ${line}`),
+    });
+  }
+}

@@ -1,0 +1,69 @@
+import { formatErrorChain, isAppError, exitCodeOf } from '#base/error.ts';
+import { fullLimits } from './full-limits.ts';
+import { formCluster, installPackage, makePool, placeAssets } from './founding.ts';
+import { buildRoom, type Room, type RoomOptions } from './full-room.ts';
+
+/**
+ * The full lab from inside its namespaces: the first process there. Everything in them ends with it.
+ *
+ * Argument: the options as JSON (no secret is among them).
+ */
+export type InsideOptions = RoomOptions & { jsonFile: string | null; once: boolean };
+
+const startMs = performance.now();
+
+function say(line: string): void {
+  process.stdout.write(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(5)} s  ${line}\n`);
+}
+
+async function bootAll({ machines }: Room): Promise<void> {
+  say('giving power to three machines');
+  await Promise.all(
+    machines.map(async (machine) => {
+      await machine.on();
+      await machine.waitForLogin();
+      say(
+        `${machine.name}: booted, ${(await machine.shell.must('uname -r; cat /sys/module/zfs/version')).trim().replace('\n', ', OpenZFS ')}`,
+      );
+    }),
+  );
+}
+
+async function run(options: InsideOptions): Promise<number> {
+  const room = await buildRoom(options);
+  await bootAll(room);
+  say('installing holdfast with apt, creating RAID-Z1 pools');
+  await Promise.all(
+    room.machines.map(async (machine) => {
+      await installPackage(machine);
+      await makePool(machine);
+      await placeAssets(machine);
+      say(
+        `${machine.name}: installed; ${(await machine.shell.must('zpool list -H -o name,size,health tank')).trim().replaceAll('\t', ' ')}`,
+      );
+    }),
+  );
+  await formCluster(room.machines, say);
+  say((await room.byName('n1').shell.must('holdfast status; holdfast node list')).trim());
+  return 0;
+}
+
+/** Keeps the machines up for looking around, until the lab is ended from outside. */
+async function stay(options: InsideOptions): Promise<never> {
+  const ssh = `ssh -i ${options.images.machine.sshKey} -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no root@10.77.0.1`;
+  say(`the machines stay up until Ctrl-C; a shell in n1: nsenter -t PID -n ${ssh}`);
+  say('  where PID is any process of /sys/fs/cgroup/…/hf-lab/full/cgroup.procs');
+  return new Promise(() => setInterval(() => undefined, fullLimits.drillMs));
+}
+
+const options = JSON.parse(process.argv[2] ?? '') as InsideOptions;
+let code: number;
+try {
+  code = await run(options);
+} catch (error) {
+  if (!isAppError(error)) throw error;
+  process.stderr.write(`full lab: ${formatErrorChain(error)}\n`);
+  code = exitCodeOf(error.kind);
+}
+if (!options.once) await stay(options);
+process.exit(code);

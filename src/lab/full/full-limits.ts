@@ -1,0 +1,25 @@
+/** Times of the full lab. Its machines are emulated: everything in them takes ten to thirty times what a server needs. */
+export const fullLimits = {
+  /** From power to ssh: 30 to 75 s were seen with three booting on two busy cores. */
+  bootMs: 300_000,
+  /** One ssh login, tried again until then. */
+  loginMs: 20_000,
+  loginPollMs: 1_000,
+  /** An ordinary command in a machine. */
+  commandMs: 120_000,
+  /** Unpacking our package, with its maintainer scripts. */
+  installMs: 600_000,
+  /** `holdfast init` or `join`, which boots a guest to try KVM and waits until the programs serve. */
+  foundMs: 900_000,
+  /** QEMU's monitor is there: milliseconds, unless the host is starved. */
+  monitorMs: 30_000,
+  /** SIGKILL of a QEMU until it is gone. */
+  killMs: 10_000,
+  /** Size of each data disk; sparse. */
+  diskBytes: 2 * 1024 ** 3,
+  memoryMb: 2048,
+  /** The whole drill, whatever happens in it. */
+  drillMs: 2_700_000,
+  /** Machines that are kept for looking around end by themselves after this. */
+  keptMs: 12 * 3_600_000,
+} as const;

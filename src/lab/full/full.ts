@@ -1,0 +1,85 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { AppError } from '#base/error.ts';
+import { makeGroup } from '#lab/control-group.ts';
+import { ensureEmulator } from '#lab/images/emulator.ts';
+import { ensureMachine } from '#lab/images/machine.ts';
+import { ensureProbe } from '#lab/images/probe.ts';
+import { runCommand } from '#lab/images/command.ts';
+import { labDown } from '#lab/lab.ts';
+import { labPaths } from '#lab/lab-paths.ts';
+import { labGroup } from '#lab/leftovers.ts';
+import { fullLimits } from './full-limits.ts';
+import type { InsideOptions } from './full-inside.ts';
+
+/** There is one full lab on a host: it takes all the memory and the time that a small one has. */
+const name = 'full';
+const inside = fileURLToPath(new URL('full-inside.ts', import.meta.url));
+const debTool = fileURLToPath(new URL('../../../tools/build-deb.ts', import.meta.url));
+const debMs = 180_000;
+
+export type FullOptions = { once: boolean; jsonFile: string | null };
+
+/**
+ * Builds what is missing, then three complete machines, and plays the drill in them. Returns the exit code: 0 when every promise held. What an
+ * earlier full lab left behind is removed first, and everything of this one at its end, also when it is killed.
+ */
+export async function runFull(options: FullOptions): Promise<number> {
+  if (process.getuid?.() !== 0) throw new AppError('denied', 'full lab: making namespaces and control groups needs root');
+  const progress = (text: string) => void process.stderr.write(`  … ${text}\n`);
+  const images = {
+    probe: await ensureProbe({ progress }),
+    emulator: await ensureEmulator({ progress }),
+    machine: await ensureMachine({ progress }),
+  };
+  await labDown(name);
+  const folder = labPaths(name).state;
+  mkdirSync(folder, { recursive: true });
+  try {
+    progress('building two packages of this tree, the second to upgrade to');
+    const debs = { first: await buildDeb(folder, '0.1.0'), next: await buildDeb(folder, '0.1.1') };
+    return await runInside({ ...options, folder, images, debs });
+  } finally {
+    await labDown(name);
+  }
+}
+
+async function buildDeb(folder: string, version: string): Promise<string> {
+  const out = await runCommand(process.execPath, [debTool, '--out', join(folder, 'packages'), '--version', version], {
+    deadlineMs: debMs,
+  });
+  return out.toString().trim();
+}
+
+/**
+ * Network and processes of the lab are namespaces of their own without names: they are gone with their first process, which is killed with us
+ * (`--kill-child`, `--pdeathsig`). The control group is for whoever must clean up after a kill that even this did not reach.
+ */
+function runInside(options: InsideOptions): Promise<number> {
+  const group = labGroup(name);
+  makeGroup(group);
+  const argv = [
+    '--net',
+    '--mount',
+    '--pid',
+    '--fork',
+    '--kill-child=KILL',
+    '--mount-proc',
+    process.execPath,
+    inside,
+    JSON.stringify(options),
+  ];
+  const enter = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"';
+  const child: ChildProcess = spawn('sh', ['-c', enter, group, ...argv], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const timer = setTimeout(() => child.kill('SIGKILL'), options.once ? fullLimits.drillMs : fullLimits.keptMs);
+  return new Promise((resolve, reject) => {
+    child.once('error', (cause) => reject(new AppError('unavailable', 'full lab: it could not be started', { cause })));
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      if (signal === null) return resolve(code ?? 1);
+      reject(new AppError('timeout', `full lab: it was ended with ${signal} (a drill is after ${fullLimits.drillMs / 1000} s)`));
+    });
+  });
+}

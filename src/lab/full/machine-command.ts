@@ -1,0 +1,66 @@
+import { join } from 'node:path';
+
+export type MachineDisk = { id: string; file: string; serial: string };
+
+/** One server of the full lab. */
+export type MachineSpec = {
+  name: string;
+  address: string;
+  /** The room's own address: gateway, time. */
+  roomAddress: string;
+  tap: string;
+  mac: string;
+  /** Where its root, its disks, console and monitor lie. */
+  folder: string;
+  memoryMb: number;
+};
+
+/**
+ * The command line of a machine's QEMU. Software emulation only: the lab must run where there is no KVM, and TCG's emulated SVM gives the machine
+ * a /dev/kvm of its own. Each data disk sits in a slot of its own, so that it can be pulled. The root is NVMe: Debian's cloud kernel boots
+ * it without an initramfs.
+ *
+ * What is switched off on the kernel's command line costs seconds on an emulated CPU. A panic does not restart it: that is the watchdog's.
+ */
+export function formatMachineCommand(spec: MachineSpec, kernel: string, disks: MachineDisk[]): string[] {
+  const words = [
+    'root=/dev/nvme0n1 rw console=ttyS0 quiet net.ifnames=0 mitigations=off nokaslr no_timer_check tsc=reliable audit=0',
+    `systemd.hostname=${spec.name} ip=${spec.address}::${spec.roomAddress}:255.255.255.0::br0:none`,
+    'modprobe.blacklist=ahci,i2c_i801,psmouse panic=0',
+  ];
+  return [
+    ...['-name', spec.name, '-machine', 'q35,hpet=off', '-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off'],
+    // One core each: three machines share the host's two.
+    ...['-smp', '1', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-serial', `file:${machineFile(spec, 'console')}`, '-rtc', 'base=utc,clock=host'],
+    ...['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`],
+    ...['-kernel', kernel, '-append', words.join(' ')],
+    ...[
+      '-drive',
+      `if=none,id=root,format=qcow2,file=${machineFile(spec, 'root.qcow2')}`,
+      '-device',
+      'nvme,drive=root,serial=root',
+    ],
+    ...disks.flatMap((disk, index) => [
+      ...['-device', `pcie-root-port,id=slot${index + 1},chassis=${index + 1},slot=${index + 1}`],
+      ...[
+        '-drive',
+        formatDrive(disk),
+        '-device',
+        `virtio-blk-pci,id=${disk.id},bus=slot${index + 1},drive=${disk.id}-file,serial=${disk.serial}`,
+      ],
+    ]),
+    ...['-netdev', `tap,id=net,ifname=${spec.tap},script=no,downscript=no`],
+    ...['-device', `virtio-net-pci,netdev=net,mac=${spec.mac},romfile=`, '-device', 'virtio-rng-pci'],
+    ...['-device', 'i6300esb', '-action', 'watchdog=reset'],
+  ];
+}
+
+function formatDrive(disk: MachineDisk): string {
+  return `if=none,id=${disk.id}-file,format=raw,cache=writeback,discard=unmap,file=${disk.file}`;
+}
+
+/** A file in a machine's folder. */
+export function machineFile(spec: Pick<MachineSpec, 'folder'>, name: 'console' | 'qmp' | 'root.qcow2' | 'ssh' | 'log'): string {
+  return join(spec.folder, name);
+}

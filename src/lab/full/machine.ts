@@ -1,0 +1,179 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connectQmp } from '#adapters/qmp/qmp-client.ts';
+import { AppError } from '#base/error.ts';
+import type { Emulator } from '#lab/images/emulator.ts';
+import type { MachineImage } from '#lab/images/machine.ts';
+import { runCommand } from '#lab/images/command.ts';
+import type { Qmp } from '#ports/qmp.ts';
+import { fullLimits } from './full-limits.ts';
+import { formatMachineCommand, type MachineDisk, machineFile, type MachineSpec } from './machine-command.ts';
+import { type MachineShell, openMachineShell } from './machine-shell.ts';
+
+/** What the room saw of a machine, with this host's wall clock. */
+export type MachineEvent = { atMs: number; event: 'power-on' | 'power-off' | 'watchdog' | 'reset' | 'ended' };
+
+export type Machine = {
+  readonly name: string;
+  readonly address: string;
+  readonly shell: MachineShell;
+  readonly disks: readonly MachineDisk[];
+  isOn(): boolean;
+  /** Everything seen so far, oldest first. */
+  events(): readonly MachineEvent[];
+  /** Gives it power; returns when its emulator runs. */
+  on(): Promise<void>;
+  /** Waits until root can log in. Raises AppError timeout with the end of its console. */
+  waitForLogin(): Promise<void>;
+  /** Takes the power away at once. The time was read before the kill. */
+  pull(): Promise<{ atMs: number }>;
+  /** Pulls a data disk out of its slot. */
+  pullDisk(id: string): Promise<{ atMs: number }>;
+  /** Puts a new, empty disk into the slot of a pulled one; it gets the serial `serial`. */
+  insertDisk(id: string, serial: string): Promise<MachineDisk>;
+};
+
+export type MachineParts = { spec: MachineSpec; image: MachineImage; emulator: Emulator; stick: string };
+
+/** Makes a machine afresh: a new root over the image, empty data disks, no power. `stick`: an image that it finds as read-only disk. */
+export async function createMachine({ spec, image, emulator, stick }: MachineParts): Promise<Machine> {
+  mkdirSync(spec.folder, { recursive: true });
+  const disks: MachineDisk[] = ['1', '2', '3'].map((number) => makeDisk(spec, number, `${spec.name}-disk${number}`));
+  const overlay = ['create', '-q', '-f', 'qcow2', '-b', image.rootImage, '-F', 'raw', machineFile(spec, 'root.qcow2')];
+  await runEmulatorTool(emulator.image, overlay);
+  const shell = openMachineShell({ ...spec, key: image.sshKey, socket: machineFile(spec, 'ssh') });
+  const seen: MachineEvent[] = [];
+  const note = (event: MachineEvent['event'], atMs = Date.now()) => void seen.push({ atMs, event });
+  let child: ChildProcess | null = null;
+  let qmp: Qmp | null = null;
+  const monitor = () => {
+    if (qmp === null) throw new AppError('conflict', `${spec.name} has no power`);
+    return qmp;
+  };
+  return {
+    name: spec.name,
+    address: spec.address,
+    shell,
+    disks,
+    isOn: () => child !== null,
+    events: () => seen,
+    async on() {
+      if (child !== null) return;
+      note('power-on');
+      const argv = [...emulator.system, ...formatMachineCommand(spec, image.kernel, disks), ...formatStick(stick)];
+      const mine = startEmulator(spec, argv);
+      child = mine;
+      mine.once('exit', () => {
+        if (child !== mine) return;
+        note('ended');
+        child = null;
+        qmp = null;
+      });
+      qmp = await openMonitor(spec, () => child === mine);
+      qmp.onEvent(({ event, timestampMs }) => {
+        if (event === 'WATCHDOG') note('watchdog', timestampMs);
+        if (event === 'RESET') note('reset', timestampMs);
+      });
+    },
+    async waitForLogin() {
+      const untilMs = performance.now() + fullLimits.bootMs;
+      while (!(await shell.answers())) {
+        if (child === null || performance.now() > untilMs) {
+          const why = child === null ? 'its emulator ended' : `nobody answers after ${fullLimits.bootMs / 1000} s`;
+          throw new AppError('timeout', `booting ${spec.name}: ${why}; ${readEnds(spec)}`);
+        }
+        await delay(fullLimits.loginPollMs);
+      }
+    },
+    async pull() {
+      const atMs = Date.now();
+      const mine = child;
+      child = null;
+      qmp?.close();
+      qmp = null;
+      if (mine !== null && mine.exitCode === null) {
+        mine.kill('SIGKILL');
+        await once(mine, 'exit', { signal: AbortSignal.timeout(fullLimits.killMs) });
+      }
+      note('power-off', atMs);
+      shell.hangUp();
+      return { atMs };
+    },
+    async pullDisk(id) {
+      const atMs = Date.now();
+      const gone = monitor().waitForEvent(({ event, data }) => event === 'DEVICE_DELETED' && data['device'] === id, {
+        deadlineMs: fullLimits.monitorMs,
+      });
+      await Promise.all([gone, monitor().execute('device_del', { id })]);
+      return { atMs };
+    },
+    async insertDisk(id, serial) {
+      const slot = disks.findIndex((disk) => disk.id === id);
+      if (slot < 0) throw new AppError('invalid', `${spec.name} has no disk slot ${id}`);
+      const disk = makeDisk(spec, `${slot + 1}-${serial}`, serial);
+      const node = `${disk.serial}-file`;
+      await monitor().execute('blockdev-add', {
+        driver: 'raw',
+        'node-name': node,
+        file: { driver: 'file', filename: disk.file },
+      });
+      await monitor().execute('device_add', { driver: 'virtio-blk-pci', id, bus: `slot${slot + 1}`, drive: node, serial });
+      disks[slot] = { ...disk, id };
+      return { ...disk, id };
+    },
+  };
+}
+
+function makeDisk(spec: MachineSpec, number: string, serial: string): MachineDisk {
+  const file = join(spec.folder, `disk${number}.raw`);
+  writeFileSync(file, '');
+  truncateSync(file, fullLimits.diskBytes);
+  return { id: `disk${number.split('-')[0]}`, file, serial };
+}
+
+function formatStick(file: string): string[] {
+  const drive = `if=none,id=stick-file,format=raw,readonly=on,file=${file}`;
+  return ['-drive', drive, '-device', 'virtio-blk-pci,drive=stick-file,serial=stick'];
+}
+
+function startEmulator(spec: MachineSpec, argv: string[]): ChildProcess {
+  const [program, ...args] = argv as [string, ...string[]];
+  const log = openSync(machineFile(spec, 'log'), 'a');
+  rmSync(machineFile(spec, 'qmp'), { force: true });
+  const child = spawn(program, args, { stdio: ['ignore', log, log] });
+  closeSync(log);
+  return child;
+}
+
+async function openMonitor(spec: MachineSpec, runs: () => boolean): Promise<Qmp> {
+  const untilMs = performance.now() + fullLimits.monitorMs;
+  for (;;) {
+    if (existsSync(machineFile(spec, 'qmp'))) {
+      const found = await connectQmp(machineFile(spec, 'qmp'), { deadlineMs: fullLimits.monitorMs }).catch(() => null);
+      if (found !== null) return found;
+    }
+    if (!runs() || performance.now() > untilMs)
+      throw new AppError(
+        'unavailable',
+        `starting ${spec.name}: its emulator ${runs() ? 'does not answer' : 'ended at once'}; ${readEnds(spec)}`,
+      );
+    await delay(50);
+  }
+}
+
+/** The last words of a machine's console and of its emulator. */
+function readEnds(spec: MachineSpec): string {
+  const read = (name: 'console' | 'log') => {
+    const file = machineFile(spec, name);
+    return existsSync(file) ? readFileSync(file, 'utf8').trim().slice(-600) : '';
+  };
+  return `console: ${read('console')}; emulator: ${read('log')}`;
+}
+
+async function runEmulatorTool(image: string[], args: string[]): Promise<void> {
+  const [program, ...first] = image as [string, ...string[]];
+  await runCommand(program, [...first, ...args], { deadlineMs: fullLimits.monitorMs });
+}
