@@ -1,7 +1,9 @@
 import { formatErrorChain, isAppError, exitCodeOf } from '#base/error.ts';
 import { fullLimits } from './full-limits.ts';
 import { formCluster, installPackage, makePool, placeAssets } from './founding.ts';
+import { playScenes, printResult } from './full-drill.ts';
 import { buildRoom, type Room, type RoomOptions } from './full-room.ts';
+import { openStage, startTinyGuest } from './stage.ts';
 
 /**
  * The full lab from inside its namespaces: the first process there. Everything in them ends with it.
@@ -44,8 +46,11 @@ async function run(options: InsideOptions): Promise<number> {
     }),
   );
   await formCluster(room.machines, say);
-  say((await room.byName('n1').shell.must('holdfast status; holdfast node list')).trim());
-  return 0;
+  const stage = await openStage(room, options.folder, say);
+  await startTinyGuest(stage, 'n2');
+  const result = await playScenes(stage, { ...options.images.machine.versions }, options.jsonFile);
+  printResult(result, say);
+  return result.brokenPromises.length === 0 ? 0 : 1;
 }
 
 /** Keeps the machines up for looking around, until the lab is ended from outside. */

@@ -11,13 +11,21 @@ export const fullLimits = {
   installMs: 600_000,
   /** `holdfast init` or `join`, which boots a guest to try KVM and waits until the programs serve. */
   foundMs: 900_000,
+  /** From a guest's order to the guest being heard, with the claim of a silent node before it. */
+  guestMs: 300_000,
+  /** A machine boots and its programs take a permit. */
+  rejoinMs: 600_000,
+  /** A whole copy of the tiny guest's disks, or the next point of it. */
+  replicatedMs: 420_000,
+  /** A few megabytes onto a new disk. */
+  resilverMs: 300_000,
   /** QEMU's monitor is there: milliseconds, unless the host is starved. */
   monitorMs: 30_000,
   /** SIGKILL of a QEMU until it is gone. */
   killMs: 10_000,
   /** Size of each data disk; sparse. */
   diskBytes: 2 * 1024 ** 3,
-  memoryMb: 2048,
+  memoryMb: 2560,
   /** The whole drill, whatever happens in it. */
   drillMs: 2_700_000,
   /** Machines that are kept for looking around end by themselves after this. */

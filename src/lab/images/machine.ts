@@ -23,7 +23,8 @@ const packages = [
   ],
   ...['etcd-server', 'etcd-client', 'qemu-system-x86', 'qemu-utils', 'util-linux-extra', 'ipmitool', 'busybox-static', 'socat'],
 ];
-const rootBytes = 6 * 1024 ** 3;
+/** Sparse; our preflight wants 10 GiB free. */
+const rootBytes = 20 * 1024 ** 3;
 const fileSystemMs = 180_000;
 const keyMs = 10_000;
 

@@ -1,0 +1,74 @@
+import { writeFileSync } from 'node:fs';
+import { formatErrorChain, isAppError } from '#base/error.ts';
+import type { Say } from './founding.ts';
+import { type DiskResult, playDisk } from './scenes/disk.ts';
+import { type PlugResult, playPlug } from './scenes/plug.ts';
+import { playReset, type ResetResult } from './scenes/reset.ts';
+import { playUpgrade, type UpgradeResult } from './scenes/upgrade.ts';
+import type { Stage } from './stage.ts';
+
+/** What `--json` writes. Every figure is a difference of two observed times or a count. */
+export type FullResult = {
+  /** Under software emulation the lenient profile is used. */
+  profile: 'lenient';
+  emulated: true;
+  versions: Record<string, string>;
+  upgrade: UpgradeResult | null;
+  plug: PlugResult | null;
+  disk: DiskResult | null;
+  crash: ResetResult | null;
+  guard: ResetResult | null;
+  brokenPromises: string[];
+};
+
+/** Plays the scenes one after the other; one that fails breaks a promise and the next is tried. The figures are written after each. */
+export async function playScenes(stage: Stage, versions: Record<string, string>, jsonFile: string | null): Promise<FullResult> {
+  const result: FullResult = {
+    profile: 'lenient',
+    emulated: true,
+    versions,
+    ...{ upgrade: null, plug: null, disk: null, crash: null, guard: null },
+    brokenPromises: [],
+  };
+  const save = () => {
+    if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(result, null, 2)}\n`);
+  };
+  const play = async <T extends { broken: string[] }>(name: string, scene: () => Promise<T>): Promise<T | null> => {
+    stage.say(`— ${name}`);
+    try {
+      const seen = await scene();
+      result.brokenPromises.push(...seen.broken.map((text) => `${name}: ${text}`));
+      return seen;
+    } catch (error) {
+      if (!isAppError(error)) throw error;
+      result.brokenPromises.push(`${name}: ${formatErrorChain(error)}`);
+      stage.say(`FAILED: ${formatErrorChain(error)}`);
+      return null;
+    } finally {
+      save();
+    }
+  };
+  result.upgrade = await play('upgrade', () => playUpgrade(stage));
+  result.plug = await play('plug', () => playPlug(stage));
+  result.disk = await play('disk', () => playDisk(stage));
+  result.crash = await play('kernel-crash', () => playReset(stage, 'kernel-crash'));
+  result.guard = await play('guard-stopped', () => playReset(stage, 'guard-stopped'));
+  save();
+  return result;
+}
+
+/** Prints what was measured and what did not hold. */
+export function printResult(result: FullResult, say: Say): void {
+  const seconds = (ms: number | undefined) => (ms === undefined ? 'not measured' : `${(ms / 1000).toFixed(2)} s`);
+  const { upgrade, plug, disk, crash, guard } = result;
+  say('measured (software emulation, lenient profile):');
+  say(`  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.broken.length === 0 ? 'yes' : 'NO'}`);
+  say(`  plug to QEMU started             ${seconds(plug?.plugToStartMs)}, to guest heard ${seconds(plug?.plugToHeardMs)}`);
+  say(`  age of the data at the loss      ${seconds(plug?.dataAgeMs)} (bound ${seconds(plug?.dataAgeBoundMs)})`);
+  say(`  power back to serving            ${seconds(plug?.rejoinMs)}, tail kept: ${plug?.tail.name ?? 'no'}`);
+  say(`  disk pulled to degraded          ${seconds(disk?.pulledToDegradedMs)}, resilvered in ${seconds(disk?.resilverMs)}`);
+  say(`  kernel crash to reset            ${seconds(crash?.faultToResetMs)}, to QEMU elsewhere ${seconds(crash?.faultToStartMs)}`);
+  say(`  guard stopped to reset           ${seconds(guard?.faultToResetMs)}, to QEMU elsewhere ${seconds(guard?.faultToStartMs)}`);
+  for (const promise of result.brokenPromises) say(`  BROKEN: ${promise}`);
+  if (result.brokenPromises.length === 0) say('  every promise held');
+}
