@@ -42,7 +42,7 @@ test(
       );
       execFileSync('dpkg-deb', ['-R', deb.trim(), join(folder, 'tree')]);
       const library = join(folder, 'tree/usr/lib/holdfast');
-      const installed = [join(library, 'bin/node'), join(library, 'src/programs/guard/main.ts')];
+      const installed = [join(library, 'bin/node'), join(library, 'src/programs/guard/main.js')];
       writeSystemctl(folder);
       const script = join(folder, 'postinst');
       const text = readFileSync(join(folder, 'tree/DEBIAN/postinst'), 'utf8');

@@ -49,8 +49,8 @@ test('everything belongs to root, nothing is writable by others or set-uid, and 
   for (const wanted of [
     './usr/bin/holdfast',
     './usr/lib/holdfast/bin/node',
-    './usr/lib/holdfast/src/programs/guard/main.ts',
-    './usr/lib/holdfast/src/programs/replication/chunk-worker.ts',
+    './usr/lib/holdfast/src/programs/guard/main.js',
+    './usr/lib/holdfast/src/programs/replication/chunk-worker.js',
     './lib/systemd/system/holdfast-guard.service',
     './usr/share/doc/holdfast/copyright',
   ]) {
@@ -75,15 +75,15 @@ test('its control file and sums are what dpkg expects', () => {
 test('the programs run from the package alone, native parts included', () => {
   const run = (...argv: string[]) =>
     spawnSync(join(library, 'bin/node'), argv, { encoding: 'utf8', cwd: '/', env: { PATH: '/usr/sbin:/usr/bin' } });
-  const help = run(join(library, 'src/cli/main.ts'), '--help');
+  const help = run(join(library, 'src/cli/main.js'), '--help');
   assert.equal(help.status, 0, help.stderr);
   assert.match(help.stdout, /^Usage: holdfast/);
   for (const program of ['guard', 'agent', 'relay']) {
-    const end = run(join(library, 'src/programs', program, 'main.ts'), '--config', '/nowhere/node.toml');
+    const end = run(join(library, 'src/programs', program, 'main.js'), '--config', '/nowhere/node.toml');
     assert.equal(end.status, 3, `${program}: ${end.stderr}`);
     assert.match(end.stderr, /\/nowhere\/node\.toml/);
   }
-  const lab = run(join(library, 'src/cli/main.ts'), 'lab', 'up');
+  const lab = run(join(library, 'src/cli/main.js'), 'lab', 'up');
   assert.equal(lab.status, 10, lab.stderr);
   const native = "import koffi from 'koffi'; console.log(koffi.load('libc.so.6').func('int getpid()')() === process.pid);";
   writeFileSync(join(library, 'native.mjs'), native);
