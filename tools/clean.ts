@@ -1,5 +1,5 @@
-import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { imageCacheRoot } from '#lab/images/cache.ts';
+import { existsSync, readdirSync } from 'node:fs';
+import { imageCacheRoot, removeBuild } from '#lab/images/cache.ts';
 import { labRoots } from '#lab/lab-paths.ts';
 import { labDown } from '#lab/lab.ts';
 
@@ -12,7 +12,7 @@ async function main(): Promise<void> {
     process.stdout.write(`lab ${name} ended and removed\n`);
   }
   if (existsSync(imageCacheRoot)) {
-    rmSync(imageCacheRoot, { recursive: true });
+    removeBuild(imageCacheRoot);
     process.stdout.write(`${imageCacheRoot} removed\n`);
   }
 }

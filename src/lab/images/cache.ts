@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -11,7 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
 
@@ -58,6 +59,9 @@ export async function ensureCached(recipe: ImageRecipe, options: CacheOptions = 
   mkdirSync(folder, { recursive: true });
   await using _lock = await takeLock(`${target}.lock`);
   if (existsSync(target)) return target;
+  // Whoever held the lock before and was killed left a folder.
+  for (const left of readdirSync(folder).filter((entry) => entry.startsWith(`${basename(target)}.building-`)))
+    removeBuild(join(folder, left));
   const temporary = mkdtempSync(`${target}.building-`);
   try {
     await recipe.build(temporary, options.progress ?? (() => {}));
@@ -65,10 +69,33 @@ export async function ensureCached(recipe: ImageRecipe, options: CacheOptions = 
     chmodSync(temporary, 0o755);
     renameSync(temporary, target);
   } finally {
-    rmSync(temporary, { recursive: true, force: true });
+    removeBuild(temporary);
   }
   removeOlder(folder, target);
   return target;
+}
+
+/**
+ * Removes a folder that was built in. A builder that was killed may have left this host's own file systems mounted in it: they are taken out
+ * first, or what is on them would be removed with it. Raises AppError conflict when one cannot be taken out.
+ */
+export function removeBuild(path: string): void {
+  for (const mount of listMountsBelow(path)) spawnSync('umount', ['--', mount]);
+  const left = listMountsBelow(path);
+  if (left.length > 0)
+    throw new AppError(
+      'conflict',
+      `removing ${path}: ${left.join(', ')} is mounted in it and cannot be taken out; unmount it, then try again`,
+    );
+  rmSync(path, { recursive: true, force: true });
+}
+
+/** Mount points at or below `path`, the innermost first. */
+function listMountsBelow(path: string): string[] {
+  const points = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '');
+  return points.filter((point) => point === path || point.startsWith(`${path}/`)).toReversed();
 }
 
 /** Keeps the disk from filling with every version ever built: what was not used by the newest sources for a day goes. */
@@ -78,7 +105,7 @@ function removeOlder(folder: string, keep: string): void {
     const path = join(folder, name);
     if (path === keep || name.endsWith('.lock')) continue;
     const changedAtMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
-    if (changedAtMs < Date.now() - dayMs) rmSync(path, { recursive: true, force: true });
+    if (changedAtMs < Date.now() - dayMs) removeBuild(path);
   }
 }
 

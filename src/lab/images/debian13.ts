@@ -94,7 +94,11 @@ export async function bootstrapDebian13(root: string, work: string, options: Boo
     `--include=${options.packages.join(',')}`,
     ...(options.hooks ?? []).map((hook) => `--customize-hook=${hook}`),
   ];
-  await runCommand('mmdebstrap', [...args, machineSuite, root, writeMachineSources(work)], {
+  // Its mounts (this host's /dev/shm among them) are in a namespace of its own and go with it: a folder that is cleared away never has
+  // any of them in it. A build that is given up ends with us.
+  const apart = ['--pdeathsig', 'KILL', 'unshare', '--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'];
+  const build = [...apart, 'mmdebstrap', ...args, machineSuite, root, writeMachineSources(work)];
+  await runCommand('setpriv', build, {
     deadlineMs: bootstrapMs,
     env: { ...options.env, DEBIAN_FRONTEND: 'noninteractive' },
   });

@@ -18,10 +18,20 @@ const packages = [
     'iproute2',
     'iputils-ping',
     'procps',
+    'e2fsprogs',
     'openssh-server',
     'tiny-initramfs',
   ],
-  ...['etcd-server', 'etcd-client', 'qemu-system-x86', 'qemu-utils', 'util-linux-extra', 'ipmitool', 'busybox-static', 'socat'],
+  ...[
+    'etcd-server',
+    'etcd-client',
+    'qemu-system-x86',
+    'qemu-utils',
+    'util-linux-extra',
+    'fence-agents-ipmilan',
+    'busybox-static',
+    'socat',
+  ],
 ];
 /** Sparse; our preflight wants 10 GiB free. */
 const rootBytes = 20 * 1024 ** 3;
