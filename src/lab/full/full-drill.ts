@@ -62,13 +62,19 @@ export function printResult(result: FullResult, say: Say): void {
   const seconds = (ms: number | undefined) => (ms === undefined ? 'not measured' : `${(ms / 1000).toFixed(2)} s`);
   const { upgrade, plug, disk, crash, guard } = result;
   say('measured (software emulation, lenient profile):');
-  say(`  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.broken.length === 0 ? 'yes' : 'NO'}`);
+  say(
+    `  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.broken.length === 0 ? 'yes' : 'NO'}`,
+  );
   say(`  plug to QEMU started             ${seconds(plug?.plugToStartMs)}, to guest heard ${seconds(plug?.plugToHeardMs)}`);
   say(`  age of the data at the loss      ${seconds(plug?.dataAgeMs)} (bound ${seconds(plug?.dataAgeBoundMs)})`);
   say(`  power back to serving            ${seconds(plug?.rejoinMs)}, tail kept: ${plug?.tail.name ?? 'no'}`);
   say(`  disk pulled to degraded          ${seconds(disk?.pulledToDegradedMs)}, resilvered in ${seconds(disk?.resilverMs)}`);
-  say(`  kernel crash to reset            ${seconds(crash?.faultToResetMs)}, to QEMU elsewhere ${seconds(crash?.faultToStartMs)}`);
-  say(`  guard stopped to reset           ${seconds(guard?.faultToResetMs)}, to QEMU elsewhere ${seconds(guard?.faultToStartMs)}`);
+  say(
+    `  kernel crash to reset            ${seconds(crash?.faultToResetMs)}, to QEMU elsewhere ${seconds(crash?.faultToStartMs)}`,
+  );
+  say(
+    `  guard stopped to reset           ${seconds(guard?.faultToResetMs)}, to QEMU elsewhere ${seconds(guard?.faultToStartMs)}`,
+  );
   for (const promise of result.brokenPromises) say(`  BROKEN: ${promise}`);
   if (result.brokenPromises.length === 0) say('  every promise held');
 }

@@ -47,9 +47,9 @@ export async function runFull(options: FullOptions): Promise<number> {
 }
 
 async function buildDeb(folder: string, version: string): Promise<string> {
-  const out = await runCommand(process.execPath, [debTool, '--out', join(folder, 'packages'), '--version', version], {
-    deadlineMs: debMs,
-  });
+  // Not compressed: the machines would have to unpack it on an emulated CPU.
+  const argv = ['--no-warnings', debTool, '--out', join(folder, 'packages'), '--version', version, '--uncompressed'];
+  const out = await runCommand(process.execPath, argv, { deadlineMs: debMs });
   return out.toString().trim();
 }
 

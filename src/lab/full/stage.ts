@@ -84,7 +84,8 @@ export function waitSpeaking(collector: LineProcess, generation: number): Promis
 /** The guest's place and generation as its agent tells them. Raises AppError conflict when it does not run. */
 export async function findHome(store: DrillStore): Promise<{ node: string; generation: number }> {
   const status = await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid));
-  if (status?.state !== 'running') throw new AppError('conflict', `guest ${tinyGuest.vmid} does not run: ${JSON.stringify(status)}`);
+  if (status?.state !== 'running')
+    throw new AppError('conflict', `guest ${tinyGuest.vmid} does not run: ${JSON.stringify(status)}`);
   return { node: status.node, generation: status.generation };
 }
 

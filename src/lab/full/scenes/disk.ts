@@ -31,7 +31,11 @@ export async function playDisk({ room, store, collector, say }: Stage): Promise<
   say(`${node}: the pool is degraded after ${(pulledToDegradedMs / 1000).toFixed(1)} s`);
   const fresh = await machine.insertDisk(disk.id, `${node}-disk4`);
   const path = `/dev/disk/by-id/virtio-${fresh.serial}`;
-  await waitUntil(`${node} to see its new disk`, fullLimits.commandMs, async () => (await shell.run(`test -e ${path}`)).code === 0);
+  await waitUntil(
+    `${node} to see its new disk`,
+    fullLimits.commandMs,
+    async () => (await shell.run(`test -e ${path}`)).code === 0,
+  );
   const startMs = performance.now();
   await shell.must(`zpool replace ${pool} virtio-${disk.serial} ${path}`);
   await waitHealth(shell, 'ONLINE');
@@ -59,7 +63,9 @@ export async function playDisk({ room, store, collector, say }: Stage): Promise<
 
 async function waitHealth(shell: MachineShell, health: 'ONLINE' | 'DEGRADED'): Promise<void> {
   await waitUntil(`pool ${pool} to be ${health}`, fullLimits.resilverMs, async () => {
-    const [now, scan] = (await shell.must(`zpool list -H -o health ${pool}; zpool status ${pool} | grep -c 'in progress'; true`)).split('\n');
+    const [now, scan] = (
+      await shell.must(`zpool list -H -o health ${pool}; zpool status ${pool} | grep -c 'in progress'; true`)
+    ).split('\n');
     return now === health && (health === 'DEGRADED' || scan === '0');
   });
 }

@@ -74,7 +74,12 @@ export async function playPlug(stage: Stage): Promise<PlugResult> {
   return result;
 }
 
-async function noteRecords({ store }: Stage, timeline: ReturnType<typeof startTimeline>, lost: string, plugAtMs: number): Promise<void> {
+async function noteRecords(
+  { store }: Stage,
+  timeline: ReturnType<typeof startTimeline>,
+  lost: string,
+  plugAtMs: number,
+): Promise<void> {
   const events = await listValues<HaEvent>(store, prefixes.haEvents);
   for (const event of events.filter(({ atMs }) => atMs >= plugAtMs)) {
     if (event.kind === 'claimed') {

@@ -11,7 +11,7 @@ const faults = {
   'kernel-crash': {
     told: 'its kernel is crashed by sysrq',
     // The answer never comes: the kernel is gone with the connection.
-    command: "(sleep 1; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger) </dev/null >/dev/null 2>&1 & echo now",
+    command: '(sleep 1; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger) </dev/null >/dev/null 2>&1 & echo now',
     delayMs: 1_000,
   },
   'guard-stopped': {
@@ -62,7 +62,9 @@ export async function playReset(stage: Stage, fault: ResetFault): Promise<ResetR
     return now !== null && now.node !== node && now.qemuStartedAtMs !== null ? now : null;
   });
   const run = await waitSpeaking(collector, generation + 1);
-  say(`guest ${tinyGuest.vmid} runs on ${status.node}, started ${((Number(status.qemuStartedAtMs) - atMs) / 1000).toFixed(2)} s after the fault`);
+  say(
+    `guest ${tinyGuest.vmid} runs on ${status.node}, started ${((Number(status.qemuStartedAtMs) - atMs) / 1000).toFixed(2)} s after the fault`,
+  );
   await machine.waitForLogin();
   await waitServing(store, node, permit?.epoch ?? 0);
   const rejoinMs = Math.round(Date.now() - fired.atMs);
@@ -81,7 +83,9 @@ export async function playReset(stage: Stage, fault: ResetFault): Promise<ResetR
   if (witness === null || witness.doubleRuns.length > 0) result.broken.push('the guest was heard from two places at once');
   if (run.consistent !== true) result.broken.push(`the guest's disks were not one point: ${run.detail}`);
   if (result.faultToResetMs > result.boundMs)
-    result.broken.push(`the watchdog fired ${result.faultToResetMs} ms after the fault; at most ${result.boundMs} ms are allowed`);
+    result.broken.push(
+      `the watchdog fired ${result.faultToResetMs} ms after the fault; at most ${result.boundMs} ms are allowed`,
+    );
   if ((status.qemuStartedAtMs ?? 0) < fired.atMs) result.broken.push('the guest was started elsewhere before the reset');
   return result;
 }

@@ -26,9 +26,11 @@ export async function playUpgrade({ room, store, collector, say }: Stage): Promi
   const startMs = performance.now();
   // A stick of before a reboot is not mounted any more.
   const mount = `mountpoint -q ${stickFolder} || mount -o ro /dev/disk/by-id/virtio-stick ${stickFolder}`;
-  await shell.must(`${mount}; apt-get install -y --no-install-recommends ${stickFolder}/next.deb`, { deadlineMs: fullLimits.installMs });
+  await shell.must(`${mount}; apt-get install -y --no-install-recommends ${stickFolder}/next.deb`, {
+    deadlineMs: fullLimits.installMs,
+  });
   const tookMs = Math.round(performance.now() - startMs);
-  await shell.must('holdfast status >/dev/null; systemctl is-active holdfast-guard holdfast-relay holdfast-agent', {
+  await shell.must('systemctl is-active holdfast-guard holdfast-relay holdfast-agent', {
     deadlineMs: fullLimits.commandMs,
   });
   const after = await readLife(shell);
@@ -41,7 +43,14 @@ export async function playUpgrade({ room, store, collector, say }: Stage): Promi
   must(after.guard !== before.guard, 'the guard was not replaced');
   must(after.agent !== before.agent, 'the agent was not replaced');
   must(last?.bootRandom === run?.bootRandom, 'the guest booted again');
-  const result = { node, from: before.version, to: after.version, tookMs, longestSilenceMs: Math.round(last?.longestSilenceMs ?? 0), broken };
+  const result = {
+    node,
+    from: before.version,
+    to: after.version,
+    tookMs,
+    longestSilenceMs: Math.round(last?.longestSilenceMs ?? 0),
+    broken,
+  };
   say(`${node}: ${result.from} to ${result.to} in ${(tookMs / 1000).toFixed(1)} s, guest's process ${after.qemu}`);
   return result;
 }
@@ -50,7 +59,7 @@ async function readLife(shell: MachineShell): Promise<Life> {
   const lines = [
     `dpkg-query -W -f '\${Version}\\n' holdfast`,
     'cat /proc/sys/kernel/random/boot_id',
-    `pgrep -f -- '-name [^ ]*${tinyGuest.vmid}|guest=.*${tinyGuest.vmid}' | head -1`,
+    `cat /sys/fs/cgroup/holdfast.slice/holdfast-guests.service/ha/e*/${tinyGuest.vmid}/cgroup.procs | head -1`,
     'systemctl show -P MainPID holdfast-guard',
     'systemctl show -P MainPID holdfast-agent',
   ];
