@@ -27,7 +27,11 @@ export async function playScenes(stage: Stage, versions: Record<string, string>,
     profile: 'lenient',
     emulated: true,
     versions,
-    ...{ upgrade: null, plug: null, disk: null, crash: null, guard: null },
+    upgrade: null,
+    plug: null,
+    disk: null,
+    crash: null,
+    guard: null,
     brokenPromises: [],
   };
   const save = () => {

@@ -28,36 +28,26 @@ export function formatMachineCommand(spec: MachineSpec, kernel: string, disks: M
     `systemd.hostname=${spec.name} ip=${spec.address}::${spec.roomAddress}:255.255.255.0::br0:none`,
     'modprobe.blacklist=ahci,i2c_i801,psmouse panic=0',
   ];
-  return [
-    ...['-name', spec.name, '-machine', 'q35,hpet=off', '-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off'],
+  const options = [
+    ['-name', spec.name, '-machine', 'q35,hpet=off', '-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off'],
     // One core each: three machines share the host's two.
-    ...['-smp', '1', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
-    ...['-serial', `file:${machineFile(spec, 'console')}`, '-rtc', 'base=utc,clock=host'],
-    ...['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`],
-    ...['-kernel', kernel, '-append', words.join(' ')],
-    ...[
-      '-drive',
-      `if=none,id=root,format=qcow2,file=${machineFile(spec, 'root.qcow2')}`,
-      '-device',
-      'nvme,drive=root,serial=root',
-    ],
-    ...disks.flatMap((disk, index) => [
-      ...['-device', `pcie-root-port,id=slot${index + 1},chassis=${index + 1},slot=${index + 1}`],
-      ...[
-        '-drive',
-        formatDrive(disk),
-        '-device',
-        `virtio-blk-pci,id=${disk.id},bus=slot${index + 1},drive=${disk.id}-file,serial=${disk.serial}`,
-      ],
-    ]),
-    ...['-netdev', `tap,id=net,ifname=${spec.tap},script=no,downscript=no`],
-    ...['-device', `virtio-net-pci,netdev=net,mac=${spec.mac},romfile=`, '-device', 'virtio-rng-pci'],
-    ...['-device', 'i6300esb', '-action', 'watchdog=reset'],
+    ['-smp', '1', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
+    ['-serial', `file:${machineFile(spec, 'console')}`, '-rtc', 'base=utc,clock=host'],
+    ['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`],
+    ['-kernel', kernel, '-append', words.join(' ')],
+    ['-drive', `if=none,id=root,format=qcow2,file=${machineFile(spec, 'root.qcow2')}`, '-device', 'nvme,drive=root,serial=root'],
+    ...disks.map((disk, index) => formatDisk(disk, index + 1)),
+    ['-netdev', `tap,id=net,ifname=${spec.tap},script=no,downscript=no`],
+    ['-device', `virtio-net-pci,netdev=net,mac=${spec.mac},romfile=`, '-device', 'virtio-rng-pci'],
+    ['-device', 'i6300esb', '-action', 'watchdog=reset'],
   ];
+  return options.flat();
 }
 
-function formatDrive(disk: MachineDisk): string {
-  return `if=none,id=${disk.id}-file,format=raw,cache=writeback,discard=unmap,file=${disk.file}`;
+function formatDisk(disk: MachineDisk, slot: number): string[] {
+  const drive = `if=none,id=${disk.id}-file,format=raw,cache=writeback,discard=unmap,file=${disk.file}`;
+  const device = `virtio-blk-pci,id=${disk.id},bus=slot${slot},drive=${disk.id}-file,serial=${disk.serial}`;
+  return ['-device', `pcie-root-port,id=slot${slot},chassis=${slot},slot=${slot}`, '-drive', drive, '-device', device];
 }
 
 /** A file in a machine's folder. */

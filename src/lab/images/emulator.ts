@@ -1,8 +1,10 @@
 import { join } from 'node:path';
-import { type CacheOptions, type Progress, ensureCached, sourceText } from './cache.ts';
+import { type CacheOptions, type Progress, ensureCached } from './cache.ts';
 import { bootstrapDebian13 } from './debian13.ts';
 import { mkdirSync, rmSync } from 'node:fs';
 
+/** Changes when this recipe makes something else than before. */
+const recipeVersion = '1';
 const packages = ['qemu-system-x86', 'qemu-utils'];
 
 /**
@@ -13,7 +15,7 @@ export type Emulator = { directory: string; system: string[]; image: string[] };
 
 /** Unpacks the emulator when it is not in the cache. */
 export async function ensureEmulator(options: CacheOptions = {}): Promise<Emulator> {
-  const inputs = [packages.join(), sourceText(import.meta.filename), sourceText(join(import.meta.dirname, 'debian13.ts'))];
+  const inputs = [recipeVersion, packages.join()];
   const directory = await ensureCached({ kind: 'emulator', inputs, build: buildEmulator }, options);
   const root = join(directory, 'root');
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');

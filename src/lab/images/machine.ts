@@ -9,32 +9,30 @@ const setup = join(import.meta.dirname, '../guests/machine-setup.sh');
 
 /** A server as its owner has it before Holdfast, plus what our package depends on: the machines cannot reach a mirror. */
 const packages = [
-  ...[
-    'systemd-sysv',
-    'systemd-timesyncd',
-    'dbus',
-    'udev',
-    'kmod',
-    'iproute2',
-    'iputils-ping',
-    'procps',
-    'e2fsprogs',
-    'openssh-server',
-    'tiny-initramfs',
-  ],
-  ...[
-    'etcd-server',
-    'etcd-client',
-    'qemu-system-x86',
-    'qemu-utils',
-    'util-linux-extra',
-    'fence-agents-ipmilan',
-    'busybox-static',
-    'socat',
-  ],
+  'systemd-sysv',
+  'systemd-timesyncd',
+  'dbus',
+  'udev',
+  'kmod',
+  'iproute2',
+  'iputils-ping',
+  'procps',
+  'e2fsprogs',
+  'openssh-server',
+  'tiny-initramfs',
+  'etcd-server',
+  'etcd-client',
+  'qemu-system-x86',
+  'qemu-utils',
+  'util-linux-extra',
+  'fence-agents-ipmilan',
+  'busybox-static',
+  'socat',
 ];
 /** Sparse; our preflight wants 10 GiB free. */
 const rootBytes = 20 * 1024 ** 3;
+/** Changes when this recipe makes something else than before. */
+const recipeVersion = '1';
 const fileSystemMs = 180_000;
 const keyMs = 10_000;
 
@@ -46,7 +44,7 @@ export type MachineImage = { kernel: string; rootImage: string; rootBytes: numbe
  * most of it the compiling of OpenZFS, which is kept on its own). An existing one is kept when Debian publishes newer packages.
  */
 export async function ensureMachine(options: CacheOptions = {}): Promise<MachineImage> {
-  const inputs = [packages.join(), ...[setup, import.meta.filename, join(import.meta.dirname, 'debian13.ts')].map(sourceText)];
+  const inputs = [recipeVersion, packages.join(), String(rootBytes), sourceText(setup)];
   const build = (directory: string, progress: Progress) => buildMachine(directory, options, progress);
   const directory = await ensureCached({ kind: 'machine', inputs, build }, options);
   return {
