@@ -30,21 +30,15 @@ export async function placeAssets(machine: Machine): Promise<void> {
   await machine.shell.must(`mkdir -p ${data}/assets && cp ${stickFolder}/assets/* ${data}/assets/ && chmod 755 ${data}/assets`);
 }
 
-/** Founds the cluster on the first machine and lets the others join, each with the commands of docs/install.md. */
-export async function formCluster(machines: Machine[], say: Say): Promise<void> {
-  const [first, ...others] = machines as [Machine, ...Machine[]];
+/** Founds the cluster on the machine that is the first, or lets it join at the first, each with the commands of docs/install.md. */
+export async function becomeNode(machine: Machine, first: Machine, say: Say): Promise<void> {
   // Emulation: nothing of the design's bounds is loosened, the profile for slow machines is taken.
   const fit = '--profile lenient';
-  await first.shell.must(`holdfast init --cluster-name Clinic ${fit}`, {
-    deadlineMs: fullLimits.foundMs,
-    onLine: (line) => say(`${first.name}: ${line}`),
-  });
-  for (const machine of others) {
-    const code = (await first.shell.must('holdfast join-code')).trim();
-    await machine.shell.must(`holdfast join ${fit}`, {
-      input: `${code}\n`,
-      deadlineMs: fullLimits.foundMs,
-      onLine: (line) => say(`${machine.name}: ${line}`),
-    });
+  const options = { deadlineMs: fullLimits.foundMs, onLine: (line: string) => say(`${machine.name}: ${line}`) };
+  if (machine === first) {
+    await machine.shell.must(`holdfast init --cluster-name Clinic ${fit}`, options);
+    return;
   }
+  const code = (await first.shell.must('holdfast join-code', options)).trim();
+  await machine.shell.must(`holdfast join ${fit}`, { ...options, input: `${code}\n` });
 }

@@ -27,6 +27,8 @@ export function formatMachineCommand(spec: MachineSpec, kernel: string, disks: M
     'root=/dev/nvme0n1 rw console=ttyS0 quiet net.ifnames=0 mitigations=off nokaslr no_timer_check tsc=reliable audit=0',
     `systemd.hostname=${spec.name} ip=${spec.address}::${spec.roomAddress}:255.255.255.0::br0:none`,
     'modprobe.blacklist=ahci,i2c_i801,psmouse panic=0',
+    // Its services' own limits are for real processors.
+    'systemd.default_timeout_start_sec=600 systemd.default_device_timeout_sec=600',
   ];
   const options = [
     ['-name', spec.name, '-machine', 'q35,hpet=off', '-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off'],
