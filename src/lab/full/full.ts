@@ -20,7 +20,12 @@ const inside = fileURLToPath(new URL('full-inside.ts', import.meta.url));
 const debTool = fileURLToPath(new URL('../../../tools/build-deb.ts', import.meta.url));
 const debMs = 180_000;
 
-export type FullOptions = { once: boolean; jsonFile: string | null };
+export type FullOptions = {
+  once: boolean;
+  jsonFile: string | null;
+  /** Ends the lab. */
+  signal: AbortSignal;
+};
 
 /**
  * Builds what is missing, then three complete machines, and plays the drill in them. Returns the exit code: 0 when every promise held. What an
@@ -40,7 +45,9 @@ export async function runFull(options: FullOptions): Promise<number> {
   try {
     progress('building two packages of this tree, the second to upgrade to');
     const debs = { first: await buildDeb(folder, '0.1.0'), next: await buildDeb(folder, '0.1.1') };
-    return await runInside({ ...options, folder, images, debs });
+    if (options.signal.aborted) return 1;
+    const { once, jsonFile } = options;
+    return await runInside({ once, jsonFile, folder, images, debs }, options.signal);
   } finally {
     await labDown(name);
   }
@@ -57,7 +64,7 @@ async function buildDeb(folder: string, version: string): Promise<string> {
  * Network and processes of the lab are namespaces of their own without names: they are gone with their first process, which is killed with us
  * (`--kill-child`, `--pdeathsig`). The control group is for whoever must clean up after a kill that even this did not reach.
  */
-function runInside(options: InsideOptions): Promise<number> {
+function runInside(options: InsideOptions, signal: AbortSignal): Promise<number> {
   const group = labGroup(name);
   makeGroup(group);
   const argv = [
@@ -74,12 +81,17 @@ function runInside(options: InsideOptions): Promise<number> {
   const enter = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"';
   const child: ChildProcess = spawn('sh', ['-c', enter, group, ...argv], { stdio: ['ignore', 'inherit', 'inherit'] });
   const timer = setTimeout(() => child.kill('SIGKILL'), options.once ? fullLimits.drillMs : fullLimits.keptMs);
+  const end = () => void child.kill('SIGKILL');
+  signal.addEventListener('abort', end, { once: true });
   return new Promise((resolve, reject) => {
     child.once('error', (cause) => reject(new AppError('unavailable', 'full lab: it could not be started', { cause })));
-    child.once('exit', (code, signal) => {
+    child.once('exit', (code, by) => {
       clearTimeout(timer);
-      if (signal === null) return resolve(code ?? 1);
-      reject(new AppError('timeout', `full lab: it was ended with ${signal} (a drill is after ${fullLimits.drillMs / 1000} s)`));
+      signal.removeEventListener('abort', end);
+      if (by === null) return resolve(code ?? 1);
+      // The command line tells that it was interrupted.
+      if (signal.aborted) return resolve(1);
+      reject(new AppError('timeout', `full lab: it was ended with ${by} (a drill is after ${fullLimits.drillMs / 1000} s)`));
     });
   });
 }
