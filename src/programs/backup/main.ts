@@ -13,6 +13,7 @@ import { hashSecret } from './access.ts';
 import { startCheckPool, type CheckPool } from './check-pool.ts';
 import { readBackupConfig, type BackupConfig, type DatastoreConfig } from './config.ts';
 import { describeRest } from './rest.ts';
+import { startSchedule } from './schedule.ts';
 import { startServer } from './server.ts';
 import { openServices, toLocal } from './services.ts';
 
@@ -66,8 +67,10 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
     },
     config.listen,
   );
+  const schedule = startSchedule({ ...services, functions: nodeBytes }, log);
   log.info({ event: 'backup.serving', ...config.listen, datastores: [...stores.keys()] }, 'the backup server listens');
   const end = async (): Promise<void> => {
+    schedule.stop();
     await server.close();
     await services.close();
     for (const store of stores.values()) await store.close();

@@ -5,6 +5,7 @@ import type { LocalTime } from '#core/backup/prune.ts';
 import type { Tasks } from '#ports/tasks.ts';
 import { createAccess, type Access, type AccessRules } from './access.ts';
 import { AccessBook, readBookFile } from './access-book.ts';
+import { JobsBook, readJobsFile } from './jobs-book.ts';
 import type { Stores } from './stores.ts';
 import { openStateFile } from './state-file.ts';
 import { readUsageFile, startUsageHistory, type UsageHistory } from './usage-history.ts';
@@ -15,6 +16,7 @@ export type Services = {
   stores: Stores;
   access: Access;
   book: AccessBook;
+  jobs: JobsBook;
   usage: UsageHistory;
   tasks: Tasks;
   nowSeconds: () => number;
@@ -35,6 +37,7 @@ export function openServices(parts: {
   mkdirSync(stateFolder, { recursive: true, mode: 0o750 });
   const rules = { accounts: [...parts.rules.accounts], acl: [...parts.rules.acl] };
   const book = new AccessBook(rules, openStateFile(join(stateFolder, 'access.json'), { accounts: [], acl: [] }, readBookFile));
+  const jobs = new JobsBook(openStateFile(join(stateFolder, 'jobs.json'), { jobs: [], remotes: [] }, readJobsFile));
   const usage = startUsageHistory(stores, openStateFile(join(stateFolder, 'usage.json'), {}, readUsageFile), nowSeconds);
   const tasks = openTasks({
     folder: join(stateFolder, 'tasks'),
@@ -46,6 +49,7 @@ export function openServices(parts: {
     node,
     stores,
     book,
+    jobs,
     usage,
     tasks,
     access: createAccess(book, parts.key, nowSeconds),

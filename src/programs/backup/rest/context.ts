@@ -9,6 +9,7 @@ import type { Datastore, GroupInfo } from '#ports/datastore.ts';
 import type { Tasks } from '#ports/tasks.ts';
 import type { Access } from '../access.ts';
 import type { AccessBook } from '../access-book.ts';
+import type { JobsBook } from '../jobs-book.ts';
 import type { RestReply } from '../reply.ts';
 import type { Stores } from '../stores.ts';
 import type { UsageHistory } from '../usage-history.ts';
@@ -21,6 +22,7 @@ export type RestContext = {
   stores: Stores;
   access: Access;
   book: AccessBook;
+  jobs: JobsBook;
   usage: Pick<UsageHistory, 'history'>;
   tasks: Tasks;
   functions: ByteFunctions;
@@ -36,7 +38,7 @@ export function data(value: unknown, attributes?: Record<string, unknown>): Rest
 }
 
 /** Raises AppError missing. To be asked only after the permission was checked. */
-export function storeOf({ stores }: RestContext, name: string): Datastore {
+export function storeOf({ stores }: Pick<RestContext, 'stores'>, name: string): Datastore {
   const store = stores.get(name);
   if (store === undefined) throw new AppError('missing', `datastore ${name} does not exist`);
   return store;
