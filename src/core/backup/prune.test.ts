@@ -68,10 +68,16 @@ test('unfinished snapshots go, but for the newest of all, which may still be run
   ]);
 });
 
-test('protected and locked snapshots stay and take no period from others', () => {
+test('protected snapshots stay and take no period from others; locked ones stay and count as any', () => {
   const times = days('2026-01-01T10:00', 4);
   const kept = prune(times, { last: 1 }, { '2026-01-04T10:00': { isProtected: true }, '2026-01-01T10:00': { isLocked: true } });
   assert.deepEqual(kept, ['2026-01-04T10:00 protected', '2026-01-03T10:00 last', '2026-01-01T10:00 locked']);
+  const allLocked = Object.fromEntries(times.map((time) => [time, { isLocked: true }]));
+  assert.equal(
+    prune(times, { last: 1 }, allLocked)[0],
+    '2026-01-04T10:00 last',
+    'where all new ones are locked the rules still hold',
+  );
 });
 
 test('the simulator tells what daily backups leave after two years', () => {

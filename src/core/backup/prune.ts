@@ -98,9 +98,8 @@ function markRule<Snapshot extends PruneCandidate>(
   const taken = new Set<string>();
   for (const snapshot of newestFirst) {
     if (marks.has(snapshot)) continue;
-    const fixed = standing(snapshot);
-    if (fixed !== null) {
-      marks.set(snapshot, { mark: fixed, rule: null });
+    if (snapshot.isProtected) {
+      marks.set(snapshot, { mark: 'protected', rule: null }); // it counts nothing; a locked one does, as all new ones may be
       continue;
     }
     const id = idOf(snapshot);
