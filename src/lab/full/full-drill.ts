@@ -52,8 +52,8 @@ export async function playScenes(stage: Stage, versions: Record<string, string>,
       save();
     }
   };
-  result.upgrade = await play('upgrade', () => playUpgrade(stage));
   result.plug = await play('plug', () => playPlug(stage));
+  result.upgrade = await play('upgrade', () => playUpgrade(stage));
   result.disk = await play('disk', () => playDisk(stage));
   result.crash = await play('kernel-crash', () => playReset(stage, 'kernel-crash'));
   result.guard = await play('guard-stopped', () => playReset(stage, 'guard-stopped'));
