@@ -204,6 +204,7 @@ export class AgentProcess extends Process {
       const key = keys.nodeInfo(this.host.name);
       // The real one asks the store each time; what its own view shows is as good and cheaper here.
       if (this.read(key)?.text !== this.infoText()) yield* tryOnce(writeOwned(this, key, this.describe()));
+      yield* tryOnce(this.nodeEnd.assure());
       if (this.ready) yield* tryOnce(dropDeletedCopies(this));
       yield* this.bells.info.next(this, limits.agentRoundMs);
     }

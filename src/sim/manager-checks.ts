@@ -96,7 +96,9 @@ export class ManagerChecks {
     const { ranks, apart } = this.compile(by.rules);
     const rank = ranks.get(String(vmid));
     if (rank !== undefined && !rank.has(node)) this.fail('S10', `guest ${vmid} is placed on ${node}, which a hard rule forbids`);
-    this.placed.set(vmid, { node, rivals: apart.get(String(vmid)) ?? [] });
+    // Who is not managed is bound by no rule.
+    const rivals = (apart.get(String(vmid)) ?? []).filter((rival) => this.want(Number(rival)) !== 'ignored');
+    this.placed.set(vmid, { node, rivals });
     this.checkQuarantine(vmid, node, by.wallMs, moves);
   }
 
@@ -107,7 +109,6 @@ export class ManagerChecks {
     // A rule that was taken back since binds nobody.
     const still = this.compile(this.cluster.people.rules()).apart.get(String(vmid)) ?? [];
     const rival = place.rivals.find((other) => {
-      // Who is not managed is bound by no rule.
       if (!still.includes(other) || this.want(Number(other)) === 'ignored') return false;
       const qemu = host.qemus.get(Number(other));
       return qemu !== undefined && host.isExecuting(qemu);

@@ -23,6 +23,8 @@ export class NodeEnd {
   private mode: AgentMode | null = null;
   /** Grows with each `stay`: what was begun before it is over. */
   private stays = 0;
+  private isUnsure = false;
+  private isSetting = false;
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
@@ -84,15 +86,25 @@ export class NodeEnd {
     if (before === null) throw new AppError('busy', `${this.agent.host.name} has just started`);
     // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
     if (endingOf(next) !== null) this.mode = next;
+    this.isSetting = true;
     try {
       yield* this.write(next, because);
       this.mode = next;
+      this.isUnsure = false;
     } catch (error) {
       this.mode = before;
+      this.isUnsure = true;
       throw error;
     } finally {
+      this.isSetting = false;
       this.agent.ringAll();
     }
+  }
+
+  *assure(): Task<void> {
+    if (this.mode === null || !this.isUnsure || this.isSetting) return;
+    yield* this.write(this.mode, 'what was asked last was not taken');
+    this.isUnsure = false;
   }
 
   private *waitUntilDone(mode: AgentMode, concerned: Set<number>): Task<void> {

@@ -60,8 +60,8 @@ function isFreshEnough(cluster: Cluster, host: Host, { vmid }: GuestRecord): boo
   if (limitMs === null) return true;
   const manifest = host.disk.manifest(vmid);
   const pointAtMs = manifest === null ? null : (newestPoint(manifest)?.pointAtMs ?? null);
-  // Wall clocks step: an age is sure only when it is far below the limit.
-  return pointAtMs !== null && Math.abs(host.wallMs() - pointAtMs) < limitMs / 10;
+  // Wall clocks step, and the point carries that of an earlier home: an age is sure only when it is far below the limit by all of them.
+  return pointAtMs !== null && cluster.hosts.every((other) => Math.abs(other.wallMs() - pointAtMs) < limitMs / 10);
 }
 
 /** What is left when all that is there or may come has its room. */

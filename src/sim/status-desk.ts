@@ -33,6 +33,7 @@ export class StatusDesk {
     };
     if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
     this.agent.cluster.checks.noteTold(this.agent.host, status);
+    this.last.delete(record.vmid);
     if (yield* this.write(status)) this.last.set(record.vmid, status);
   }
 

@@ -162,6 +162,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
           readGuard: () => (state === null ? null : { watchdog, problems: [...state.problems, ...ownProblems] }),
         });
       });
+      await tryOften(log, 'node.mode-not-said', async () => nodeMode.assure());
       if (world.isReady())
         await tryOften(log, 'copy.not-dropped', async () => dropDeletedCopies({ self: name, store, world, storage, log }));
       await bells.info.next(limits.agentRoundMs, signal);

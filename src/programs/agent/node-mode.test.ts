@@ -46,6 +46,22 @@ test('a mode that the store did not take is not held to', async () => {
   assert.equal(await readMode(store), 'active b1');
 });
 
+test('a mode that came to the record although nobody confirmed it is taken back', async () => {
+  const store = createMemoryStore();
+  const mode = makeMode(store, 'b1');
+  await mode.load(signal);
+  store.setReachable(false);
+  await assert.rejects(mode.set('shutdown', 'policy failover'), { kind: 'unavailable' });
+  store.setReachable(true);
+  const late: AgentRecord = { mode: 'shutdown', bootId: 'b1', because: 'policy failover', atMs: 7 };
+  await store.commit([], [{ key: keys.nodeAgent('n1'), value: JSON.stringify(late) }]);
+  await mode.assure();
+  assert.equal(await readMode(store), 'active b1');
+  const { modRevision } = (await store.read(keys.nodeAgent('n1'))) ?? {};
+  await mode.assure();
+  assert.equal((await store.read(keys.nodeAgent('n1')))?.modRevision, modRevision, 'said once');
+});
+
 test('a node begins to end before its record says so, and stays only once its record says that', async () => {
   const store = createMemoryStore();
   const mode = makeMode(store, 'b1');

@@ -19,6 +19,8 @@ export type NodeMode = {
   ending(): NodeEnding | null;
   /** Says it and holds to it from then on. Raises AppError when the store does not take it; then all is as it was. */
   set(mode: AgentMode, because: string): Promise<void>;
+  /** Says again what holds, after a `set` that nobody knows the end of: what it wrote may be in the record, or come there yet. Raises AppError. */
+  assure(): Promise<void>;
 };
 
 export type NodeModeOptions = { self: string; bootId: string; store: Store; clock: Clock; onChange: () => void };
@@ -27,6 +29,8 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
   const { self, bootId, store, clock } = options;
   const key = keys.nodeAgent(self);
   let mode: AgentMode | null = null;
+  let isUnsure = false;
+  let isSetting = false;
 
   async function write(next: AgentMode, because: string): Promise<void> {
     const record: AgentRecord = { mode: next, bootId, because, atMs: clock.wallMs() };
@@ -60,15 +64,25 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
       if (before === null) throw new AppError('busy', `${self} has just started; try again`);
       // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
       if (endingOf(next) !== null) mode = next;
+      isSetting = true;
       try {
         await write(next, because);
         mode = next;
+        isUnsure = false;
       } catch (error) {
         mode = before;
+        isUnsure = true;
         throw error;
       } finally {
+        isSetting = false;
         options.onChange();
       }
+    },
+    async assure() {
+      if (mode === null || !isUnsure || isSetting) return;
+      // Once this is in the record, what came before it conflicts.
+      await write(mode, 'what was asked last was not taken');
+      isUnsure = false;
     },
   };
 }

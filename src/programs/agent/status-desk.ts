@@ -30,6 +30,8 @@ export function createStatusDesk(options: { self: string; store: Store; world: W
       const next = nextStatus(self, record, before, change);
       const status: HaStatus = { ...next, atMs: clock.wallMs() };
       if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
+      // Until it is confirmed, what the record says is all that is known: it may come there later.
+      last.delete(record.vmid);
       if (await write(store, status)) last.set(record.vmid, status);
     },
     forget: (vmid) => void last.delete(vmid),

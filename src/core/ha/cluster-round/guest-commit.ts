@@ -112,7 +112,7 @@ function planOrder(
   // Without a run order in force a guest that is to be left alone needs no order at all.
   if (!isValid && (isHeld || wanted.kind === 'hold')) return { kind: 'keep' };
   if (!isValid) {
-    const because = whyUnusable(facts, home, endsThatBear(wanted.kind));
+    const because = whyUnusable(facts, home, endsThatBear(wanted.kind, record));
     // Its heartbeat tells soon; the claim rules cover the case that it never does.
     if (because !== null) return { kind: 'defer', because: `its home ${record.home} ${because}` };
   }
@@ -129,10 +129,14 @@ function planOrder(
   return { kind: 'write', next };
 }
 
-/** While its node is about to end, a guest may come to rest there; and leave it where all leave, also when it is at rest. */
-function endsThatBear(kind: GuestOrder['kind']): AgentMode[] {
+/**
+ * While its node is about to end, a guest may come to rest there; and where all leave it may leave, also when it is at rest, and run on
+ * when it was given up for a move that came to nothing.
+ */
+function endsThatBear(kind: GuestOrder['kind'], { order, givenUp, home }: GuestRecord): AgentMode[] {
   if (kind === 'stop') return ['restart', 'shutdown', 'maintenance'];
-  return kind === 'move' ? ['maintenance'] : [];
+  const isBack = order === null && givenUp?.node === home;
+  return kind === 'move' || isBack ? ['maintenance'] : [];
 }
 
 /** The home declined it, and nothing has come of it since. */

@@ -1,6 +1,6 @@
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { grantedEpoch, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
-import type { OrderResult } from '#core/ha/manager/facts.ts';
+import type { AgentMode, OrderResult } from '#core/ha/manager/facts.ts';
 import { targetOf } from '#core/ha/manager/memory.ts';
 
 /**
@@ -16,15 +16,16 @@ export function orderResult(
 ): OrderResult | null {
   const entry = record.ha;
   if (entry === undefined) return null;
-  const usable = (name: string): boolean => {
+  const usable = (name: string, accepts: readonly AgentMode[] = []): boolean => {
     const node = nodes.get(name);
-    return node !== undefined && whyUnusable(facts, node) === null;
+    return node !== undefined && whyUnusable(facts, node, accepts) === null;
   };
   const target = targetOf(entry.state);
   if (target !== null && record.order === null && record.givenUp?.orderId === entry.orderId) {
     const isCurrent = record.givenUp.copiedTo.includes(target);
     if (isCurrent && usable(target)) return 'ok';
-    return usable(record.home) ? 'failed' : null;
+    // A node that its guests are to leave keeps those that have nowhere to go.
+    return usable(record.home, ['maintenance']) ? 'failed' : null;
   }
   const epoch = grantedEpoch(nodes.get(record.home));
   const tells =

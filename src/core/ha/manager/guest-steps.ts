@@ -44,6 +44,11 @@ export function wantedState(guest: GuestFacts, recovered = false): GuestState {
     : { kind: 'stop-requested', timeoutMs: null };
 }
 
+/** It is where it was to return to. */
+function stays({ node, returnTo }: GuestEntry): { returnTo: string | null } {
+  return { returnTo: returnTo === node ? null : returnTo };
+}
+
 function afterFailedMove(guest: GuestFacts): GuestState {
   const state = wantedState(guest);
   return state.kind === 'active' ? { ...state, moveFailed: true } : state;
@@ -132,7 +137,13 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
       return enter(draft, guest.id, wantedState(guest), `it runs on ${entry.node} already`);
     case 'failed':
     case 'broken':
-      return enter(draft, guest.id, afterFailedMove(guest), `the move to ${target} failed; it stays on ${entry.node}`);
+      return enter(
+        draft,
+        guest.id,
+        afterFailedMove(guest),
+        `the move to ${target} failed; it stays on ${entry.node}`,
+        stays(entry),
+      );
   }
 }
 

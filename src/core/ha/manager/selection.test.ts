@@ -18,11 +18,11 @@ function select(
   mode: SelectionMode,
   up = ['a', 'b', 'c'],
   placement: 'count' | 'by-size' = 'count',
-  memoryMustFit = false,
+  { memoryMustFit = false, refusesForbiddenMoves = false } = {},
 ): string | null {
   const usage = emptyUsage(
     up.map((name) => plainNode(name)),
-    { placement, memoryMustFit },
+    { placement, memoryMustFit, refusesForbiddenMoves },
   );
   const entries = new Map<string, GuestEntry>();
   const guestFacts = new Map(Object.entries(guests).map(([id, { node, facts }]) => [id, plainGuest(id, node, facts)]));
@@ -103,4 +103,13 @@ test('by size, memory decides before cores', () => {
   const busy = { claimed: { cores: 12, memoryBytes: 1 * gib } };
   const guests: Record<string, Guest> = { x: { node: 'c' }, y: { node: 'a', facts: big }, z: { node: 'b', facts: busy } };
   assert.equal(select(guests, [], 'best', ['a', 'b'], 'by-size'), 'b');
+});
+
+test('where a rival is on every preferred node, the next rank will do, but not in the recorded manager', () => {
+  const rules = [prefer({ a: 1 }, false), { ...together, id: 'apart', kind: 'keep-apart' } as Rule];
+  const guests: Record<string, Guest> = { x: { node: 'a' }, y: { node: 'a' }, z: { node: 'b' } };
+  assert.equal(select(guests, rules, 'stay'), null);
+  const live = { refusesForbiddenMoves: true };
+  assert.equal(select(guests, rules, 'stay', ['a', 'b', 'c'], 'count', live), 'c');
+  assert.equal(select({ x: { node: 'c' }, y: { node: 'b' } }, rules, 'stay', ['a', 'b', 'c'], 'count', live), 'a');
 });

@@ -79,9 +79,10 @@ function selectAmong(
   const here = entry.node;
   if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
 
-  let nodes = preferred;
-  if (mode === 'next') nodes = nodes.filter((node) => !entry.failedNodes.includes(node));
-  nodes = nodes.filter((node) => !rivalNodes.has(node));
+  const isFree = (node: string) => !rivalNodes.has(node) && !(mode === 'next' && entry.failedNodes.includes(node));
+  let nodes: readonly string[] = preferred.filter((node) => isFree(node));
+  if (nodes.length === 0 && placement.usage.takesLowerRanks)
+    nodes = highestOf(placement.rules.ranks.get(guest.id), [...allowed].filter(isFree));
   nodes = keepFullest(nodes, companions);
   if (entry.returnTo !== null && nodes.includes(entry.returnTo)) return entry.returnTo;
   if (mode === 'stay' && nodes.includes(here)) return here;
@@ -106,8 +107,13 @@ function rankNodes({ rules, usage }: Placement, guest: string, sites: ReadonlySe
 function applyRule(usage: Usage, rule: ReadonlyMap<string, number> | null, sites: ReadonlySet<string> | null): RankedNodes {
   const names = usage.nodes.map((node) => node.name).filter((name) => sites === null || sites.has(name));
   const allowed = names.filter((name) => rule === null || rule.has(name));
-  const highest = Math.max(...allowed.map((name) => rule?.get(name) ?? 0));
-  return { allowed: new Set(allowed), preferred: allowed.filter((name) => (rule?.get(name) ?? 0) === highest) };
+  return { allowed: new Set(allowed), preferred: highestOf(rule ?? undefined, allowed) };
+}
+
+/** Those of the highest rank. */
+function highestOf(rule: ReadonlyMap<string, number> | undefined, nodes: string[]): string[] {
+  const highest = Math.max(...nodes.map((name) => rule?.get(name) ?? 0));
+  return nodes.filter((name) => (rule?.get(name) ?? 0) === highest);
 }
 
 /** True when the guest's node rule allows the node and no rival of it is there or heading there. */

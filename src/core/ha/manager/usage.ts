@@ -22,6 +22,8 @@ export type Usage = {
   placement: ManagerSettings['placement'];
   /** Claims of memory must fit on a node. */
   mustFit: boolean;
+  /** Where no node of the highest rank will do, those of a lower one count. The recorded manager looks no further. */
+  takesLowerRanks: boolean;
   /** In name order. */
   nodes: NodeUsage[];
   byName: ReadonlyMap<string, NodeUsage>;
@@ -35,13 +37,14 @@ export type RankedNodes = { allowed: ReadonlySet<string>; preferred: readonly st
 /** Nodes that guests may be placed on, still carrying nothing. */
 export function emptyUsage(
   nodes: readonly NodeFacts[],
-  { placement, memoryMustFit }: Pick<ManagerSettings, 'placement' | 'memoryMustFit'>,
+  settings: Pick<ManagerSettings, 'placement' | 'memoryMustFit' | 'refusesForbiddenMoves'>,
 ): Usage {
   const list = nodes
     .map(({ name, size }) => ({ name, size, guests: 0, microCores: 0, memoryBytes: 0, claimedBytes: 0 }))
     .sort((a, b) => compareNames(a.name, b.name));
   const byName = new Map(list.map((node) => [node.name, node]));
-  return { placement, mustFit: memoryMustFit, nodes: list, byName, ranked: new Map() };
+  const { placement, memoryMustFit: mustFit, refusesForbiddenMoves: takesLowerRanks } = settings;
+  return { placement, mustFit, takesLowerRanks, nodes: list, byName, ranked: new Map() };
 }
 
 /** Byte order, the same on every machine. */
