@@ -10,6 +10,7 @@ import type { Task } from '#sim/process.ts';
 export class StatusDesk {
   private readonly agent: AgentProcess;
   private readonly last = new Map<number, HaStatus>();
+  private readonly unsure = new Set<number>();
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
@@ -31,10 +32,16 @@ export class StatusDesk {
       ...nextStatus(this.agent.host.name, record, before, change),
       atMs: this.agent.host.wallMs(),
     };
-    if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
+    if (
+      before !== null &&
+      !this.unsure.has(record.vmid) &&
+      JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)
+    )
+      return;
     this.agent.cluster.checks.noteTold(this.agent.host, status);
-    this.last.delete(record.vmid);
+    this.unsure.add(record.vmid);
     if (yield* this.write(status)) this.last.set(record.vmid, status);
+    this.unsure.delete(record.vmid);
   }
 
   /** False when a later home has spoken. */

@@ -20,6 +20,8 @@ export type StatusDesk = {
 export function createStatusDesk(options: { self: string; store: Store; world: World; clock: Clock }): StatusDesk {
   const { self, store, world, clock } = options;
   const last = new Map<number, HaStatus>();
+  /** Guests of which something was told without an answer: it may be in the record, or come there yet, so the next word is written in any case. */
+  const unsure = new Set<number>();
 
   const told = (vmid: number) => last.get(vmid) ?? world.read<HaStatus>(keys.haStatus(vmid))?.value ?? null;
 
@@ -29,10 +31,15 @@ export function createStatusDesk(options: { self: string; store: Store; world: W
       const before = told(record.vmid);
       const next = nextStatus(self, record, before, change);
       const status: HaStatus = { ...next, atMs: clock.wallMs() };
-      if (before !== null && JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)) return;
-      // Until it is confirmed, what the record says is all that is known: it may come there later.
-      last.delete(record.vmid);
+      if (
+        before !== null &&
+        !unsure.has(record.vmid) &&
+        JSON.stringify({ ...status, atMs: before.atMs }) === JSON.stringify(before)
+      )
+        return;
+      unsure.add(record.vmid);
       if (await write(store, status)) last.set(record.vmid, status);
+      unsure.delete(record.vmid);
     },
     forget: (vmid) => void last.delete(vmid),
   };

@@ -113,3 +113,11 @@ test('where a rival is on every preferred node, the next rank will do, but not i
   assert.equal(select(guests, rules, 'stay', ['a', 'b', 'c'], 'count', live), 'c');
   assert.equal(select({ x: { node: 'c' }, y: { node: 'b' } }, rules, 'stay', ['a', 'b', 'c'], 'count', live), 'a');
 });
+
+test('a rival that has no place of its own yet, or any more, keeps nobody away', () => {
+  const apart: Rule = { id: 'apart', enabled: true, guests: ['x', 'y'], kind: 'keep-apart' };
+  for (const state of [{ kind: 'start-requested' }, { kind: 'awaiting-recovery' }] as const) {
+    assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state } }, [apart], 'stay'), 'a', state.kind);
+  }
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a' } }, [apart], 'stay'), 'b');
+});

@@ -1,5 +1,5 @@
 import type { GuestFacts } from '#core/ha/manager/facts.ts';
-import { type GuestEntry, takesRoom, targetOf } from '#core/ha/manager/memory.ts';
+import { type GuestEntry, type GuestState, takesRoom, targetOf } from '#core/ha/manager/memory.ts';
 import { type Placement, setWithRoom, whyNoRoom } from '#core/ha/manager/room.ts';
 import { scoreNodes } from '#core/ha/manager/scores.ts';
 import { compareNames, countsOn, type RankedNodes, type Usage } from '#core/ha/manager/usage.ts';
@@ -150,13 +150,17 @@ export function findRivalNodes(placement: Pick<Placement, 'rules' | 'guests'>, g
   const nodes = new Map<string, string>();
   for (const rival of placement.rules.apart.get(guest) ?? []) {
     const entry = placement.guests.get(rival);
-    // One that is lost runs nowhere, and may never again: it keeps nobody from anywhere.
-    if (entry === undefined || !takesRoom(entry.state) || entry.state.kind === 'awaiting-recovery') continue;
+    if (entry === undefined || !takesRoom(entry.state) || hasNoPlace(entry.state)) continue;
     nodes.set(entry.node, rival);
     const target = targetOf(entry.state);
     if (target !== null) nodes.set(target, rival);
   }
   return nodes;
+}
+
+/** It runs nowhere, and is placed by these rules before it does: it keeps nobody from anywhere. */
+function hasNoPlace({ kind }: GuestState): boolean {
+  return kind === 'awaiting-recovery' || kind === 'start-requested';
 }
 
 function keepFullest(nodes: readonly string[], companions: ReadonlyMap<string, number>): readonly string[] {
