@@ -58,6 +58,8 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   const name = isHeld(cluster) ? 'S15' : 'L1';
   if (endsWithItsNode(cluster, record)) return null;
   if (canRun(cluster, well, record)) return `${name} guest ${vmid} is wanted started and does not run (${describePlace(record)})`;
+  // Told in its own state, for as long as the others may take.
+  if ('waitsFor' in record.ha.state && (record.ha.state.waitsFor ?? []).length > 0) return null;
   // Nobody could run it: then the reason has to be known.
   return cluster.checks.reasons.has(vmid) ? null : `L10 guest ${vmid} cannot run, and no reason was named`;
 }

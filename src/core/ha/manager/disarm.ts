@@ -66,6 +66,8 @@ function allAgentsLetGo(draft: RoundDraft): boolean {
 
 function freezeAll(draft: RoundDraft): void {
   for (const [id, { state }] of draft.guests) {
+    // One that was never started is as good as frozen, and asks the rules where to start once armed.
+    if (state.kind === 'start-requested' && draft.facts.settings.refusesForbiddenMoves) continue;
     if (state.kind !== 'frozen' && state.kind !== 'failed') enter(draft, id, { kind: 'frozen' }, 'disarmed: hold');
   }
 }

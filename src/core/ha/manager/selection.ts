@@ -75,7 +75,7 @@ function selectAmong(
   const { allowed, preferred } = rankNodes(placement, guest.id, sites);
   if (preferred.length === 0) return null;
   const companions = countCompanions(placement, guest.id);
-  const rivalNodes = findRivalNodes(placement, guest.id);
+  const rivalNodes = findRivalNodes(placement, guest.id, mode === 'stay' && entry.state.kind === 'active');
   const here = entry.node;
   if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
 
@@ -145,13 +145,18 @@ function countCompanions(placement: Placement, guest: string): Map<string, numbe
   return counts;
 }
 
-/** Nodes where a rival is or is heading to. */
-export function findRivalNodes(placement: Pick<Placement, 'rules' | 'guests'>, guest: string): Map<string, string> {
+/** Nodes where a rival is or is heading to. `isOfRunning`: asked for a guest that runs, and gives way only to those that run too. */
+export function findRivalNodes(
+  placement: Pick<Placement, 'rules' | 'guests'>,
+  guest: string,
+  isOfRunning = false,
+): Map<string, string> {
   const nodes = new Map<string, string>();
   for (const rival of placement.rules.apart.get(guest) ?? []) {
     const entry = placement.guests.get(rival);
     if (entry === undefined || !takesRoom(entry.state) || hasNoPlace(entry.state)) continue;
-    nodes.set(entry.node, rival);
+    // On its way before its start, it does not run where it comes from, though it may have to stay there.
+    if (!(isOfRunning && entry.state.kind === 'start-requested-elsewhere')) nodes.set(entry.node, rival);
     const target = targetOf(entry.state);
     if (target !== null) nodes.set(target, rival);
   }
