@@ -65,7 +65,7 @@ const mutations: Mutation[] = [
   {
     what: 'a claim does not compare the heartbeat',
     caughtAs: ['S2'],
-    seeds: 12,
+    seeds: 24,
     rules: { compareClaim: false },
     faults: ['view-lags', 'isolated', 'flapping', 'agent-paused'],
     swarm: { agentCrashChance: 0 },

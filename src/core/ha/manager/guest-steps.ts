@@ -159,12 +159,19 @@ function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): vo
     case 'disarm':
       return;
     case 'active':
-      return enter(draft, guest.id, wantedState(guest), `the agent of ${entry.node} is active again`);
+      return enter(draft, guest.id, thawedState(draft, guest, entry), `the agent of ${entry.node} is active again`);
     case 'maintenance':
     case 'shutdown':
       // Frozen by a disarm that is over. Nobody brings the guest back here, so it leaves as all others of that node do.
       return enter(draft, guest.id, wantedState(guest), `${entry.node} lets its guests go (${mode})`);
   }
+}
+
+/** One that does not run, and may not by the rules of today, looks for another place before it starts. */
+function thawedState(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): GuestState {
+  const isLive = draft.facts.settings.refusesForbiddenMoves;
+  const isForbidden = isLive && guest.runs !== true && !allowsNode(draft, guest.id, node);
+  return guest.want === 'started' && isForbidden ? { kind: 'start-requested' } : wantedState(guest);
 }
 
 function stepFailed(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
