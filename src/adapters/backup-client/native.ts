@@ -4,6 +4,7 @@ import koffi from 'koffi';
 const seekData = 3; // SEEK_DATA
 const currentFolder = -100; // AT_FDCWD
 const noFollow = 0x100; // AT_SYMLINK_NOFOLLOW
+const detach = 2; // MNT_DETACH
 const errnos = { ENXIO: 6, ERANGE: 34, ENODATA: 61, EOPNOTSUPP: 95 } as const;
 const listBytes = 64 * 1024;
 const valueBytes = 64 * 1024;
@@ -15,6 +16,8 @@ type Calls = {
   lsetxattr: (path: Buffer, name: Buffer, value: Uint8Array, size: number, flags: number) => number;
   mknod: (path: Buffer, mode: number, device: number) => number;
   utimensat: (folder: number, path: Buffer, times: Buffer, flags: number) => number;
+  mount: (source: string, target: string, type: string, flags: number, data: string) => number;
+  umount2: (target: string, flags: number) => number;
 };
 let loaded: Calls | null = null;
 
@@ -31,6 +34,10 @@ function calls(): Calls {
     ) as Calls['lsetxattr'],
     mknod: libc.func(`int mknod(${path}, uint32_t mode, uint64_t device)`) as Calls['mknod'],
     utimensat: libc.func(`int utimensat(int folder, ${path}, const uint8_t *times, int flags)`) as Calls['utimensat'],
+    mount: libc.func(
+      'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+    ) as Calls['mount'],
+    umount2: libc.func('int umount2(const char *target, int flags)') as Calls['umount2'],
   };
   return loaded;
 }
@@ -82,6 +89,20 @@ export function setTimes(path: Uint8Array, seconds: number, nanos: number): void
     times.writeBigInt64LE(BigInt(nanos), at + 8);
   }
   if (calls().utimensat(currentFolder, terminated(path), times, noFollow) !== 0) throw callError('utimensat');
+}
+
+/** Mounts a FUSE file system that this process serves through `fd`, read-only, without devices and set-uid programs. */
+export function mountFuse(target: string, fd: number, options: string): void {
+  const [readOnly, noSuid, noDev] = [1, 2, 4];
+  const data = `fd=${fd},${options}`;
+  if (calls().mount('holdfast-backup', target, 'fuse.holdfast-backup', readOnly | noSuid | noDev, data) !== 0) {
+    throw callError('mount');
+  }
+}
+
+/** Takes it away, also while somebody still uses it. */
+export function unmountLazily(target: string): void {
+  if (calls().umount2(target, detach) !== 0) throw callError('umount2');
 }
 
 function terminated(text: Uint8Array): Buffer {

@@ -16,6 +16,7 @@ import { reachServer, readInput, readKey, type AccessOptions, type KeyOptions } 
 import { formatNow } from '#cli/backup-key-file.ts';
 import { addAccessOptions, addKeyOptions } from '#cli/backup-options.ts';
 import { addBackupKeyCommands } from '#cli/commands/backup-key.ts';
+import { addBackupMountCommand } from '#cli/commands/backup-mount.ts';
 import { addBackupReadCommands } from '#cli/commands/backup-read.ts';
 import { startProgress, type Progress } from '#cli/progress.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
@@ -65,6 +66,7 @@ export function addBackupCommands(program: Command, world: CliWorld): void {
     });
   addKeyOptions(addAccessOptions(create));
   addBackupReadCommands(group, world);
+  addBackupMountCommand(group, world);
   addBackupKeyCommands(group, world);
 }
 
