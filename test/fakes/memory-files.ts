@@ -169,6 +169,10 @@ export class MemoryDisk {
           return this.#now.folders.delete(path);
         }),
       makeFolder: (path) => act('mkdir', () => this.#makeFolder(path)),
+      makeFolders: (paths) =>
+        act('mkdir', () => {
+          for (const path of paths) this.#makeFolder(path);
+        }),
       touch: (path) => act('touch', () => this.#now.files.has(path)),
       syncFolder: (path) => act('fsync', () => this.#syncFolder(path)),
       syncAll: () =>

@@ -15,21 +15,17 @@ import type { Datastore, GarbageResult, PruneResult, SnapshotReader } from '#por
 import { clearSessions, startSession } from './backup-session.ts';
 import { ChunkStore } from './chunk-store.ts';
 import { collectGarbage, formatGarbageStatus } from './garbage.ts';
-import { inParallel } from './parallel.ts';
 import { own, type StoreParts } from './parts.ts';
 import { Reserve } from './reserve.ts';
 import { Snapshots } from './snapshots.ts';
 import { verifyChunks, verifySnapshot } from './verify.ts';
-
-const foldersAtOnce = 64;
 
 /** Makes the folders of a new datastore. Raises AppError conflict when there is one. */
 export async function createDatastore({ files }: Pick<StoreParts, 'files'>): Promise<void> {
   if ((await files.list('.chunks')) !== null) throw new AppError('conflict', 'there is a datastore in this folder already');
   await files.makeFolder(own.temporary);
   await files.makeFolder('.chunks');
-  const prefixes = Array.from({ length: 65_536 }, (_, number) => number.toString(16).padStart(4, '0'));
-  await inParallel(prefixes, foldersAtOnce, async (prefix) => void (await files.makeFolder(`.chunks/${prefix}`)));
+  await files.makeFolders(Array.from({ length: 65_536 }, (_, number) => `.chunks/${number.toString(16).padStart(4, '0')}`));
   await files.createNew('.lock', new Uint8Array());
   // A store without chunks is known completely.
   await files.replace(own.chunkLog, new ChunkCatalogue(0).encode(), true);

@@ -29,6 +29,8 @@ export type StoreFiles = {
   removeFolder(path: string): Promise<boolean>;
   /** With its parents; false: it was there. */
   makeFolder(path: string): Promise<boolean>;
+  /** Makes many inside folders that are there; those that exist stay. */
+  makeFolders(paths: readonly string[]): Promise<void>;
   /** Sets the access time to now and leaves the modification time. False: not there. */
   touch(path: string): Promise<boolean>;
   /** The folder's entries are on disk. */
