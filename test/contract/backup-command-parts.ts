@@ -163,5 +163,6 @@ async function waitForPort(port: number, server: ChildProcess): Promise<void> {
     if (isOpen) return;
     await wait(50);
   }
+  server.kill('SIGKILL');
   throw new Error('the backup server did not start');
 }

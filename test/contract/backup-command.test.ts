@@ -2,26 +2,21 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
-  chmodSync,
-  chownSync,
   existsSync,
-  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   statSync,
-  symlinkSync,
   truncateSync,
   unlinkSync,
-  utimesSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { after, before, test } from 'node:test';
-import { readXattrs, writeXattr } from '#adapters/backup-client/native.ts';
+import { describeTree, hasXattrs, noteOf, writeTree } from './backup-tree-parts.ts';
 import { collect, startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
 
 const chunk = 4 * 1024 * 1024;
@@ -35,7 +30,7 @@ const at = (name: string): string => join(place.folder, 'work', name);
 before(async () => {
   place = await startBackupPlace();
 });
-after(() => place[Symbol.asyncDispose]());
+after(() => place?.[Symbol.asyncDispose]());
 
 /** Zeros, text that repeats, chance, and an end that fills no chunk. */
 function writeImage(name: string): void {
@@ -239,60 +234,6 @@ test('a key that was lost comes back with the master key, and with no other', as
   const refused = await place.run(['create', 'd.img:small.raw', '--master-key', 'master.pub']);
   assert.deepEqual([refused.code, /master-key: .* --keyfile/.test(refused.err)], [2, true], refused.err);
 });
-
-/** Everything a tree can hold, names that are no UTF-8 included. */
-function writeTree(name: string): void {
-  const root = Buffer.from(at(name));
-  const below = (path: string | Buffer): Buffer => Buffer.concat([root, Buffer.from('/'), Buffer.from(path)]);
-  mkdirSync(below('empty'), { recursive: true });
-  mkdirSync(below('deep/er/still'), { recursive: true });
-  writeFileSync(below('deep/er/large'), Buffer.concat([randomBytes(9 * 1024 * 1024), Buffer.from(marker.repeat(100_000))]));
-  writeFileSync(below('deep/er/still/small'), `${marker}small`);
-  writeFileSync(below('nothing'), '');
-  writeFileSync(below(Buffer.from('no-utf8-\xff\xfe', 'latin1')), 'bytes');
-  symlinkSync('../nothing', below('deep/link'));
-  symlinkSync('/nowhere/at/all', below('dangling'));
-  linkSync(below('deep/er/large'), below('again'));
-  for (let number = 0; number < 300; number += 1) writeFileSync(below(`many-${number}`), 'x'.repeat(number));
-  chmodSync(below('many-7'), 0o4751);
-  chmodSync(below('empty'), 0o1770);
-  spawnSync('mkfifo', [below('pipe').toString()]);
-  if (hasXattrs()) writeXattr(below('nothing'), Buffer.from('user.note'), Buffer.from('kept'));
-  if (isRoot) {
-    chownSync(below('many-8'), 12_345, 54_321);
-    spawnSync('mknod', [below('null').toString(), 'c', '1', '3']);
-  }
-  utimesSync(below('many-9'), 1_000_000_000.5, 1_000_000_000.5);
-  utimesSync(below('deep'), -86_400, -86_400);
-}
-
-/** Not every file system of a machine that runs tests has them. */
-function hasXattrs(): boolean {
-  writeFileSync(at('probe'), '');
-  try {
-    writeXattr(Buffer.from(at('probe')), Buffer.from('user.probe'), Buffer.from('x'));
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function noteOf(tree: string): string {
-  return readXattrs(Buffer.from(at(`${tree}/nothing`)))
-    .map(({ name, value }) => `${name.toString()}=${value.toString()}`)
-    .join();
-}
-
-/** Names, kinds, modes, owners, sizes, times and links of a tree, and the digest of every content. */
-function describeTree(name: string): string {
-  const list = spawnSync(
-    'sh',
-    ['-c', "find . -printf '%P %y %m %U %G %s %T@ %l %n\\n' | sort; find . -type f -exec sha256sum {} + | sort"],
-    { cwd: at(name), encoding: 'latin1' },
-  );
-  assert.equal(list.status, 0, list.stderr);
-  return list.stdout.replaceAll(/^(.*) d (\d+) (\d+) (\d+) \d+ /gm, '$1 d $2 $3 $4 - '); // sizes of directories are the file system's
-}
 
 test('a directory comes back with everything in it, and the second backup sends only what changed', async () => {
   writeTree('tree');
