@@ -145,6 +145,22 @@ test('https without certificates is refused; plain http may do without', () => {
   assert.equal(parseNodeConfig('node.toml', plain).etcd.tls, null);
 });
 
+test('guests lie in files unless a pool is named; what belongs to the other driver is refused', () => {
+  assert.deepEqual(parseNodeConfig('node.toml', good).storage, { driver: 'dir' });
+  const pool = `${good}\n[storage]\ndriver = "zfs"\ndataset = "tank/holdfast"\n`;
+  assert.deepEqual(parseNodeConfig('node.toml', pool).storage, {
+    driver: 'zfs',
+    dataset: 'tank/holdfast',
+    disks: 'volume',
+    blockBytes: 16_384,
+  });
+  const refused = (edit: (content: string) => string, words: RegExp) =>
+    assert.throws(() => parseNodeConfig('node.toml', edit(pool)), words);
+  refused((content) => content.replace('dataset = "tank/holdfast"\n', ''), /storage\.dataset: is missing/);
+  refused((content) => content.replace('tank/holdfast', 'tank'), /storage\.dataset: .*not a dataset below a pool/);
+  refused((content) => content.replace('"zfs"', '"dir"'), /storage\.dataset: belongs to driver = "zfs" only/);
+});
+
 test('a file that is not there is missing, not invalid', () => {
   assert.throws(
     () => readNodeConfig('/nonexistent/node.toml'),

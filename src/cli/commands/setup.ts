@@ -14,6 +14,7 @@ type MachineOptions = {
   accelerator?: string;
   guestsCgroup?: string;
   data?: string;
+  dataset?: string;
   check?: boolean;
 };
 type Work = (
@@ -70,6 +71,10 @@ function addMachineOptions(command: Command): Command {
     .option('--profile <profile>', 'timing: brisk, standard, lenient')
     .option('--watchdog <device>', 'its hardware watchdog (default: /dev/watchdog0)')
     .option('--accelerator <kind>', 'auto, kvm, tcg')
+    .option(
+      '--dataset <dataset>',
+      "keep guests' disks in this dataset of a ZFS pool, e.g. tank/holdfast; the same driver on all nodes",
+    )
     .option('--data <folder>', 'disks and the store (default: /var/lib/holdfast)')
     .option('--guests-cgroup <path>', "guests' control group, where another supervisor than systemd holds it")
     .option('--check', 'only look whether this machine is fit; change nothing');

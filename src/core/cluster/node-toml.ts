@@ -16,6 +16,8 @@ export type NodeSettings = {
   gid: number;
   accelerator: 'auto' | 'kvm' | 'tcg';
   relayPort: number;
+  /** Dataset of a pool in which guests' disks lie; null or left out: they are files below `data`. */
+  dataset?: string | null;
 };
 
 /** The node's own configuration, as an operator would write it. */
@@ -48,5 +50,5 @@ accelerator = ${text(settings.accelerator)}
 
 [relay]
 port = ${settings.relayPort}
-`;
+${settings.dataset === null || settings.dataset === undefined ? '' : `\n[storage]\ndriver = "zfs"\ndataset = ${text(settings.dataset)}\n`}`;
 }

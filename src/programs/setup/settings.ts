@@ -5,6 +5,7 @@ import { listAddresses, readWatchdogIdentity } from '#adapters/host/host-facts.t
 import { AppError } from '#base/error.ts';
 import { parseNodeName } from '#base/ids.ts';
 import type { ClusterRole } from '#core/cluster/join-code.ts';
+import { parseRootDataset } from '#core/storage/zfs/names.ts';
 import { timingProfiles } from '#core/ha/timing.ts';
 import type { SetupRecord } from './setup-file.ts';
 
@@ -17,6 +18,7 @@ export type SetupOptions = {
   accelerator?: string;
   guestsCgroup?: string;
   data?: string;
+  dataset?: string | null;
 };
 
 /** Everything about this machine's part but the cluster it belongs to. */
@@ -41,6 +43,7 @@ export function readSettings(options: SetupOptions, role: ClusterRole): Settings
     accelerator: parseOneOf(options.accelerator ?? 'auto', 'accelerator', ['auto', 'kvm', 'tcg'] as const),
     cgroup: parsePath(options.guestsCgroup ?? defaultCgroup, 'guests-cgroup'),
     data: parsePath(options.data ?? '/var/lib/holdfast', 'data'),
+    dataset: options.dataset === undefined || options.dataset === null ? null : parseRootDataset(options.dataset, 'dataset'),
     run: '/run/holdfast',
   };
 }
@@ -71,5 +74,7 @@ function parsePath(path: string, field: string): string {
 export function describeDifference(before: SetupRecord, now: Settings): string | null {
   const same = ['role', 'name', 'address', 'data'] as const;
   const changed = same.find((key) => before[key] !== now[key]);
+  const [then, today] = [before.dataset ?? null, now.dataset ?? null];
+  if (changed === undefined && then !== today) return `dataset was ${then ?? 'none'} then and is ${today ?? 'none'} now`;
   return changed === undefined ? null : `${changed} was ${before[changed]} then and is ${now[changed]} now`;
 }

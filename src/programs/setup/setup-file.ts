@@ -38,6 +38,8 @@ export type SetupRecord = {
   accelerator: 'auto' | 'kvm' | 'tcg';
   cgroup: string;
   data: string;
+  /** Dataset of a pool for guests' disks; null or left out: files below `data`. */
+  dataset?: string | null;
   run: string;
   /** Other members' addresses for clients, as they were when this one joined. */
   stores: string[];
