@@ -114,7 +114,7 @@ function layOut(stage: string): void {
   for (const unit of listFiles(join(root, 'packaging/systemd'))) {
     place(join(root, 'packaging/systemd', unit), join(stage, 'lib/systemd/system', unit));
   }
-  for (const page of ['install.md', 'recovery.md', 'failure-modes.md', 'backup-server.md'])
+  for (const page of ['install.md', 'recovery.md', 'failure-modes.md', 'backup-server.md', 'backup-client.md'])
     place(join(root, 'docs', page), join(doc, page));
   const nodeLicence = readFileSync(join(root, `node_modules/node-linux-${process.arch}/LICENSE`), 'utf8');
   const own = readFileSync(join(root, 'LICENSE'), 'utf8');
