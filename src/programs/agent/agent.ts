@@ -19,6 +19,7 @@ import { sayAlive } from '#programs/agent/alive.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { createControllers } from '#programs/agent/controllers.ts';
 import { tellGuestLoad } from '#programs/agent/guest-load.ts';
+import { releaseExpiredTails } from '#programs/agent/expired-tails.ts';
 import { createGuestLoop } from '#programs/agent/guest-loop.ts';
 import { followGuard } from '#programs/agent/guard-watch.ts';
 import { runManagerLoop } from '#programs/agent/manager-loop.ts';
@@ -163,8 +164,10 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         });
       });
       await tryOften(log, 'node.mode-not-said', async () => nodeMode.assure());
-      if (world.isReady())
+      if (world.isReady()) {
         await tryOften(log, 'copy.not-dropped', async () => dropDeletedCopies({ self: name, store, world, storage, log }));
+        await tryOften(log, 'tail.not-released', async () => releaseExpiredTails({ storage, world, clock, log }));
+      }
       await bells.info.next(limits.agentRoundMs, signal);
     }
   };
