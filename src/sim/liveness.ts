@@ -88,8 +88,8 @@ function endsWithItsNode(cluster: Cluster, { vmid, home }: GuestRecord): boolean
   const { store } = cluster;
   const agent = store.read<AgentRecord>(keys.nodeAgent(home))?.value;
   const status = store.read<HaStatus>(keys.haStatus(vmid))?.value;
-  const isEnding = agent?.mode === 'shutdown' && agent.bootId === cluster.host(home).bootId;
-  return isEnding && status?.node === home && status.state === 'stopped';
+  if (agent === undefined || agent.bootId !== cluster.host(home).bootId) return false;
+  return agent.mode === 'restart' || (agent.mode === 'shutdown' && status?.node === home && status.state === 'stopped');
 }
 
 /** Its home fell silent while it was disarmed: nothing guards it, so only somebody who knows that it is off can say so. */

@@ -96,7 +96,7 @@ type OrderPlan = { kind: 'keep' } | { kind: 'defer'; because: string } | { kind:
 function planOrder(
   facts: ClusterFacts,
   home: NodeRecordFacts | undefined,
-  { guest: { record }, entry, isHeld }: Managed,
+  { guest: { record, resource }, entry, isHeld }: Managed,
   nowWallMs: number,
 ): OrderPlan {
   const wanted = wantedOrder(entry.state);
@@ -111,6 +111,8 @@ function planOrder(
   if (isValid && isSameOrder(standing, wanted) && standing.id === entry.orderId) return { kind: 'keep' };
   // Without a run order in force a guest that is to be left alone needs no order at all.
   if (!isValid && (isHeld || wanted.kind === 'hold')) return { kind: 'keep' };
+  // Its state follows the wish soon; until then it is not started again where its node has come back.
+  if (!isValid && wanted.kind === 'run' && resource?.want !== 'started') return { kind: 'keep' };
   if (!isValid) {
     const because = whyUnusable(facts, home, endsThatBear(wanted.kind, record));
     // Its heartbeat tells soon; the claim rules cover the case that it never does.
