@@ -64,6 +64,8 @@ export const limits = {
   guestLoadMs: 15_000,
   /** An agent silent this long is given up: its node's guests are moved by asking its guard to release them. */
   agentSilentMs: 60_000,
+  /** Claims that a node's permit still tells of. */
+  pastClaimsKept: 10,
   /** The manager keeps this many events in the store; older ones are deleted. */
   haEventsKept: 400,
   /** Answers to commands that nobody came back for; past that the oldest are removed. */

@@ -158,8 +158,8 @@ test('a new epoch is taken only when no group is left, with a heartbeat in the s
   const commit = commitOf(clean);
   assert.equal(commit?.call, 'take');
   const values = Object.fromEntries(commit?.writes.map(({ key, value }) => [key, JSON.parse(value ?? 'null')]) ?? []);
-  const lastClaim = { epoch: 4, atMs: 0 };
-  assert.deepEqual(values[keys.nodePermit('n1')], { ...granted(6), grantedAtMs: calm.wallMs, lastClaim }, 'the claim is kept');
+  const pastClaims = [{ epoch: 4, atMs: 0 }];
+  assert.deepEqual(values[keys.nodePermit('n1')], { ...granted(6), grantedAtMs: calm.wallMs, pastClaims }, 'the claim is kept');
   assert.equal(values[keys.nodeHeartbeat('n1')].seq, 8);
 });
 

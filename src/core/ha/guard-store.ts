@@ -110,11 +110,17 @@ export function heldEpoch(sight: RecordSight | null, bootId: string): number | n
   return permit?.state === 'granted' && permit.bootId === bootId ? permit.epoch : null;
 }
 
-/** The newest claim that the permit tells of; null: none. A permit that the node's own guard gave back was not taken from it. */
-export function newestClaim(permit: Permit): PastClaim | null {
-  if (permit.state === 'revoked' && permit.proof.kind !== 'released')
-    return { epoch: permit.revokedEpoch, atMs: permit.revokedAtMs };
-  return permit.lastClaim ?? null;
+/** The claims that the permit tells of, the newest last. A permit that the node's own guard gave back was not taken from it. */
+export function listClaims(permit: Permit): PastClaim[] {
+  const past = permit.pastClaims ?? [];
+  if (permit.state !== 'revoked' || permit.proof.kind === 'released') return past;
+  return [...past, { epoch: permit.revokedEpoch, atMs: permit.revokedAtMs }];
+}
+
+/** What of them the next permit goes on telling. */
+export function keepClaims(before: Permit): Pick<Permit, 'pastClaims'> {
+  const claims = listClaims(before).slice(-limits.pastClaimsKept);
+  return claims.length === 0 ? {} : { pastClaims: claims };
 }
 
 /** Every write of a permit makes a greater epoch, so no epoch is ever granted twice. */
@@ -175,8 +181,7 @@ function makeHeartbeat(sight: RecordSight, epoch: number, phase: GuardPhase, fac
 }
 
 function makePermit(wish: StoreWish, epoch: number, facts: GuardFacts, before: Permit | null): Permit {
-  const claim = before === null ? null : newestClaim(before);
-  const past = claim === null ? {} : { lastClaim: claim };
+  const past = before === null ? {} : keepClaims(before);
   const { bootId, timing } = facts.self;
   if (wish.kind !== 'release')
     return { state: 'granted', epoch, bootId, claimMs: timing.claimMs, grantedAtMs: facts.wallMs, ...past };

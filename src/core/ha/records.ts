@@ -25,7 +25,7 @@ export type ClaimProof =
  */
 export type Permit =
   /** `claimMs`: silence that the node's own timing profile needs before a claim; a manager with a quicker profile waits it out. */
-  | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number; lastClaim?: PastClaim }
+  | { state: 'granted'; epoch: number; bootId: string; claimMs: number; grantedAtMs: number; pastClaims?: PastClaim[] }
   | {
       state: 'revoked';
       epoch: number;
@@ -35,10 +35,10 @@ export type Permit =
       revokedAtMs: number;
       /** The manager that claimed the node had asked its controller to cut the power: whoever leads later gives it back. */
       powerCut?: boolean;
-      lastClaim?: PastClaim;
+      pastClaims?: PastClaim[];
     };
 
-/** The newest claim of the node before this permit, kept by its guard: whoever leads counts it even if nobody wrote it down in time. */
+/** A claim of the node before this permit, kept by its guard: whoever leads counts it even if nobody wrote it down in time. */
 export type PastClaim = { epoch: number; atMs: number };
 
 /**

@@ -1,3 +1,4 @@
+import { keepClaims } from '#core/ha/guard-store.ts';
 import { planClaim } from '#core/ha/claim.ts';
 import type { ClusterFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { isFresh } from '#core/ha/cluster-round/node-health.ts';
@@ -66,6 +67,7 @@ function planNode(
     managerEpoch: facts.managerEpoch,
     revokedAtMs: nowWallMs,
     ...(wasCut(node) ? { powerCut: true } : {}),
+    ...keepClaims(permit.value),
   };
   steps.push({
     kind: 'commit',

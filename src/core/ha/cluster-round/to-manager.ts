@@ -3,7 +3,7 @@ import { copyFactsOf, isWorthAWait } from '#core/ha/cluster-round/copies.ts';
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
 import { orderResult, runsAtHome } from '#core/ha/cluster-round/order-results.ts';
-import { newestClaim } from '#core/ha/guard-store.ts';
+import { listClaims } from '#core/ha/guard-store.ts';
 import { resourceWithDefaults, withDefaults } from '#core/ha/ha-settings.ts';
 import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult, Size } from '#core/ha/manager/facts.ts';
 
@@ -65,11 +65,16 @@ function toNode(facts: ClusterFacts, node: NodeRecordFacts): NodeFacts {
 }
 
 /** `claimedNowMs`: it is claimed in this very round. */
-function claimOf(node: NodeRecordFacts, claimedNowMs: number | null): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch'> {
+function claimOf(
+  node: NodeRecordFacts,
+  claimedNowMs: number | null,
+): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch' | 'earlierClaims'> {
   const permit = node.permit?.value;
-  if (permit?.state === 'granted' && claimedNowMs !== null) return { claimedAtMs: claimedNowMs, claimedEpoch: permit.epoch };
-  const claim = permit === undefined ? null : newestClaim(permit);
-  return { claimedAtMs: claim?.atMs ?? null, claimedEpoch: claim?.epoch ?? null };
+  const claims = permit === undefined ? [] : listClaims(permit);
+  if (permit?.state === 'granted' && claimedNowMs !== null)
+    return { claimedAtMs: claimedNowMs, claimedEpoch: permit.epoch, earlierClaims: claims };
+  const newest = claims.at(-1);
+  return { claimedAtMs: newest?.atMs ?? null, claimedEpoch: newest?.epoch ?? null, earlierClaims: claims.slice(0, -1) };
 }
 
 function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordFacts>, nowWallMs: number): GuestFacts {

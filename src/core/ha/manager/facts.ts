@@ -28,6 +28,8 @@ export type NodeFacts = {
   claimedAtMs?: number | null;
   /** The epoch that this claim ended: what tells claims apart, since wall clocks of nodes do not. null or left out: not known. */
   claimedEpoch?: number | null;
+  /** Claims before that one, oldest first, of which a manager may not have heard. */
+  earlierClaims?: readonly { epoch: number; atMs: number }[];
   /** A controller says that it is off: nothing that ran there runs now. */
   confirmedOff: boolean;
   /** Its agent keeps a watchdog open. */

@@ -86,6 +86,7 @@ function withoutNodes(facts: ManagerFacts, lost: ReadonlySet<string>): ManagerFa
       confirmedOff: true,
       claimedAtMs: null,
       claimedEpoch: null,
+      earlierClaims: [],
     };
   });
   const guests = facts.guests.map((guest): GuestFacts => {

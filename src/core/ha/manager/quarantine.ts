@@ -9,8 +9,10 @@ import { formatDuration } from '#core/text/duration.ts';
 
 /** Notes the claims that the facts tell of, each once. */
 export function noteToldClaims(draft: RoundDraft): void {
-  for (const { name, claimedAtMs, claimedEpoch = null } of draft.facts.nodes)
+  for (const { name, claimedAtMs, claimedEpoch = null, earlierClaims = [] } of draft.facts.nodes) {
+    for (const { atMs, epoch } of earlierClaims) noteClaim(draft, name, atMs, epoch);
     if (typeof claimedAtMs === 'number') noteClaim(draft, name, claimedAtMs, claimedEpoch);
+  }
 }
 
 /** Notes that the node was claimed then, if that is news. */
