@@ -125,12 +125,26 @@ export const limits = {
   scratchLookMs: 200,
   /** Sequence numbers of points taken from the manifest at a time: one durable write for so many cycles. */
   reservedSeqs: 1_000,
+  /** An agent at a long request looks this often whether it is still wanted. */
+  withdrawalLookMs: 500,
+  /** Progress of a request goes to the store this often at most. */
+  progressTellMs: 2_000,
+  /** Whoever looks at a restored guest begins and ends within this. */
+  probeEndMs: 10_000,
+  /** A restored guest is started, and later gone, within this. */
+  restoreTestStepMs: 120_000,
+  /** Jobs are looked at this often; they are due to the minute. */
+  backupJobsLookMs: 5_000,
+  /** Backups that jobs begin on one node at a time. */
+  backupsAtOnce: 2,
   /** A backup says how far it is this often. */
   backupProgressMs: 500,
   /** A backup whose target takes nothing for this long is given up; until then old data is kept for it on the guests' disk. */
   backupStallMs: 30_000,
   /** Reaching a backup server, logging in and opening a session, with a server that takes its time to refuse. */
   backupOpenMs: 60_000,
+  /** A restore that gets nothing for this long is given up. */
+  restoreStallMs: 120_000,
   /** A backup server makes everything durable before it answers; a slow disk with much in flight takes minutes. */
   backupFinishMs: 600_000,
   /** A write of a guest waits at most this long for old data to be kept for a backup; then the backup is given up. */

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { AppError, exitCodeOf, formatErrorChain } from '#base/error.ts';
 import { addBackupCommands } from '#cli/commands/backup.ts';
+import { addGuestBackupCommands } from '#cli/commands/backup-guest.ts';
 import { addDrillCommands } from '#cli/commands/drill.ts';
 import { addGuestCommands } from '#cli/commands/guest.ts';
 import { addHaCommands } from '#cli/commands/ha.ts';
@@ -65,7 +66,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
   addGuestCommands(program, world, run);
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);
-  addBackupCommands(program, world);
+  addGuestBackupCommands(program, addBackupCommands(program, world), world, run);
   addWhatIfCommand(program, world, run);
   addNodeCommands(program, world, run);
   addRequestsCommands(program, world, run);

@@ -25,11 +25,17 @@ export type LastPoint = HandedOver & {
   lastCycle: ReplicaRecord['lastCycle'];
 };
 
+/**
+ * A disk to be made: empty, with the content of the raw image `importFile`, or with what `fill` writes to the path it is given: a block device of
+ * the disk's size, or a file that `fill` makes.
+ */
+export type NewDisk = { name: string; sizeBytes: number; importFile?: string; fill?: (path: string) => Promise<void> };
+
 /** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
 export interface GuestStorage {
   listCopies(): Promise<GuestCopy[]>;
-  /** Makes the disks of a new guest as a primary copy of `generation`. `importFile`: raw image whose content is copied in. */
-  create(vmid: number, generation: number, disks: { name: string; sizeBytes: number; importFile?: string }[]): Promise<void>;
+  /** Makes the disks of a new guest as a primary copy of `generation`. What a failure or a crash leaves of them is no copy. */
+  create(vmid: number, generation: number, disks: NewDisk[]): Promise<void>;
   /**
    * The chains of a primary copy, for a start; from then on it counts as written to (see `noteHandedOver`). Raises AppError missing naming the disk and
    * what was looked for; conflict on another generation.

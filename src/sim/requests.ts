@@ -65,6 +65,10 @@ function* perform(agent: AgentProcess, order: RequestRecord): Task<void> {
       return;
     case 'tail-export':
       throw new AppError('unsupported', 'simulated tails are not exported');
+    case 'guest-backup':
+    case 'guest-restore':
+    case 'restore-test':
+      throw new AppError('unsupported', 'simulated guests are not backed up');
   }
 }
 

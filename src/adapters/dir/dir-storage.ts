@@ -1,4 +1,4 @@
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { chown, mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
@@ -15,8 +15,8 @@ import {
   releaseTail,
   toPromotable,
 } from '#core/storage/manifest.ts';
-import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
-import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
+import type { Depths, DiskLayers, Layer, Manifest } from '#core/storage/manifest.ts';
+import type { GuestCopy, GuestStorage, NewDisk } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { runCommand, type ImageUser } from './command.ts';
 import { syncPath } from './durable-file.ts';
@@ -160,7 +160,10 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       change(vmid, async () => {
         if ((await readManifest(root, vmid)) !== null)
           throw new AppError('conflict', `create guest ${vmid}: this node already holds a copy`);
-        await createGuest({ root, user }, vmid, generation, disks);
+        await createGuest({ root, user }, vmid, generation, disks).catch(async (error: unknown) => {
+          await rm(guestDirectory(root, vmid), { recursive: true, force: true }); // no manifest: it never was a copy
+          throw error;
+        });
       }),
     openPrimary: (vmid, generation) =>
       lock.run(vmid, async () => {
@@ -291,19 +294,36 @@ async function createGuest(
   deps: { root: string; user: ImageUser },
   vmid: number,
   generation: number,
-  disks: { name: string; sizeBytes: number; importFile?: string }[],
+  disks: NewDisk[],
 ): Promise<void> {
   const directory = await makeGuestDirectory(deps.root, vmid);
   await removeUnlisted(deps.root, vmid, createPrimary(vmid, generation, []));
   const made: DiskLayers[] = [];
-  for (const { name, sizeBytes, importFile } of disks) {
+  for (const { name, sizeBytes, importFile, fill } of disks) {
     const base = { file: `${name}-base.raw`, format: 'raw' as const, sizeBytes, above: null, ownWrites: true };
-    const layer = await createLayer(directory, deps.user, base);
+    const layer =
+      fill === undefined ? await createLayer(directory, deps.user, base) : await takeFilled(directory, deps.user, base, fill);
     if (importFile !== undefined) await importImage(importFile, join(directory, layer.file), sizeBytes);
     await syncPath(join(directory, layer.file));
     made.push({ name, layers: [layer] });
   }
   await commitManifest(deps.root, createPrimary(vmid, generation, made));
+}
+
+/** The lowest layer of a disk as `fill` wrote it. Raises AppError invalid when it wrote another size. */
+async function takeFilled(
+  directory: string,
+  user: ImageUser,
+  { file, format, sizeBytes }: Pick<Layer, 'file' | 'format' | 'sizeBytes'>,
+  fill: (path: string) => Promise<void>,
+): Promise<Layer> {
+  const path = join(directory, file);
+  await rm(path, { force: true });
+  await fill(path);
+  const { size } = await stat(path);
+  if (size !== sizeBytes) throw new AppError('invalid', `make ${path}: it was given ${size} bytes, the disk has ${sizeBytes}`);
+  if (user !== null) await chown(path, user.uid, user.gid);
+  return { file, format, sizeBytes, sealed: null };
 }
 
 async function importImage(from: string, to: string, sizeBytes: number): Promise<void> {

@@ -36,8 +36,8 @@ type CreateOptions = AccessOptions &
     exclude: string[];
   };
 
-/** Adds the group `backup`: a client of backup servers that speak the protocol of Proxmox Backup Server. */
-export function addBackupCommands(program: Command, world: CliWorld): void {
+/** Adds the group `backup`: a client of backup servers that speak the protocol of Proxmox Backup Server. Returns the group. */
+export function addBackupCommands(program: Command, world: CliWorld): Command {
   const group = program.command('backup').description('back up to a backup server, look at what is there, and restore');
   const create = group
     .command('create <archives...>')
@@ -68,6 +68,7 @@ export function addBackupCommands(program: Command, world: CliWorld): void {
   addBackupReadCommands(group, world);
   addBackupMountCommand(group, world);
   addBackupKeyCommands(group, world);
+  return group;
 }
 
 async function createBackup(world: CliWorld, texts: string[], options: CreateOptions): Promise<void> {

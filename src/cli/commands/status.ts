@@ -6,6 +6,7 @@ import { deriveView, listSilent, unreadableView, type ClusterView } from '#core/
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
 import { judge } from '#core/ha/verdict.ts';
+import { readRestoreTests } from '#cli/commands/backup-jobs.ts';
 import { listRecords } from '#cli/records.ts';
 import { clusterActions, exitCodes, type Session } from '#cli/session.ts';
 import { formatStatus } from '#cli/status-text.ts';
@@ -28,7 +29,12 @@ export function addStatusCommand(program: Command, world: CliWorld, run: (code: 
 async function showStatus(session: Session): Promise<number> {
   const view = await readViewOrMembers(session);
   const verdict = judge(view);
-  session.printer.show({ ...view, verdict }, () => formatStatus(view, verdict, session.printer));
+  const { tests, text } = view.readable ? await readRestoreTests(session) : { tests: [], text: '' };
+  const restoreTests = text === '' ? '' : `${text}\n`;
+  session.printer.show(
+    { ...view, restoreTests: tests, verdict },
+    () => `${restoreTests}${formatStatus(view, verdict, session.printer)}`,
+  );
   return { ok: exitCodes.ok, degraded: exitCodes.degraded, down: exitCodes.down }[verdict.level];
 }
 

@@ -32,13 +32,17 @@ export type BackupJob = {
   /** Ask the agent in the guest to bring its file systems to rest for the instant of the point. */
   freeze: boolean;
   enabled: boolean;
-  /** A restore test follows each backup. */
+  /** A restore test follows each backup; null: none. */
   test: RestoreProbe | null;
+  createdAtMs: number;
 };
 
 /** What a restored guest must do to count as restored. */
 export type RestoreProbe = {
-  kind: 'boot' | 'port' | 'agent' | 'sql';
+  /** `boot`: it runs on for a while; `agent`: the agent in it answers; `port`, `sql`: from a network of its own. */
+  kind: 'boot' | 'agent' | 'port' | 'sql';
+  /** `port`, `sql`: its own address with prefix length. */
+  address: string | null;
   /** `port`, `sql`: where it listens. */
   port: number | null;
   /** `sql`: user, database and a query that must give a row. */

@@ -1,5 +1,6 @@
 import type { ErrorKind } from '#base/error.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
+import type { RestoreProbe } from '#core/guest-backup/records.ts';
 import type { ShutdownPolicy } from '#core/ha/manager/shutdown-policy.ts';
 import type { WantedState } from '#core/ha/records.ts';
 
@@ -47,6 +48,32 @@ export type RequestOrder =
    */
   | { kind: 'node-end'; request: 'power-off' | 'reboot'; policy: ShutdownPolicy | null }
   | { kind: 'node-stay' }
+  /** To the home node, where the guest must run: back it up now. Once begun it is ended by deleting the request. */
+  | {
+      kind: 'guest-backup';
+      vmid: number;
+      target: string;
+      freeze: boolean;
+      notes: string | null;
+      rateBytesPerSecond: number | null;
+    }
+  /**
+   * To the node that is to be its home: make a guest from a backup. It gets new hardware addresses unless `keepMacs`, and all its cards on
+   * `bridge` when one is named. Once begun it is ended by deleting the request; nothing of it stays then.
+   */
+  | {
+      kind: 'guest-restore';
+      vmid: number;
+      target: string;
+      /** `atSeconds` null: the newest. */
+      from: { vmid: number; atSeconds: number | null };
+      name: string | null;
+      bridge: string | null;
+      keepMacs: boolean;
+      want: WantedState;
+    }
+  /** To a node with room for it: restore the newest backup of a guest apart from everything, look whether it lives, take it away again. */
+  | { kind: 'restore-test'; vmid: number; target: string; probe: RestoreProbe }
   /** To the node that holds the tail: remove it for good. */
   | { kind: 'tail-release'; vmid: number; name: string }
   /** To the node that holds the tail: write its whole disks as raw files into `directory` (absolute, on that node). */
@@ -85,6 +112,12 @@ export function formatRequest(order: RequestOrder): string {
       return `prepare for ${order.request === 'reboot' ? 'a reboot' : 'power-off'}`;
     case 'node-stay':
       return 'take guests again';
+    case 'guest-backup':
+      return `back up guest ${order.vmid} to ${order.target}`;
+    case 'guest-restore':
+      return `restore guest ${order.from.vmid} from ${order.target} as guest ${order.vmid}`;
+    case 'restore-test':
+      return `try the newest backup of guest ${order.vmid} on ${order.target} out`;
     case 'tail-release':
       return `release ${order.name} of guest ${order.vmid}`;
     case 'tail-export':

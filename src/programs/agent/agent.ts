@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { createFenceAgentBmc } from '#adapters/bmc/fence-agent.ts';
 import { createNetwork } from '#adapters/network/guest-ports.ts';
 import { createHypervisor } from '#adapters/qemu/hypervisor.ts';
@@ -16,6 +17,8 @@ import type { Heartbeat } from '#core/ha/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Store, StoreHealth } from '#ports/store.ts';
 import { sayAlive } from '#programs/agent/alive.ts';
+import { createBackupDesk } from '#programs/agent/backup-desk.ts';
+import { runBackupJobs } from '#programs/agent/backup-jobs.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { createControllers } from '#programs/agent/controllers.ts';
 import { tellGuestLoad } from '#programs/agent/guest-load.ts';
@@ -103,7 +106,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
   const lacking = listLacking(await hypervisor.probeFeatures());
   log.info({ event: 'hypervisor.probed', ...hypervisorFacts, lacking }, hypervisorFacts.because);
   const ownProblems = lacking.length === 0 ? [] : [`its QEMU lacks ${lacking.join(', ')}`];
-  const { storage, replication } = openNodeStorage({ config, store, world, clock, log });
+  const { storage, replication, points } = openNodeStorage({ config, store, world, clock, log });
   storageRoom.replication = replication;
 
   const guard = followGuard({
@@ -125,10 +128,31 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     bell: bells.guests,
     hypervisor,
     storage,
-    replication,
+    replication: {
+      ...replication,
+      startGuest(guest) {
+        backups.takeOver(guest);
+        replication.startGuest(guest);
+      },
+    },
     readEpoch: () => (nodeMode.isLoaded() ? guard.epoch() : null),
     readEnding: () => nodeMode.ending(),
     log,
+  });
+  const backups = createBackupDesk({
+    self: name,
+    node: name,
+    store,
+    storage,
+    run: runDir,
+    scratch: join(dataDir, 'scratch'),
+    scratchLimitBytes: limits.backupScratchBytes,
+    user: { uid: config.guests.uid, gid: config.guests.gid },
+    points,
+    clock,
+    running: () => guests.running(),
+    readEpoch: () => guard.epoch(),
+    log: (text) => log.info({ event: 'backup' }, text),
   });
   const nodeEnd = createNodeEnd({ self: name, world, clock, nodeMode, guests, log });
   async function setClocks(): Promise<void> {
@@ -194,6 +218,8 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       {
         self: name,
         bootId,
+        run: runDir,
+        clock,
         store,
         world,
         bell: bells.requests,
@@ -201,7 +227,20 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         guests,
         syncNow: (vmid, target) => replication.syncNow(vmid, target ?? undefined),
         nodeEnd,
+        backups,
         log,
+      },
+      signal,
+    ),
+    runBackupJobs(
+      {
+        self: name,
+        store,
+        world,
+        clock,
+        running: () => guests.running(),
+        desk: backups,
+        log: (text) => log.info({ event: 'backup' }, text),
       },
       signal,
     ),

@@ -75,6 +75,9 @@ async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy
     guests,
     syncNow: async () => [],
     nodeEnd: {} as NodeEnd,
+    backups: {} as never,
+    run: '/nonexistent',
+    clock: { bootMs: () => 0, wallMs: () => 0 },
   };
   await runRequests({ ...parts, log }, stop.signal);
   const end = JSON.parse(values.get(keys.request('1')) ?? '{}') as RequestRecord;

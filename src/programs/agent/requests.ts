@@ -3,12 +3,22 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import { formatRequest, isOfEarlierBoot, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
-import type { GuestStorage } from '#ports/guest-storage.ts';
+import {
+  formatRequest,
+  isOfEarlierBoot,
+  type RequestOrder,
+  type RequestProgress,
+  type RequestRecord,
+  type RequestState,
+} from '#core/ha/requests.ts';
+import type { GuestStorage, NewDisk } from '#ports/guest-storage.ts';
+import type { Clock } from '#ports/clock.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
+import type { BackupDesk, RestoredGuest, TellProgress } from '#programs/agent/backup-desk.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
 import type { NodeEnd } from '#programs/agent/node-end.ts';
+import { testRestore } from '#programs/agent/restore-test.ts';
 import { readRecord, type World } from '#programs/agent/world.ts';
 
 /**
@@ -19,13 +29,17 @@ export type RequestsOptions = {
   self: string;
   /** This boot of the machine. */
   bootId: string;
+  /** The node's run folder. */
+  run: string;
   store: Store;
+  clock: Clock;
   world: World;
   bell: Bell;
   storage: GuestStorage;
   guests: GuestLoop;
   syncNow: (vmid: number, target: string | null) => Promise<string[]>;
   nodeEnd: NodeEnd;
+  backups: Pick<BackupDesk, 'backUp' | 'restore'>;
   log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
 };
 
@@ -55,8 +69,10 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
   options.log.info({ event: 'request.begun', request: request.id, kind: request.kind }, formatRequest(request));
   let end: RequestState;
   try {
-    const tell = async (text: string) => tellProgress(options.store, key, text);
-    end = { state: 'done', result: await perform(options, request, tell) };
+    const tell: TellProgress = async (text, doneBytes = null, totalBytes = null) =>
+      tellProgress(options.store, key, { text, doneBytes, totalBytes });
+    using withdrawn = watchWithdrawal(options.world, key);
+    end = { state: 'done', result: await perform(options, request, tell, withdrawn.signal) };
   } catch (error) {
     const kind = isAppError(error) ? error.kind : 'unavailable';
     end = { state: 'failed', error: { kind, message: formatErrorChain(error) } };
@@ -67,15 +83,24 @@ async function handle(options: RequestsOptions, request: RequestRecord, modRevis
 }
 
 /** For people only: when it cannot be told now, the work goes on. */
-async function tellProgress(store: Store, key: string, text: string): Promise<void> {
+async function tellProgress(store: Store, key: string, progress: RequestProgress): Promise<void> {
   try {
     const current = await readRecord<RequestRecord>(store, key);
     if (current?.value.state !== 'running') return;
-    const next: RequestRecord = { ...current.value, progress: { text, doneBytes: null, totalBytes: null } };
+    const next: RequestRecord = { ...current.value, progress };
     await store.commit([{ key, modRevision: current.modRevision }], [{ key, value: JSON.stringify(next) }]);
   } catch (error) {
     if (!isAppError(error)) throw error;
   }
+}
+
+/** Aborts when the request is deleted: whoever asked does not want it any more. */
+function watchWithdrawal(world: World, key: string): Disposable & { signal: AbortSignal } {
+  const controller = new AbortController();
+  const timer = setInterval(() => {
+    if (world.read(key) === null) controller.abort(new AppError('conflict', 'somebody withdrew the request'));
+  }, limits.withdrawalLookMs);
+  return { signal: controller.signal, [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState> {
@@ -83,7 +108,12 @@ function orderOf(request: RequestRecord): Omit<RequestRecord, keyof RequestState
   return rest;
 }
 
-async function perform(options: RequestsOptions, order: RequestRecord, tell: (text: string) => Promise<void>): Promise<string[]> {
+async function perform(
+  options: RequestsOptions,
+  order: RequestRecord,
+  tell: TellProgress,
+  withdrawn: AbortSignal,
+): Promise<string[]> {
   /** An earlier agent had begun it. */
   const isRepeated = order.state === 'running';
   switch (order.kind) {
@@ -101,6 +131,24 @@ async function perform(options: RequestsOptions, order: RequestRecord, tell: (te
       return options.nodeEnd.end(order, tell);
     case 'node-stay':
       return options.nodeEnd.stay();
+    case 'guest-backup':
+      return options.backups.backUp(order, tell, withdrawn);
+    case 'guest-restore':
+      return (await restoreGuest(options, order, isRepeated, { tell, signal: withdrawn })).lines;
+    case 'restore-test':
+      return testRestore(
+        {
+          self: options.self,
+          run: options.run,
+          store: options.store,
+          clock: options.clock,
+          tell,
+          signal: withdrawn,
+          restore: async (restore) => restoreGuest(options, restore, false, { tell, signal: withdrawn }),
+          remove: async (vmid) => void (await options.guests.exclusively(vmid, async () => deleteGuest(options, vmid))),
+        },
+        order,
+      );
     case 'tail-release':
       await options.storage.releaseLeftBehind(order.vmid, order.name);
       return [`${order.name} of guest ${order.vmid} removed`];
@@ -109,13 +157,28 @@ async function perform(options: RequestsOptions, order: RequestRecord, tell: (te
   }
 }
 
-type CreateOrder = Extract<RequestOrder, { kind: 'guest-create' }>;
+/** The guest is nobody else's business until it is there. */
+function restoreGuest(
+  options: RequestsOptions,
+  order: Extract<RequestOrder, { kind: 'guest-restore' }>,
+  isRepeated: boolean,
+  told: { tell: TellProgress; signal: AbortSignal },
+): Promise<RestoredGuest> {
+  return options.guests.exclusively(order.vmid, async () =>
+    options.backups.restore(order, { ...told, create: async (made) => createGuest(options, made, isRepeated) }),
+  );
+}
+
+/** A guest to be made. `fills`: disk name to what writes its content. */
+export type NewGuest = Omit<Extract<RequestOrder, { kind: 'guest-create' }>, 'kind'> & {
+  fills?: Record<string, NewDisk['fill']>;
+};
 
 /**
  * Disks first, then the record. Disks that lie here already are never removed for a new guest: they may be all that is left of an
  * older one whose record was lost. Only a repeated request takes up the whole primary copy that its first try left.
  */
-async function createGuest(options: RequestsOptions, order: CreateOrder, isRepeated: boolean): Promise<string[]> {
+async function createGuest(options: RequestsOptions, order: NewGuest, isRepeated: boolean): Promise<string[]> {
   const { store, storage, self } = options;
   const done = [`guest ${order.vmid} created on ${self}`];
   const known = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
@@ -130,7 +193,11 @@ async function createGuest(options: RequestsOptions, order: CreateOrder, isRepea
       `vmid: ${self} holds a ${left.role} copy of an earlier guest ${order.vmid}; nothing was changed. Take another number, or move that copy's folder away`,
     );
   }
-  const disks = order.config.disks.map((disk) => ({ ...disk, importFile: order.imports[disk.name] }));
+  const disks = order.config.disks.map((disk) => ({
+    ...disk,
+    importFile: order.imports[disk.name],
+    fill: order.fills?.[disk.name],
+  }));
   if (left === undefined) await storage.create(order.vmid, 1, disks);
   const outcome = await recordGuest(store, order, self);
   if (outcome === 'committed') return done;
@@ -147,12 +214,12 @@ async function createGuest(options: RequestsOptions, order: CreateOrder, isRepea
   throw new AppError('conflict', `guest ${order.vmid}: somebody created it at the same moment; nothing was changed`);
 }
 
-function isMadeBy(order: CreateOrder, self: string, record: GuestRecord): boolean {
+function isMadeBy(order: NewGuest, self: string, record: GuestRecord): boolean {
   const isSame = JSON.stringify(record.config) === JSON.stringify(order.config);
   return isSame && record.name === order.name && record.home === self && record.generation === 1;
 }
 
-async function recordGuest(store: Store, order: CreateOrder, self: string): Promise<CommitOutcome['kind']> {
+async function recordGuest(store: Store, order: NewGuest, self: string): Promise<CommitOutcome['kind']> {
   const record: GuestRecord = {
     vmid: order.vmid,
     name: order.name,

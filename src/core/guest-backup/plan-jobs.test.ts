@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { planJobs } from '#core/guest-backup/plan-jobs.ts';
+import type { BackupFigures, BackupJob, GuestBackupRecord } from '#core/guest-backup/records.ts';
+
+const hourMs = 3_600_000;
+const job: BackupJob = {
+  id: 'night',
+  target: 'vault',
+  guests: null,
+  except: [103],
+  schedule: '02:00',
+  keep: null,
+  notes: null,
+  rateBytesPerSecond: null,
+  freeze: true,
+  enabled: true,
+  test: null,
+  createdAtMs: 0,
+};
+const toWall = (atSeconds: number) => {
+  const date = new Date(atSeconds * 1_000);
+  return {
+    year: date.getUTCFullYear(),
+    month: date.getUTCMonth() + 1,
+    day: date.getUTCDate(),
+    weekday: (date.getUTCDay() + 6) % 7,
+    hour: date.getUTCHours(),
+    minute: date.getUTCMinutes(),
+  };
+};
+const record = (change: Partial<GuestBackupRecord>): GuestBackupRecord => ({
+  vmid: 101,
+  target: 'vault',
+  node: 'n1',
+  generation: 1,
+  last: null,
+  failed: null,
+  jobs: {},
+  ...change,
+});
+const last = (pointAtMs: number): GuestBackupRecord['last'] => ({
+  snapshot: '',
+  atSeconds: 0,
+  pointAtMs,
+  figures: {} as BackupFigures,
+});
+
+function due(nowMs: number, records: GuestBackupRecord[], change: Partial<BackupJob> = {}, busy = false): number[] {
+  const facts = { jobs: [{ ...job, ...change }], running: [101, 103], records, underWay: () => busy, nowMs, toWall };
+  return planJobs(facts).map(({ vmid }) => vmid);
+}
+
+test('a selected guest is due once its hour has come, and then not before the next', () => {
+  assert.deepEqual(due(1 * hourMs, []), []);
+  assert.deepEqual(due(2 * hourMs, []), [101]);
+  const done = record({ jobs: { night: 2 * hourMs }, last: last(2 * hourMs + 1) });
+  assert.deepEqual(due(25 * hourMs, [done]), []);
+  assert.deepEqual(due(26 * hourMs, [done]), [101]);
+  assert.deepEqual(due(100 * hourMs, [done]), [101], 'missed runs are made up for once');
+});
+
+test('a run without an end is due again at once, a failed one with the next hour', () => {
+  assert.deepEqual(due(3 * hourMs, [record({ jobs: { night: 2 * hourMs } })]), [101]);
+  assert.deepEqual(due(3 * hourMs, [record({ jobs: { night: 2 * hourMs } })], {}, true), [], 'unless it is under way here');
+  const failed = record({ jobs: { night: 2 * hourMs }, failed: { atMs: 2 * hourMs + 5, because: 'x' } });
+  assert.deepEqual(due(3 * hourMs, [failed]), []);
+  assert.deepEqual(due(26 * hourMs, [failed]), [101]);
+});
+
+test('who is not selected, switched off or only run by hand is never due', () => {
+  assert.deepEqual(due(100 * hourMs, [], { guests: [103] }), []);
+  assert.deepEqual(due(100 * hourMs, [], { enabled: false }), []);
+  assert.deepEqual(due(100 * hourMs, [], { schedule: null }), []);
+});

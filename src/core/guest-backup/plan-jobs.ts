@@ -1,0 +1,44 @@
+import type { BackupJob, GuestBackupRecord } from '#core/guest-backup/records.ts';
+import { nextCalendarEvent, parseCalendarEvent, type WallClock } from '#core/text/calendar-event.ts';
+
+/** A guest that a job has to back up now, and when it was due. */
+export type DueBackup = { job: BackupJob; vmid: number; dueAtMs: number };
+
+/** True when the job is to back the guest up. */
+export function isSelected(job: BackupJob, vmid: number): boolean {
+  return (job.guests === null || job.guests.includes(vmid)) && !job.except.includes(vmid);
+}
+
+/**
+ * Which of a node's guests are to be backed up now. A run that was begun and has no end in the record (its agent died, the guest moved) is due at
+ * once again. A run that was missed is made up for once, however often it was due.
+ */
+export function planJobs(facts: {
+  jobs: readonly BackupJob[];
+  /** Guests that run on this node. */
+  running: readonly number[];
+  records: readonly GuestBackupRecord[];
+  /** Backups that this agent itself has under way. */
+  underWay: (vmid: number) => boolean;
+  nowMs: number;
+  toWall: (atSeconds: number) => WallClock;
+}): DueBackup[] {
+  const { jobs, running, records, underWay, nowMs, toWall } = facts;
+  return jobs.flatMap((job) => {
+    if (!job.enabled || job.schedule === null) return [];
+    const event = parseCalendarEvent(job.schedule);
+    return running.flatMap((vmid): DueBackup[] => {
+      if (!isSelected(job, vmid) || underWay(vmid)) return [];
+      const record = records.find((entry) => entry.vmid === vmid && entry.target === job.target);
+      const begunAtMs = record?.jobs[job.id];
+      if (begunAtMs !== undefined && !hasEnded(record, begunAtMs)) return [{ job, vmid, dueAtMs: begunAtMs }];
+      const sinceMs = begunAtMs ?? job.createdAtMs;
+      const next = nextCalendarEvent(event, Math.floor(sinceMs / 1_000), toWall);
+      return next !== null && next * 1_000 <= nowMs ? [{ job, vmid, dueAtMs: next * 1_000 }] : [];
+    });
+  });
+}
+
+function hasEnded(record: GuestBackupRecord | undefined, begunAtMs: number): boolean {
+  return (record?.last?.pointAtMs ?? 0) >= begunAtMs || (record?.failed?.atMs ?? 0) >= begunAtMs;
+}

@@ -1,0 +1,68 @@
+import { Worker } from 'node:worker_threads';
+import { raiseTrouble } from '#adapters/backup-client/trouble.ts';
+import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
+import type { SnapshotId } from '#core/backup/names.ts';
+import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
+import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
+
+/** A backup of a guest that is open for reading. */
+export type OpenBackup = AsyncDisposable & {
+  snapshot: SnapshotId;
+  guest: BackedUpGuest;
+  /** Writes a disk to `path`: a new file or a block device. Raises AppError; a file that could not be completed is gone then. */
+  writeDisk(disk: string, path: string): Promise<void>;
+};
+
+/** Raises AppError: the server's words, denied for a wrong key. `signal` ends everything at once. */
+export async function openBackup(
+  start: RestoreStart,
+  onProgress: (disk: string, doneBytes: number, totalBytes: number) => void,
+  signal: AbortSignal,
+): Promise<OpenBackup> {
+  const worker = new Worker(new URL('restore-worker.ts', import.meta.url), { workerData: start });
+  let answer = Promise.withResolvers<FromRestore>();
+  const fail = (error: unknown): void => answer.reject(error);
+  let stall: NodeJS.Timeout | null = null;
+  const watch = (): void => {
+    if (stall !== null) clearTimeout(stall);
+    const late = new AppError('timeout', `the backup server has given nothing for ${limits.restoreStallMs / 1_000} s`);
+    stall = setTimeout(() => fail(late), limits.restoreStallMs);
+  };
+  worker.on('message', (message: FromRestore) => {
+    watch();
+    if (message.kind === 'progress') onProgress(message.disk, message.doneBytes, message.totalBytes);
+    else if (message.kind === 'trouble') fail(raiseTrouble(message.error));
+    else answer.resolve(message);
+  });
+  worker.on('error', (cause) => fail(new AppError('unavailable', 'the thread that restores failed', { cause })));
+  worker.on('exit', () => fail(new AppError('unavailable', 'the thread that restores ended')));
+  const onAbort = (): void => fail(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  const end = async (): Promise<void> => {
+    answer.promise.catch(() => {}); // its end is told there as well
+    if (stall !== null) clearTimeout(stall);
+    signal.removeEventListener('abort', onAbort);
+    await worker.terminate();
+  };
+  try {
+    watch();
+    const opened = await answer.promise;
+    if (opened.kind !== 'opened') throw new AppError('unavailable', 'the thread that restores said something else than expected');
+    return {
+      snapshot: opened.snapshot,
+      guest: opened.guest,
+      async writeDisk(disk, path) {
+        answer = Promise.withResolvers();
+        watch();
+        worker.postMessage({ disk, path } satisfies ToRestore);
+        await answer.promise;
+      },
+      [Symbol.asyncDispose]: end,
+    };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}

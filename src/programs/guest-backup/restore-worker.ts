@@ -1,0 +1,74 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { callRest, logIn, type Login, type Target } from '#adapters/backup-client/connection.ts';
+import { restoreImage } from '#adapters/backup-client/image-restore.ts';
+import { openSnapshot, restoreWidth, type SnapshotSource } from '#adapters/backup-client/snapshot-source.ts';
+import { describeTrouble } from '#adapters/backup-client/trouble.ts';
+import { openSession } from '#adapters/backup-client/wire-session.ts';
+import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
+import { AppError } from '#base/error.ts';
+import { formatGroup, type SnapshotId } from '#core/backup/names.ts';
+import { diskArchiveName, guestBlobName, parseGuestBlob } from '#core/guest-backup/guest-blob.ts';
+import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
+import { clientWorkers } from '#programs/backup-client/workers.ts';
+import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
+
+/** The thread that fetches a guest's disks from a backup server and writes them. */
+const { access, from } = workerData as RestoreStart;
+const inbox: ToRestore[] = [];
+let wake = (): void => {};
+const tell = (message: FromRestore): void => parentPort?.postMessage(message);
+
+async function nextOrder(): Promise<ToRestore> {
+  while (inbox.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+  return inbox.shift()!;
+}
+
+async function chooseSnapshot(target: Target, login: Login): Promise<SnapshotId> {
+  const group = { namespace: access.namespace, type: 'vm' as const, id: String(from.vmid) };
+  if (from.atSeconds !== null) return { ...group, atSeconds: from.atSeconds };
+  const ns = access.namespace.length === 0 ? null : access.namespace.join('/');
+  const list = (await callRest(target, login, {
+    method: 'GET',
+    path: `admin/datastore/${access.repository.store}/snapshots`,
+    query: { 'backup-type': group.type, 'backup-id': group.id, ns },
+  })) as Record<string, unknown>[];
+  // Without a size it is not finished.
+  const times = list.flatMap((item) => (item['size'] === undefined ? [] : [Number(item['backup-time'])]));
+  if (times.length === 0) throw new AppError('missing', `there is no finished backup of ${formatGroup(group)}`);
+  return { ...group, atSeconds: Math.max(...times) };
+}
+
+async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, path }: ToRestore): Promise<void> {
+  const name = diskArchiveName(disk);
+  const index = await source.openIndex(name);
+  let toldMs = 0;
+  await restoreImage(path, source, { name, index, width: restoreWidth(pool) }, (doneBytes) => {
+    if (performance.now() - toldMs < 500) return;
+    toldMs = performance.now();
+    tell({ kind: 'progress', disk, doneBytes, totalBytes: index.sizeBytes });
+  });
+  tell({ kind: 'restored', disk });
+}
+
+async function run(): Promise<void> {
+  const target = { repository: access.repository, fingerprint: access.fingerprint, signal: new AbortController().signal };
+  const login = await logIn(target, access.secret);
+  const snapshot = await chooseSnapshot(target, login);
+  using session = await openSession('reader', access.repository.store, snapshot, target, login);
+  await using pool = clientWorkers.startPool(access.key);
+  const source = await openSnapshot(session, access.key, pool, nodeBytes);
+  const guest = parseGuestBlob(await source.readBlob(guestBlobName));
+  tell({ kind: 'opened', snapshot, guest });
+  for (;;) await writeDisk(source, pool, await nextOrder());
+}
+
+parentPort?.on('message', (message: ToRestore) => {
+  inbox.push(message);
+  wake();
+});
+try {
+  await run();
+} catch (error) {
+  tell({ kind: 'trouble', error: describeTrouble(error) });
+}
+parentPort?.close();

@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClock } from '#adapters/clock/boot-clock.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import type { BackupTarget, GuestBackupRecord } from '#core/guest-backup/records.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { RequestOrder, RequestRecord } from '#core/ha/requests.ts';
+import { createBackupDesk } from '#programs/agent/backup-desk.ts';
+import { createBell } from '#programs/agent/bell.ts';
+import { runRequests } from '#programs/agent/requests.ts';
+import { followWorld } from '#programs/agent/world.ts';
+import { startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
+import { buildAgentRig, type AgentRig, type RigAgent } from './checker/agent-rig.ts';
+import { imageUser } from './checker/dir-rig.ts';
+import { runOnN1, vmid } from './checker/moved-guest.ts';
+import { until } from './checker/until.ts';
+
+/** Requests for backups and restores, carried out by an agent on a real guest and a real backup server. */
+let place: BackupPlace;
+before(async () => {
+  place = await startBackupPlace();
+});
+after(async () => {
+  await place[Symbol.asyncDispose]();
+});
+
+function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
+  const node = rig.node('n1');
+  const stop = new AbortController();
+  const store = rig.store.connect();
+  const clock = createClock();
+  const bell = createBell();
+  const { world } = followWorld({ store, clock, onChange: () => bell.ring(), onTrouble: () => {} }, stop.signal);
+  const backups = createBackupDesk({
+    self: 'n1',
+    node: 'n1',
+    store,
+    storage: node.storage,
+    run: node.run,
+    scratch: join(node.directory, 'scratch'),
+    scratchLimitBytes: 1 << 30,
+    user: imageUser,
+    points: node.points,
+    clock,
+    running: () => agent.loop.running(),
+    readEpoch: () => 1,
+    log: (text) => node.logged.push(text),
+  });
+  const log = { info() {}, warn() {} };
+  const parts = {
+    self: 'n1',
+    bootId: 'b',
+    run: node.run,
+    clock,
+    store,
+    world,
+    bell,
+    storage: node.storage,
+    guests: agent.loop,
+    backups,
+    log,
+  };
+  void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
+  return stop;
+}
+
+let asked = 0;
+
+async function ask(rig: AgentRig, order: RequestOrder): Promise<string> {
+  const id = `000000000000${(asked += 1)}-test`;
+  const request: RequestRecord = { id, node: 'n1', createdAtMs: 0, ...order, state: 'waiting' };
+  await rig.store.commit(
+    [{ key: keys.request(id), modRevision: 0n }],
+    [{ key: keys.request(id), value: JSON.stringify(request) }],
+  );
+  return id;
+}
+
+async function answered(rig: AgentRig, id: string): Promise<RequestRecord> {
+  return await until(`request ${id} ends`, 60_000, async () => {
+    const now = await read<RequestRecord>(rig, keys.request(id));
+    return now?.state === 'done' || now?.state === 'failed' ? now : null;
+  });
+}
+
+async function read<T>(rig: AgentRig, key: string): Promise<T | null> {
+  const entry = await rig.store.read(key);
+  return entry === null ? null : (JSON.parse(entry.value) as T);
+}
+
+async function put(rig: AgentRig, key: string, value: unknown): Promise<void> {
+  const now = await rig.store.read(key);
+  await rig.store.commit([{ key, modRevision: now?.modRevision ?? 0n }], [{ key, value: JSON.stringify(value) }]);
+}
+
+const backup: RequestOrder = {
+  kind: 'guest-backup',
+  vmid,
+  target: 'vault',
+  freeze: true,
+  notes: 'by request',
+  rateBytesPerSecond: null,
+};
+
+test('a guest is backed up and restored as another by requests; refusals and withdrawals leave nothing', async (t) => {
+  const rig = await buildAgentRig(t, ['n1']);
+  const agent = rig.startAgent('n1');
+  await runOnN1(rig);
+  const stop = serveRequests(rig, agent);
+  t.after(() => stop.abort());
+
+  const unknown = await answered(rig, await ask(rig, backup));
+  assert.match(JSON.stringify(unknown), /knows no backup target vault/);
+  const target: BackupTarget = {
+    id: 'vault',
+    repository: `u@pbs!t@127.0.0.1:${place.port}:store`,
+    fingerprint: place.fingerprint.toLowerCase(),
+    namespace: '',
+    passwordFile: join(place.folder, 'not-there'),
+    keyFile: null,
+  };
+  await put(rig, keys.backupTarget('vault'), target);
+  const noSecret = await answered(rig, await ask(rig, backup));
+  assert.match(JSON.stringify(noSecret), /not-there cannot be read on this node; put it there/);
+  writeFileSync(join(place.folder, 'not-there'), 'geheim\n');
+
+  const done = await answered(rig, await ask(rig, backup));
+  assert.equal(done.state, 'done', JSON.stringify(done));
+  const record = await read<GuestBackupRecord>(rig, keys.guestBackup(vmid, 'vault'));
+  assert.equal(record?.last?.figures.kind, 'whole');
+  assert.match(record.last.figures.because, /not at rest/, 'this guest has no agent');
+  assert.equal(record.failed, null);
+
+  await put(rig, keys.backupTarget('vault'), { ...target, fingerprint: '00'.repeat(32).replaceAll(/(..)(?!$)/g, '$1:') });
+  await delay(1_000);
+  const stranger = await answered(rig, await ask(rig, backup));
+  assert.match(JSON.stringify(stranger), /nothing was sent to it/);
+  const after = await read<GuestBackupRecord>(rig, keys.guestBackup(vmid, 'vault'));
+  assert.match(after?.failed?.because ?? '', /nothing was sent to it/);
+  assert.deepEqual(after?.last, record.last, 'the last good one stays known');
+  await put(rig, keys.backupTarget('vault'), target);
+
+  const restore: RequestOrder = {
+    kind: 'guest-restore',
+    vmid: 201,
+    target: 'vault',
+    from: { vmid, atSeconds: null },
+    name: 'again',
+    bridge: null,
+    keepMacs: false,
+    want: 'stopped',
+  };
+  const restored = await answered(rig, await ask(rig, restore));
+  assert.equal(restored.state, 'done', JSON.stringify(restored));
+  const made = await read<GuestRecord>(rig, keys.guest(201));
+  assert.deepEqual(made?.config.disks, (await rig.record(vmid)).config.disks);
+  assert.equal(made.name, 'again');
+  const numbers = await rig.look('n1', 201);
+  assert.ok(numbers.consistent && numbers.newest > 5, JSON.stringify(numbers));
+  const taken = await answered(rig, await ask(rig, restore));
+  assert.match(JSON.stringify(taken), /exists/);
+});
