@@ -35,6 +35,7 @@ export type DrillTools = {
   runFull: (options: DrillContext & { once: boolean }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
+  runBackup: (options: DrillContext) => Promise<number>;
   runManager: (options: DrillContext & { scenes: ManagerScene[] }) => Promise<number>;
 };
 
@@ -43,6 +44,7 @@ export const drillTools: DrillTools = {
   runMainJob: async (options) => (await load(() => import('#lab/drills/main-job.ts'))).runMainJob(options),
   runFull: async (options) => (await load(() => import('#lab/full/full.ts'))).runFull(options),
   runFaults: async (options) => (await load(() => import('#lab/drills/faults.ts'))).runFaults(options),
+  runBackup: async (options) => (await load(() => import('#lab/drills/backup.ts'))).runBackup(options),
   runManager: async (options) => (await load(() => import('#lab/drills/manager.ts'))).runManager(options),
   runPulls: async (options) => (await load(() => import('#lab/drills/pulls.ts'))).runPulls(options),
 };

@@ -83,6 +83,14 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
       );
     });
   group
+    .command('backup')
+    .description('a database is backed up under load, restored and tested; targets stall, die and fill up meanwhile')
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: { json?: string }, command: Command) => {
+      const { out, err, signal } = world;
+      run(await world.drills.runBackup({ lab: chosenLab(command), jsonFile: resolveFile(options.json), out, err, signal }));
+    });
+  group
     .command('manager')
     .description('drain, node end, moves, rules, admission, restarts, disarming: each scene with what is promised then')
     .option('--only <list>', `which: ${managerScenes.join(',')}`, managerScenes.join(','))

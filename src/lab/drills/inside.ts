@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
+import { measureBackup } from '#lab/drills/backup-inside.ts';
 import { measureFaults } from '#lab/drills/faults-inside.ts';
 import { measureMainJob } from '#lab/drills/main-job-inside.ts';
 import { measureManager } from '#lab/drills/manager-inside.ts';
@@ -11,7 +12,13 @@ import { formatClientCommand } from '#lab/lab.ts';
  * Drills measure from where a client is: inside the lab's client namespace, where the store and the guests can be reached. The
  * process on the host starts this file there and hands its options over as one JSON argument (no secret is among them).
  */
-const drills = { 'main-job': measureMainJob, pulls: measurePulls, faults: measureFaults, manager: measureManager } as const;
+const drills = {
+  'main-job': measureMainJob,
+  pulls: measurePulls,
+  faults: measureFaults,
+  manager: measureManager,
+  backup: measureBackup,
+} as const;
 
 /** Runs a drill inside the client namespace of `lab` with our own terminal; returns its exit code. */
 export function runInside(lab: string, drill: keyof typeof drills, options: object): Promise<number> {

@@ -1,0 +1,68 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { AppError } from '#base/error.ts';
+import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
+import { keys } from '#core/ha/keys.ts';
+import { formatLatency, type Latency, readLatency } from '#lab/drills/backup/latency.ts';
+import { secretPath, type Vault, vaultSecrets, type VaultStore } from '#lab/drills/backup/vault.ts';
+import { databaseGuest } from '#lab/drills/drill-guests.ts';
+import { readValue } from '#lab/drills/drill-store.ts';
+import { waitCommitting } from '#lab/drills/manager/database.ts';
+import { mustOperate, type Operated, operate, type Stage } from '#lab/drills/manager/stage.ts';
+
+/** What the scenes share. `quiet`: how long commits take when nothing is backed up. */
+export type BackupStage = Stage & { vault: Vault; quiet: Latency | null; home: string };
+
+const quietMs = 15_000;
+
+/** Commits' latency over some seconds in which nothing but replication goes on. */
+export async function readQuiet(stage: BackupStage): Promise<Latency> {
+  const fromMs = Date.now();
+  await delay(quietMs);
+  const quiet = readLatency(stage.lab, fromMs, Date.now());
+  process.stdout.write(`quiet: commits take ${formatLatency(quiet)}\n`);
+  return quiet;
+}
+
+/** Names a target for one of the server's stores. */
+export async function addTarget(stage: BackupStage, id: string, store: VaultStore, key: string | null): Promise<void> {
+  const { vault } = stage;
+  const where = ['--repository', vault.repository(store), '--fingerprint', vault.fingerprint];
+  const keyfile = key === null ? [] : ['--keyfile', secretPath(key)];
+  await mustOperate(stage, [
+    'backup',
+    'target',
+    'add',
+    id,
+    ...where,
+    '--password-file',
+    secretPath(vaultSecrets.password),
+    ...keyfile,
+  ]);
+}
+
+export function backUp(stage: BackupStage, target: string, more: string[] = []): Promise<Operated> {
+  return operate(stage, ['backup', 'guest', 'run', String(databaseGuest.vmid), '--target', target, ...more], 300_000);
+}
+
+export async function mustBackUp(stage: BackupStage, target: string): Promise<NonNullable<GuestBackupRecord['last']>> {
+  const done = await backUp(stage, target);
+  if (done.code !== 0) throw new AppError('conflict', `the backup to ${target} ended with ${done.code}: ${done.text.trim()}`);
+  const record = await readValue<GuestBackupRecord>(stage.store, keys.guestBackup(databaseGuest.vmid, target));
+  if (record?.last === null || record === null) throw new AppError('missing', `nothing is recorded of the backup to ${target}`);
+  return record.last;
+}
+
+/** The number of the last row that was acknowledged before now; the first one is 1. */
+export async function readLastRow(stage: BackupStage): Promise<number> {
+  return (await waitCommitting(stage, Date.now() - 1_000)).rowsCommitted;
+}
+
+/** Waits for so many more rows. */
+export async function waitRows(stage: BackupStage, count: number): Promise<void> {
+  const from = await readLastRow(stage);
+  const deadlineMs = Date.now() + 120_000;
+  while ((await readLastRow(stage)) < from + count) {
+    if (Date.now() > deadlineMs) throw new AppError('timeout', `the database did not commit ${count} more rows in 120 s`);
+    await delay(200);
+  }
+}
