@@ -130,7 +130,7 @@ export const limits = {
   /** Progress of a request goes to the store this often at most. */
   progressTellMs: 2_000,
   /** Whoever looks at a restored guest begins and ends within this. */
-  probeEndMs: 10_000,
+  probeEndMs: 30_000,
   /** A restored guest is started, and later gone, within this. */
   restoreTestStepMs: 120_000,
   /** Jobs are looked at this often; they are due to the minute. */
