@@ -131,9 +131,10 @@ async function look(
     }
     return { passed: false, because: `its agent does not answer: ${because}` };
   }
-  await delay(Math.min(probe.timeoutMs, limits.guestSteadyMs), undefined, { signal });
+  const steadyMs = Math.min(probe.timeoutMs, limits.guestSteadyMs);
+  await delay(steadyMs, undefined, { signal });
   const now = (await readRecord<HaStatus>(parts.store, keys.haStatus(vmid)))?.value;
-  if (now?.state === 'running') return { passed: true, because: `it runs on for ${limits.guestSteadyMs / 1_000} s` };
+  if (now?.state === 'running') return { passed: true, because: `it runs on for ${steadyMs / 1_000} s` };
   return { passed: false, because: `it did not run on: ${now?.because ?? 'nothing is known of it'}` };
 }
 
