@@ -38,7 +38,6 @@ function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
     self: 'n1',
     node: 'n1',
     store,
-    storage: node.storage,
     run: node.run,
     scratch: join(node.directory, 'scratch'),
     scratchLimitBytes: 1 << 30,

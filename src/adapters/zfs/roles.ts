@@ -7,7 +7,7 @@ import type { Dataset, Version } from '#core/storage/zfs/listing.ts';
 import * as manifests from '#core/storage/zfs/manifest.ts';
 import type { ZfsManifest, ZfsPoint } from '#core/storage/zfs/manifest.ts';
 import { diskDataset, guestDataset, snapshotName, zfsTailName } from '#core/storage/zfs/names.ts';
-import type { LastPoint } from '#ports/guest-storage.ts';
+import type { LastPoint, NewDisk } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { alignDisks, listAllVersions } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
@@ -16,7 +16,6 @@ import type { GuestFacts } from './guest-facts.ts';
 import { runZfs, runZfsWhenFree } from './zfs-command.ts';
 
 type Deps = { options: ZfsStorageOptions; copies: Copies };
-type NewDisk = { name: string; sizeBytes: number; importFile?: string };
 
 /** Makes the disks of a new guest. Until its manifest is written they are garbage. */
 export async function createGuest(deps: Deps, vmid: number, generation: number, disks: NewDisk[]): Promise<void> {
@@ -47,14 +46,15 @@ async function createDisk({ options }: Deps, vmid: number, disk: NewDisk): Promi
   const sizeBytes = Math.ceil(disk.sizeBytes / blockBytes) * blockBytes;
   await runZfs(newDisks === 'volume' ? createVolume(name, sizeBytes, blockBytes) : createFileDisk(name, blockBytes));
   const type = newDisks === 'volume' ? ('volume' as const) : ('filesystem' as const);
-  if (newDisks === 'volume' && disk.importFile === undefined) return;
+  if (newDisks === 'volume' && disk.importFile === undefined && disk.fill === undefined) return;
   const opened = await openDisk({ name, type } as Dataset, mounts, { user: null, isWritable: true });
-  if (opened.kind === 'file') {
+  if (opened.kind === 'file' && disk.fill === undefined) {
     const file = await open(opened.path, 'wx', 0o600);
     await file.truncate(disk.sizeBytes);
     await file.sync();
     await file.close();
   }
+  await disk.fill?.(opened.path);
   if (disk.importFile !== undefined) {
     const what = `import ${disk.importFile} as ${disk.name} of guest ${vmid}`;
     await options.copyImage(disk.importFile, opened.path, { what, isZeroed: true });

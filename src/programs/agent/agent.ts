@@ -143,7 +143,6 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     self: name,
     node: name,
     store,
-    storage,
     run: runDir,
     scratch: join(dataDir, 'scratch'),
     scratchLimitBytes: limits.backupScratchBytes,

@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { DirStorage } from '#adapters/dir/dir-storage.ts';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { formatHex } from '#core/backup/bytes.ts';
@@ -31,7 +30,6 @@ import { backupNames, backupNodes, nodes, replicaNodes } from '#programs/replica
 
 export type GuestBackupDeps = {
   node: string;
-  storage: Pick<DirStorage, 'readManifest'>;
   run: string;
   /** Where old data is kept while the target takes its time: a folder on the disk that holds the guests. */
   scratch: string;
@@ -83,12 +81,15 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
     limitBytes: deps.scratchLimitBytes,
   };
 
+  /** As QEMU has them open, whatever kind of storage they lie on. */
   async function readDisks(): Promise<FleeceDisk[]> {
-    const manifest = await deps.storage.readManifest(vmid);
-    if (manifest?.role !== 'primary' || manifest.generation !== generation) {
-      throw new AppError('conflict', `back up guest ${vmid}: this node holds no primary copy of generation ${generation}`);
-    }
-    return manifest.disks.map(({ name, layers }) => ({ name, sizeBytes: layers.at(-1)?.sizeBytes ?? 0 }));
+    type Node = { 'node-name': string; image: { 'virtual-size': number } };
+    const prefix = nodes.active('');
+    const found = await qmp.execute<Node[]>('query-named-block-nodes', { flat: false });
+    return found
+      .filter((node) => node['node-name'].startsWith(prefix))
+      .map((node) => ({ name: node['node-name'].slice(prefix.length), sizeBytes: node.image['virtual-size'] }))
+      .toSorted((one, other) => one.name.localeCompare(other.name));
   }
 
   async function note(target: string, change: (basis: BackupBasis | null) => BackupBasis | null): Promise<void> {

@@ -24,7 +24,6 @@ export function backupsOf(rig: Rig, name: string, guest: RunningGuest, scratchLi
   const node = rig.node(name);
   return createGuestBackups(guest, {
     node: name,
-    storage: node.storage,
     run: node.run,
     scratch: join(node.directory, 'scratch'),
     scratchLimitBytes,
