@@ -137,6 +137,8 @@ export const limits = {
   backupJobsLookMs: 5_000,
   /** Backups that jobs begin on one node at a time. */
   backupsAtOnce: 2,
+  /** Threads that hash and compress for backups and restores, as nice(2) counts: guests go first. */
+  backupNice: 15,
   /** A backup says how far it is this often. */
   backupProgressMs: 500,
   /** A backup whose target takes nothing for this long is given up; until then old data is kept for it on the guests' disk. */

@@ -1,3 +1,4 @@
+import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { callRest, logIn, type Login, type Target } from '#adapters/backup-client/connection.ts';
 import { restoreImage } from '#adapters/backup-client/image-restore.ts';
@@ -6,6 +7,7 @@ import { describeTrouble } from '#adapters/backup-client/trouble.ts';
 import { openSession } from '#adapters/backup-client/wire-session.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
 import { formatGroup, type SnapshotId } from '#core/backup/names.ts';
 import { diskArchiveName, guestBlobName, parseGuestBlob } from '#core/guest-backup/guest-blob.ts';
 import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
@@ -51,6 +53,7 @@ async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, path }
 }
 
 async function run(): Promise<void> {
+  setPriority(limits.backupNice); // as in a backup
   const target = { repository: access.repository, fingerprint: access.fingerprint, signal: new AbortController().signal };
   const login = await logIn(target, access.secret);
   const snapshot = await chooseSnapshot(target, login);

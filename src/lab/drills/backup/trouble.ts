@@ -1,12 +1,13 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { prefixes } from '#core/ha/keys.ts';
+import type { RequestRecord } from '#core/ha/requests.ts';
 import { formatLatency, readLatency } from '#lab/drills/backup/latency.ts';
 import { addTarget, backUp, type BackupStage, waitRows } from '#lab/drills/backup/stage.ts';
+import { listValues, waitUntil } from '#lab/drills/drill-store.ts';
 import { createJudge } from '#lab/drills/faults/scene.ts';
 import type { Figures, SceneResult } from '#lab/drills/manager/stage.ts';
 
 /** A backup must still be under way when the trouble comes. */
 const slow = ['--rate', '2M'];
-const beginMs = 4_000;
 /** p99 of a few hundred commits on a machine that is shared moves by itself: what it is when nothing is backed up, twice. */
 const slowest = 2;
 
@@ -48,7 +49,7 @@ export async function troubleTargets(stage: BackupStage): Promise<SceneResult> {
     'trouble',
     slow,
     async () => {
-      await delay(beginMs);
+      await waitSending(stage);
       vault.signal('SIGSTOP');
     },
     async () => vault.signal('SIGCONT'),
@@ -59,7 +60,7 @@ export async function troubleTargets(stage: BackupStage): Promise<SceneResult> {
     'trouble',
     slow,
     async () => {
-      await delay(beginMs);
+      await waitSending(stage);
       vault.signal('SIGKILL');
     },
     () => vault.start(),
@@ -79,4 +80,14 @@ export async function troubleTargets(stage: BackupStage): Promise<SceneResult> {
     figures,
     broken: judge.broken,
   };
+}
+
+/** Returns when a backup says that it has sent something. */
+function waitSending({ store }: BackupStage): Promise<true> {
+  return waitUntil('a backup to be under way', 60_000, async () => {
+    const requests = await listValues<RequestRecord>(store, prefixes.requests);
+    const isSending = (request: RequestRecord): boolean =>
+      request.kind === 'guest-backup' && request.state === 'running' && (request.progress.doneBytes ?? 0) > 0;
+    return requests.some(isSending) ? true : null;
+  });
 }
