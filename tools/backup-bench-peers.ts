@@ -61,7 +61,7 @@ export async function startHoldfast(folder: string, isEncrypted: boolean): Promi
   };
   return {
     name: isEncrypted ? 'holdfast, encrypted' : 'holdfast',
-    note: isEncrypted ? 'AES-256-GCM, zstd 1' : 'not encrypted, zstd 1',
+    note: isEncrypted ? 'AES-256-GCM, zstd 2' : 'not encrypted, zstd 2',
     store: place.store,
     backup(path) {
       const time = new Date((second += 60) * 1_000).toISOString().replace(/\.\d+Z$/, 'Z');
