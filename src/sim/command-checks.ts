@@ -52,6 +52,8 @@ export class CommandChecks {
       if (was.state === 'waiting' && is?.state === 'accepted') accepted.push(was.command);
     }
     for (const command of accepted) {
+      // Also where it was quarantined and released in one round, so that the memory shows neither.
+      if (command.kind === 'release-quarantine') this.cluster.checks.manager.forgetClaims(command.node);
       const undone = accepted.slice(accepted.indexOf(command) + 1).some((later) => subjectOf(later) === subjectOf(command));
       if (!undone && !this.isVisible(command, memory?.next, guest?.next))
         this.fail('S4', `${JSON.stringify(command)} is accepted without its effect`);
