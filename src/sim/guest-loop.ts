@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
-import { toldBegin, toldEnd } from '#core/guest/order-end.ts';
+import { toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { prefixes } from '#core/ha/keys.ts';
@@ -225,6 +225,7 @@ export class GuestLoop {
       copy: manifest === null ? null : describeCopy(manifest),
       began: toldBegin(record, agent.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(host.name, record, this.desk.told(vmid)),
+      hasFailed: toldFailed(host.name, record, this.desk.told(vmid)),
       preCopied: memory.preCopiedUnder === key,
       retry,
       ending,

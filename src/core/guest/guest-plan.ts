@@ -39,6 +39,8 @@ export type GuestPlanFacts = {
   began: ReplicaPoint | null;
   /** How the standing order has ended, as told under its id, epoch and generation; null: it has not. */
   ended: OrderResult | null;
+  /** What was told last of the guest under its generation is that it failed here; left out: it is not. */
+  hasFailed?: boolean;
   /** A point was sent under the standing order while the guest ran. */
   preCopied: boolean;
   /** Whether what failed under the standing order (while the node ends: since it does) may be tried now. */

@@ -62,6 +62,12 @@ test('a guest that is left alone and has ended is not told to run on', () => {
   }
 });
 
+test('why a guest failed is not covered by the word that it rests', () => {
+  const held = { ...record, order: { ...order, kind: 'hold' as const } };
+  assert.equal(told({ record: held })?.state, 'stopped');
+  assert.equal(told({ record: held, change: { hasFailed: true } }), null);
+});
+
 test('an order to run has ended well once the guest runs, also when it was found running', () => {
   assert.deepEqual(told({ state: 'running' }), { state: 'running', because: 'runs', end: 'ok', promoted: null });
   const fresh = noteStarted(triesUnder(null, orderKey(record)), 99_999);

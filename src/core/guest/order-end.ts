@@ -51,7 +51,9 @@ export function planStatus(
 }
 
 /** Why nobody starts a guest that does not run, so that its having run under its last order is over; null: it is to run. */
-function whyAtRest({ ending, want }: GuestPlanFacts, { kind }: GuestOrder): string | null {
+function whyAtRest({ ending, want, hasFailed }: GuestPlanFacts, { kind }: GuestOrder): string | null {
+  // Why it failed is what people look for.
+  if (hasFailed === true) return null;
   if (ending !== null) return 'this node ends';
   if (want === 'ignored' || want === null) return 'not managed, and it does not run';
   return kind === 'hold' ? 'left as it is' : null;
@@ -75,6 +77,11 @@ export function toldEnd(self: string, record: GuestRecord | null, status: HaStat
   if (record === null || status === null || status.node !== self || status.end === undefined) return null;
   const key = `${status.end.orderId}/${status.nodeEpoch}/${status.generation}`;
   return record.order !== null && key === orderKey(record) ? status.end.result : null;
+}
+
+/** What `self` told last of the guest, under its present generation, is that it failed. */
+export function toldFailed(self: string, record: GuestRecord | null, status: HaStatus | null): boolean {
+  return status?.state === 'failed' && status.node === self && status.generation === record?.generation;
 }
 
 /** The point from which the record's home tells that it runs the guest, under its present generation; null: it tells of none. */

@@ -2,7 +2,7 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { type GuestAction, type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { planStatus, toldBegin, toldEnd } from '#core/guest/order-end.ts';
+import { planStatus, toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
@@ -110,6 +110,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
       copy: copy === null ? null : { ...copy, promotedFrom: promotedFrom(copy) },
       began: toldBegin(record, world.read<HaStatus>(keys.haStatus(vmid))?.value ?? null),
       ended: toldEnd(self, record, desk.told(vmid)),
+      hasFailed: toldFailed(self, record, desk.told(vmid)),
       preCopied: memory.preCopiedUnder === key,
       retry,
       ending,
