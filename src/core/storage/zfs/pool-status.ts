@@ -128,25 +128,6 @@ export function parseEventLine(line: string): string | null {
   return found?.[1] ?? null;
 }
 
-/** Pools that `zpool import` offers: name, number, state. */
-export function parseImportable(output: string): { name: string; guid: string; state: string; status: string | null }[] {
-  return output
-    .split(/^(?= {2,3}pool: )/m)
-    .map((part) => readSections(part.replace(/^\s{5}id: /m, '     see: ')))
-    .flatMap((sections) => {
-      const name = sections.get('pool');
-      if (name === undefined) return [];
-      return [
-        {
-          name,
-          guid: oneLine(sections.get('see')) ?? '',
-          state: sections.get('state') ?? '',
-          status: oneLine(sections.get('status')),
-        },
-      ];
-    });
-}
-
 function lines(text: string): string[] {
   return text.split('\n').filter((line) => line !== '');
 }
