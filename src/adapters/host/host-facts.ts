@@ -4,11 +4,20 @@ import { statfs } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { basename, dirname } from 'node:path';
+import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 
-/** The first dotted number that `program --version` says; null when it is not installed or says none. */
+/**
+ * The first dotted number that `program --version` says; null when it is not installed or says none. Raises AppError timeout when it is there
+ * and does not answer: that is no reason to install it.
+ */
 export async function readVersion(program: string): Promise<string | null> {
-  const { stdout } = await run(program, ['--version']);
+  const { stdout, isLate } = await run(program, ['--version']);
+  if (isLate) {
+    const seconds = limits.ipCommandMs / 1_000;
+    const next = 'this machine is too busy; nothing was changed, try again when it is quieter';
+    throw new AppError('timeout', `ask ${program} for its version: no answer in ${seconds} s; ${next}`);
+  }
   return /(\d+(?:\.\d+)+)/.exec(stdout)?.[1] ?? null;
 }
 
@@ -70,10 +79,11 @@ function attempt<T>(read: () => T): T | null {
   }
 }
 
-function run(program: string, args: string[]): Promise<{ stdout: string }> {
+/** `isLate`: it was started and had to be killed. */
+function run(program: string, args: string[]): Promise<{ stdout: string; isLate: boolean }> {
   return new Promise((resolve) => {
     execFile(program, args, { timeout: limits.ipCommandMs, killSignal: 'SIGKILL' }, (error, stdout) => {
-      resolve({ stdout: error === null ? stdout : '' });
+      resolve({ stdout: error === null ? stdout : '', isLate: error?.killed === true });
     });
   });
 }
