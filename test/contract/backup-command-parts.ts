@@ -1,7 +1,6 @@
-import assert from 'node:assert/strict';
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import { createWorld } from '#cli/process-world.ts';
 import { runCli } from '#cli/program.ts';
 import type { CliWorld } from '#cli/world.ts';
 import { hashSecret } from '#programs/backup/access.ts';
+import { makeCertificate } from './backup-server-parts.ts';
 
 const root = join(import.meta.dirname, '../..');
 const node = process.execPath;
@@ -45,22 +45,8 @@ export async function startBackupPlace(
 ): Promise<BackupPlace> {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-backup-command-'));
   const store = mkdtempSync(join(storeIn, 'holdfast-backup-store-'));
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
-  const order = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-subj',
-    '/CN=b',
-    '-days',
-    '2',
-  ];
-  assert.equal(spawnSync('openssl', [...order, '-keyout', key, '-out', cert]).status, 0);
-  const fingerprint = new X509Certificate(readFileSync(cert)).fingerprint256;
+  const { cert } = makeCertificate(folder);
+  const fingerprint = new X509Certificate(cert).fingerprint256;
   const port = await freePort();
   writeFileSync(join(folder, 'server.toml'), configuration(store, port, sync));
   writeFileSync(join(folder, 'secret'), 'geheim\n', { mode: 0o600 });
@@ -132,7 +118,7 @@ function configuration(store: string, port: number, sync: string): string {
   const account = (id: string, secret: string): string =>
     `[[account]]\nid = "${id}"\nsecret-hash = "${hashSecret(secret)}"\n\n[[acl]]\npath = "/datastore/store"\nwho = "${id}"\nrole = "DatastorePowerUser"\n`;
   return [
-    `[server]\nname = "b"\naddress = "127.0.0.1"\nport = ${port}\ncert = "cert.pem"\nkey = "key.pem"\nticket-key = "ticket"\n`,
+    `[server]\nname = "b"\naddress = "127.0.0.1"\nport = ${port}\ncert = "cert"\nkey = "key"\nticket-key = "ticket"\n`,
     `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "${sync}"\n`,
     account('u@pbs', 'passwort'),
     account('u@pbs!t', 'geheim'),

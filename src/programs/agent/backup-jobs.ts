@@ -1,3 +1,4 @@
+import { toWall } from '#adapters/clock/wall-clock.ts';
 import { randomBytes } from 'node:crypto';
 import { formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
@@ -5,7 +6,6 @@ import type { BackupJob, GuestBackupRecord } from '#core/guest-backup/records.ts
 import { planJobs, type DueBackup } from '#core/guest-backup/plan-jobs.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { requestId, type RequestOrder, type RequestRecord } from '#core/ha/requests.ts';
-import type { WallClock } from '#core/text/calendar-event.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
@@ -66,19 +66,6 @@ async function askFor({ self, store, clock }: BackupJobsOptions, order: RequestO
   const id = requestId(clock.wallMs(), randomBytes(4).toString('hex'));
   const request: RequestRecord = { id, node: self, createdAtMs: clock.wallMs(), ...order, state: 'waiting' };
   await store.commit([{ key: keys.request(id), modRevision: 0n }], [{ key: keys.request(id), value: JSON.stringify(request) }]);
-}
-
-/** The node's own time, as it stands on the wall. */
-function toWall(atSeconds: number): WallClock {
-  const date = new Date(atSeconds * 1_000);
-  return {
-    year: date.getFullYear(),
-    month: date.getMonth() + 1,
-    day: date.getDate(),
-    weekday: (date.getDay() + 6) % 7,
-    hour: date.getHours(),
-    minute: date.getMinutes(),
-  };
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

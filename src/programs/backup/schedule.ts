@@ -1,4 +1,5 @@
-import { nextCalendarEvent, parseCalendarEvent, type WallClock } from '#core/text/calendar-event.ts';
+import { toWall } from '#adapters/clock/wall-clock.ts';
+import { nextCalendarEvent, parseCalendarEvent } from '#core/text/calendar-event.ts';
 import { formatErrorChain } from '#base/error.ts';
 import type { TaskInfo } from '#ports/tasks.ts';
 import type { Log } from '#programs/log.ts';
@@ -40,16 +41,4 @@ export function startSchedule(context: JobContext, log: Log): { look(): void; st
 
 function isOf(job: Job, { type, id }: TaskInfo): boolean {
   return type === jobRules[job.kind].task && id === `${job.store}:${job.id}`;
-}
-
-function toWall(atSeconds: number): WallClock {
-  const date = new Date(atSeconds * 1_000);
-  return {
-    year: date.getFullYear(),
-    month: date.getMonth() + 1,
-    day: date.getDate(),
-    weekday: (date.getDay() + 6) % 7,
-    hour: date.getHours(),
-    minute: date.getMinutes(),
-  };
 }
