@@ -4,7 +4,7 @@ import { encodeText, formatHex, isSameBytes } from '#core/backup/bytes.ts';
 import { computeIndexCsum, digestAt, parseIndex, type ChunkIndex, type IndexKind } from '#core/backup/chunk-index.ts';
 import { chunksOf, startDynamicIndex, startFixedIndex, type ClosedIndex, type IndexWriter } from '#core/backup/index-writer.ts';
 import { checkManifestFiles, fillManifest, type StoredFile } from '#core/backup/manifest-check.ts';
-import { readVerifyState, withUnprotected, type Manifest } from '#core/backup/manifest.ts';
+import { withUnprotected, type Manifest } from '#core/backup/manifest.ts';
 import {
   formatGroup,
   formatSnapshot,
@@ -16,13 +16,12 @@ import {
 } from '#core/backup/names.ts';
 import { isOwnedBy } from '#core/backup/owner.ts';
 import type { BackupSession, CheckedChunk, UploadStats } from '#ports/datastore.ts';
+import { type Base, checkTime, chooseBase } from './backup-base.ts';
 import type { ChunkStore } from './chunk-store.ts';
 import type { Guard } from './guard.ts';
 import { own, type StoreParts } from './parts.ts';
 import type { Snapshots } from './snapshots.ts';
 import type { FileLock } from './store-files.ts';
-
-type Base = { snapshot: SnapshotId; manifest: Manifest };
 
 /** Begins a backup: checks who may, takes the locks, notes on disk that the folder is unfinished, makes it. */
 export async function startSession(
@@ -313,50 +312,4 @@ async function take(parts: StoreParts, path: string, mode: 'shared' | 'exclusive
   const lock = await parts.files.lock(path, mode);
   if (lock === null) throw new AppError('busy', trouble);
   return lock;
-}
-
-/** The newest finished snapshot, unless it is known to be damaged: then the client has to send everything again. */
-async function chooseBase(chunks: ChunkStore, snapshots: Snapshots, { namespace, type, id }: SnapshotId): Promise<Base | null> {
-  const { snapshots: all } = await snapshots.readGroup({ namespace, type, id });
-  const newest = all.find(({ isFinished }) => isFinished);
-  if (newest === undefined) return null;
-  let manifest: Manifest;
-  try {
-    manifest = await snapshots.readManifest(newest.snapshot);
-  } catch {
-    return null; // damaged: verification says so; a new backup must not rest on it
-  }
-  if (readVerifyState(manifest)?.state === 'failed') return null;
-  return (await hasLostChunk(chunks, snapshots, newest.snapshot, manifest)) ? null : { snapshot: newest.snapshot, manifest };
-}
-
-async function hasLostChunk(
-  chunks: ChunkStore,
-  snapshots: Snapshots,
-  snapshot: SnapshotId,
-  manifest: Manifest,
-): Promise<boolean> {
-  if (chunks.catalogue.badCount === 0) return false;
-  for (const { name } of manifest.files) {
-    const { kind } = parseArchiveName(name);
-    if (kind === 'blob') continue;
-    const file = await snapshots.readFile(snapshot, name);
-    if (file === null) return true;
-    const index = parseIndex(kind, file, name);
-    for (let at = 0; at < index.count; at += 1) if (chunks.catalogue.isLost(digestAt(index, at))) return true;
-  }
-  return false;
-}
-
-async function checkTime(snapshots: Snapshots, snapshot: SnapshotId, base: Base | null): Promise<void> {
-  if (base !== null && snapshot.atSeconds <= base.snapshot.atSeconds) {
-    throw new AppError(
-      'conflict',
-      `backup-time: ${formatSnapshot(snapshot)} is not after the last one, ${formatSnapshot(base.snapshot)}`,
-    );
-  }
-  const { snapshots: all } = await snapshots.readGroup(snapshot);
-  if (all.some((other) => other.snapshot.atSeconds === snapshot.atSeconds)) {
-    throw new AppError('conflict', `${formatSnapshot(snapshot)} exists already`);
-  }
 }

@@ -1,11 +1,10 @@
-import { chown, mkdir, rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import {
   tailName,
-  createPrimary,
   demoteToPoint,
   demoteToReplica,
   layersAt,
@@ -15,17 +14,17 @@ import {
   releaseTail,
   toPromotable,
 } from '#core/storage/manifest.ts';
-import type { Depths, DiskLayers, Layer, Manifest } from '#core/storage/manifest.ts';
-import type { GuestCopy, GuestStorage, NewDisk } from '#ports/guest-storage.ts';
+import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
+import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { runCommand, type ImageUser } from './command.ts';
-import { syncPath } from './durable-file.ts';
 import { createGuestLock } from '#base/guest-lock.ts';
 import { createIncomingDesk, type Incoming, type IncomingRequest } from './incoming.ts';
-import { createLayer, describeChain, sealTops } from './layer-files.ts';
+import { describeChain, sealTops } from './layer-files.ts';
 import { describeCopy } from './held-copy.ts';
-import { commitManifest, guestDirectory, listGuests, makeGuestDirectory, readManifest, removeUnlisted } from './manifest-file.ts';
+import { commitManifest, guestDirectory, listGuests, readManifest, removeUnlisted } from './manifest-file.ts';
 import { thinOnce } from './merge.ts';
+import { createGuest } from './new-guest.ts';
 import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
 import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp, type StorageDaemon } from './storage-daemon.ts';
 
@@ -288,55 +287,6 @@ function requireTail(manifest: Manifest, name: string) {
     throw new AppError('missing', `guest ${manifest.vmid} has no left-behind tail ${name} on this node (there are: ${held})`);
   }
   return tail;
-}
-
-async function createGuest(
-  deps: { root: string; user: ImageUser },
-  vmid: number,
-  generation: number,
-  disks: NewDisk[],
-): Promise<void> {
-  const directory = await makeGuestDirectory(deps.root, vmid);
-  await removeUnlisted(deps.root, vmid, createPrimary(vmid, generation, []));
-  const made: DiskLayers[] = [];
-  for (const { name, sizeBytes, importFile, fill } of disks) {
-    const base = { file: `${name}-base.raw`, format: 'raw' as const, sizeBytes, above: null, ownWrites: true };
-    const layer =
-      fill === undefined ? await createLayer(directory, deps.user, base) : await takeFilled(directory, deps.user, base, fill);
-    if (importFile !== undefined) await importImage(importFile, join(directory, layer.file), sizeBytes);
-    await syncPath(join(directory, layer.file));
-    made.push({ name, layers: [layer] });
-  }
-  await commitManifest(deps.root, createPrimary(vmid, generation, made));
-}
-
-/** The lowest layer of a disk as `fill` wrote it. Raises AppError invalid when it wrote another size. */
-async function takeFilled(
-  directory: string,
-  user: ImageUser,
-  { file, format, sizeBytes }: Pick<Layer, 'file' | 'format' | 'sizeBytes'>,
-  fill: (path: string) => Promise<void>,
-): Promise<Layer> {
-  const path = join(directory, file);
-  await rm(path, { force: true });
-  await fill(path);
-  const { size } = await stat(path);
-  if (size !== sizeBytes) throw new AppError('invalid', `make ${path}: it was given ${size} bytes, the disk has ${sizeBytes}`);
-  if (user !== null) await chown(path, user.uid, user.gid);
-  return { file, format, sizeBytes, sealed: null };
-}
-
-async function importImage(from: string, to: string, sizeBytes: number): Promise<void> {
-  const { size } = await stat(from).catch((cause: unknown) => {
-    throw new AppError('missing', `import ${from}: it cannot be read`, { cause });
-  });
-  if (size > sizeBytes) throw new AppError('invalid', `import ${from}: it has ${size} bytes, the disk has ${sizeBytes}`);
-  // -n keeps the file we made, with its owner and its full length; zeroes stay holes.
-  await runCommand(['qemu-img', 'convert', '-q', '-n', '--target-is-zero', '-f', 'raw', '-O', 'raw', from, to], {
-    what: `import ${from}`,
-    user: null,
-    deadlineMs: limits.imageCopyMs,
-  });
 }
 
 async function describeDisks(root: string, manifest: Manifest): Promise<DiskChain[]> {
