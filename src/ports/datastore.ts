@@ -19,6 +19,9 @@ export type SnapshotInfo = {
   files: string[];
 };
 
+/** `encodedBytes`: the size of its file. */
+export type StoredManifest = Manifest & { encodedBytes: number };
+
 export type GroupInfo = { group: GroupId; owner: string | null; notes: string | null; snapshots: SnapshotInfo[] };
 
 export type UploadStats = { count: number; size: number; compressed_size: number; duplicates: number };
@@ -91,7 +94,7 @@ export interface Datastore {
   removeGroup(group: GroupId): Promise<{ removed: number; kept: { snapshot: SnapshotId; reason: string }[] }>;
   /** Raises AppError missing. */
   readSnapshot(snapshot: SnapshotId): Promise<SnapshotInfo>;
-  readManifest(snapshot: SnapshotId): Promise<Manifest>;
+  readManifest(snapshot: SnapshotId): Promise<StoredManifest>;
   /** Replaces the unprotected part of a manifest by what `change` makes of it. */
   updateUnprotected(snapshot: SnapshotId, change: (unprotected: JsonObject) => JsonObject): Promise<void>;
   setProtected(snapshot: SnapshotId, isProtected: boolean): Promise<void>;

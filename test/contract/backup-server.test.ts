@@ -222,7 +222,7 @@ test('the REST calls that other programs need', async () => {
     total: number;
   };
   assert.equal(snapshots.total, 1);
-  assert.equal(snapshots.data[0]?.['size'], imageBytes);
+  assert.ok(Number(snapshots.data[0]?.['size']) > imageBytes, 'the manifest counts too');
   const groups = JSON.parse((await rest(server.port, 'GET', `${base}/store/groups`, headers)).text) as {
     data: Record<string, unknown>[];
   };

@@ -19,6 +19,7 @@ import type { BackupSession, CheckedChunk, UploadStats } from '#ports/datastore.
 import { type Base, checkTime, chooseBase } from './backup-base.ts';
 import type { ChunkStore } from './chunk-store.ts';
 import type { Guard } from './guard.ts';
+import { createKeyedLock } from './parallel.ts';
 import { own, type StoreParts } from './parts.ts';
 import type { Snapshots } from './snapshots.ts';
 import type { FileLock } from './store-files.ts';
@@ -93,6 +94,7 @@ export class Session implements BackupSession {
   readonly #record: string;
   readonly #locks: FileLock[];
   readonly #names = new Set<string>();
+  readonly #withName = createKeyedLock();
   readonly #stored: { name: string; index: ChunkIndex }[] = [];
   readonly stats: UploadStats = { count: 0, size: 0, compressed_size: 0, duplicates: 0 };
   readonly #files = new Map<string, StoredFile>();
@@ -180,9 +182,11 @@ export class Session implements BackupSession {
       this.#manifest = encoded;
       return;
     }
-    this.#claimName(name);
-    await this.#store(name, encoded);
-    this.#files.set(name, { kind: 'blob', sizeBytes: encoded.length, csum: this.#parts.functions.sha256(encoded) });
+    // One that comes again replaces what came before.
+    await this.#withName(name, async () => {
+      await this.#store(name, encoded);
+      this.#files.set(name, { kind: 'blob', sizeBytes: encoded.length, csum: this.#parts.functions.sha256(encoded) });
+    });
   }
 
   async finish(): Promise<void> {
@@ -255,7 +259,10 @@ export class Session implements BackupSession {
   }
 
   async #reuse(name: string, csum: Uint8Array): Promise<ChunkIndex> {
-    const file = await this.readBase(name);
+    const file = await this.readBase(name).catch((cause: unknown) => {
+      // 'missing' would say that the call itself does not exist.
+      throw new AppError('invalid', `reuse-csum: there is no ${name} of a previous backup to build on`, { cause });
+    });
     const index = parseIndex('fixed', file, name);
     const found = computeIndexCsum(index.records, this.#parts.functions);
     if (!isSameBytes(found, csum)) {
@@ -267,7 +274,6 @@ export class Session implements BackupSession {
   #checkManifest(): Manifest {
     if (this.#openIndexes > 0)
       throw new AppError('conflict', `${this.#openIndexes} indexes are still open; close them before finish`);
-    if (this.#names.size === 0) throw new AppError('invalid', 'the backup holds no file');
     if (this.#manifest === null) throw new AppError('invalid', `the backup has no ${manifestFile}`);
     const manifest = this.#snapshots.decodeManifest(this.#manifest, this.snapshot, (text) => fillManifest(text, this.#files));
     checkManifestFiles(manifest, this.#files);

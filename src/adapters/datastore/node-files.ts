@@ -15,10 +15,10 @@ export function openNodeFiles(root: string): StoreFiles {
   const at = (path: string): string => join(root, path);
   let counter = 0;
 
-  async function writeTemporary(content: Uint8Array, sync: boolean): Promise<string> {
+  async function writeTemporary(content: Uint8Array, sync: boolean, mode = 0o640): Promise<string> {
     counter += 1;
     const temporary = at(`${own.temporary}/${process.pid}-${counter}`);
-    const file = await open(temporary, 'wx', 0o640);
+    const file = await open(temporary, 'wx', mode);
     try {
       await file.writeFile(content);
       if (sync) await file.sync();
@@ -38,7 +38,8 @@ export function openNodeFiles(root: string): StoreFiles {
       }),
     replace: (path, content, sync) =>
       guard(`writing ${path}`, async () => {
-        const temporary = await writeTemporary(content, sync);
+        // The original's own pages read this one as somebody else.
+        const temporary = await writeTemporary(content, sync, path === '.gc-status' ? 0o644 : undefined);
         try {
           if (path.startsWith('.chunks/')) await renameInto(temporary, at(path));
           else await rename(temporary, at(path));

@@ -17,7 +17,7 @@ import {
   snapshotPath,
   type SnapshotId,
 } from '#core/backup/names.ts';
-import type { GroupInfo, SnapshotInfo } from '#ports/datastore.ts';
+import type { GroupInfo, SnapshotInfo, StoredManifest } from '#ports/datastore.ts';
 import { createKeyedLock } from './parallel.ts';
 import { own, type StoreParts } from './parts.ts';
 
@@ -183,10 +183,10 @@ export class Snapshots {
     await this.#parts.files.replace(`${snapshotPath(snapshot)}/${lockedFile}`, encodeText(`${untilSeconds}\n`), true);
   }
 
-  async readManifest(snapshot: SnapshotId): Promise<Manifest> {
+  async readManifest(snapshot: SnapshotId): Promise<StoredManifest> {
     const encoded = await this.#parts.files.read(`${snapshotPath(snapshot)}/${manifestFile}`);
     if (encoded === null) throw new AppError('missing', `snapshot ${formatSnapshot(snapshot)} does not exist or is not finished`);
-    return this.decodeManifest(encoded, snapshot);
+    return { ...this.decodeManifest(encoded, snapshot), encodedBytes: encoded.length };
   }
 
   /** A file of a snapshot as it is stored; null: not there. */

@@ -40,7 +40,7 @@ test('an incremental fixed index begins as its base', () => {
   // Clients tell the bytes they appended, not the image's size.
   const closed = second.close({ chunkCount: 1, sizeBytes: fixedChunkBytes, csum: changed }, functions);
   assert.deepEqual(digestAt(parseIndex('fixed', closed.file, 'a.fidx'), 1), digest(9));
-  assert.throws(() => startFixedIndex(sizeBytes + 1, base, birth), /reuse-csum/);
+  assert.throws(() => startFixedIndex(sizeBytes + 1, base, birth), /reuse-csum/, 'one chunk more');
 });
 
 test('chunks that cannot lie where they are put are refused, naming the field', () => {

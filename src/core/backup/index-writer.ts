@@ -67,8 +67,8 @@ export function startFixedIndex(sizeBytes: number, base: ChunkIndex | null, birt
           throw new AppError('invalid', `chunk-count: ${claim.chunkCount} chunks do not make the image (${count} would)`);
         if (claim.sizeBytes !== sizeBytes)
           throw new AppError('invalid', `size: ${claim.sizeBytes} is not the image's ${sizeBytes}`);
-        checkNoGap(records);
       }
+      checkNoGap(records);
       const csum = checkCsum(records, claim, functions);
       const header = encodeIndexHeader({ kind: 'fixed', ...birth, csum, sizeBytes, chunkBytes: fixedChunkBytes });
       return { file: joinBytes([header, records]), csum, sizeBytes };
@@ -120,13 +120,17 @@ export function* chunksOf(index: ChunkIndex): Generator<KnownChunk> {
 }
 
 function prefilled(base: ChunkIndex, sizeBytes: number): Uint8Array {
-  if (base.kind !== 'fixed' || base.chunkBytes !== fixedChunkBytes || base.sizeBytes !== sizeBytes) {
+  const count = Math.ceil(sizeBytes / fixedChunkBytes);
+  if (base.kind !== 'fixed' || base.chunkBytes !== fixedChunkBytes || base.count !== count) {
     throw new AppError(
       'invalid',
       `reuse-csum: the last image has ${base.sizeBytes} bytes in chunks of ${base.chunkBytes}, this one ${sizeBytes}`,
     );
   }
-  return Uint8Array.from(base.records);
+  const records = Uint8Array.from(base.records);
+  // The last chunk of another size has to come anew, even where the number of chunks is the same.
+  if (base.sizeBytes !== sizeBytes) records.fill(0, records.length - 32);
+  return records;
 }
 
 function checkCount(claim: Close, appended: number): void {

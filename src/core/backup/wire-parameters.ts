@@ -1,4 +1,5 @@
 import { AppError } from '#base/error.ts';
+import { flag } from '#core/access/parameter.ts';
 import { parseHex, quote } from './bytes.ts';
 import { parseBackupId, parseBackupTime, parseBackupType, parseNamespace, type SnapshotId } from './names.ts';
 
@@ -15,13 +16,11 @@ export function readInteger(params: WireParameters, field: string, min: number, 
   return number;
 }
 
-/** Booleans also come as 0 and 1. Missing: false. */
+const wireFlag = flag('');
+
+/** Booleans also come as 0 and 1, and as words. Missing: false. */
 export function readFlag(params: WireParameters, field: string): boolean {
-  const value = params[field];
-  if (value === undefined || value === null) return false;
-  if (value === true || value === 1 || value === '1' || value === 'true') return true;
-  if (value === false || value === 0 || value === '0' || value === 'false') return false;
-  throw new AppError('invalid', `${field}: ${quote(value)} is neither true nor false`);
+  return wireFlag.read(params[field], field);
 }
 
 export function readText(params: WireParameters, field: string, maxChars: number): string {

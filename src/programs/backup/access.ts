@@ -75,7 +75,8 @@ export function createAccess(rules: AccessRules, key: Uint8Array, nowSeconds: ()
       throw new AppError('unauthenticated', 'authentication failed: no valid ticket or API token');
     },
     login(user, password) {
-      const renewed = readTicket(password, nowSeconds(), sign, isSameText) === user;
+      const isKnown = rules.accounts.some((account) => account.id === user) && isAlive(user); // also where a ticket is renewed
+      const renewed = isKnown && readTicket(password, nowSeconds(), sign, isSameText) === user;
       if (!renewed && (user.includes('!') || !isSecret(user, password))) {
         throw new AppError('unauthenticated', 'authentication failed: user or password is wrong');
       }

@@ -106,11 +106,11 @@ export class BackupProtocol {
   async #create(params: WireParameters, kind: IndexKind): Promise<number> {
     const name = readText(params, 'archive-name', nameLimits.fileChars);
     const sizeBytes = kind === 'fixed' ? readInteger(params, 'size', 1, Number.MAX_SAFE_INTEGER) : 0;
-    const reuseCsum = kind === 'fixed' && params['reuse-csum'] !== undefined ? readDigest(params, 'reuse-csum') : null;
+    const reuseCsum = kind === 'fixed' && (params['reuse-csum'] ?? null) !== null ? readDigest(params, 'reuse-csum') : null;
     if (this.#lastWriter >= protocolLimits.writers)
       throw new AppError('invalid', `more than ${protocolLimits.writers} indexes in one backup`);
-    const wid = (this.#lastWriter += 1);
     const index = await this.#session.startIndex(name, kind, { sizeBytes, reuseCsum });
+    const wid = (this.#lastWriter += 1); // only now: a refused archive takes no number
     this.#writers.set(wid, { name, kind, index, smaller: 0 });
     return wid;
   }
@@ -126,8 +126,13 @@ export class BackupProtocol {
     if (isSmaller && writer.smaller > 0) {
       throw new AppError('invalid', `size: ${sizeBytes}, but an image has only one chunk smaller than ${fixedChunkBytes}`);
     }
-    await this.#session.addChunk(await checkIncoming({ digest, sizeBytes, encodedBytes }, body));
-    if (isSmaller) writer.smaller += 1;
+    if (isSmaller) writer.smaller += 1; // before anything is waited for: the next one may come meanwhile
+    try {
+      await this.#session.addChunk(await checkIncoming({ digest, sizeBytes, encodedBytes }, body));
+    } catch (error) {
+      if (isSmaller) writer.smaller -= 1;
+      throw error;
+    }
     return formatHex(digest);
   }
 

@@ -30,7 +30,7 @@ export async function startServer(
   listen: { host: string; port: number },
 ): Promise<{ port: number; close(): Promise<void> }> {
   const open = new Set<TLSSocket>();
-  const http = createHttpServer((request, response) => void serveRequest(parts, request, response));
+  const http = createHttpServer({ requireHostHeader: false }, (request, response) => void serveRequest(parts, request, response));
   http.on('upgrade', (request: IncomingMessage, socket: TLSSocket, rest: Buffer) => {
     const head: RequestHead = { method: request.method ?? '', target: request.url ?? '', headers: flatHeaders(request) };
     void serveUpgrade(parts, head, { socket, rest, isUpgraded: false });
@@ -77,8 +77,10 @@ async function serveUpgrade(parts: ServerParts, head: RequestHead, connection: C
     const { parts: path, query } = splitTarget(head.target);
     const protocol = protocolOf(head);
     const isCall = head.method === 'GET' && path[0] === 'api2' && path.length === 3;
-    if (protocol === null || !isCall || path[2] !== protocol)
+    if (!isCall || (path[2] !== 'backup' && path[2] !== 'reader'))
       throw new AppError('missing', `no upgrade at ${head.target.split('?')[0]}`);
+    if (protocol !== path[2])
+      throw new AppError('invalid', `upgrade: ${upgradeProtocols[path[2]]} is spoken here, not what was asked for`);
     const caller = await identify(parts, head.headers, head.method);
     const run = protocol === 'backup' ? runBackup : runReader;
     await run(parts, caller, query, connection);
@@ -106,8 +108,14 @@ async function serveRequest(parts: ServerParts, request: IncomingMessage, respon
   if (reply.kind === 'stream') return sendStream(parts, reply, response);
   const { status, contentType, body } = encodeReply(isExtjs ? extjsReply(reply) : reply);
   if (response.destroyed) return;
-  response.writeHead(status, { 'content-type': contentType, 'content-length': body.length });
+  const isReadWhole = request.complete;
+  response.writeHead(status, {
+    'content-type': contentType,
+    'content-length': body.length,
+    ...(isReadWhole ? {} : { connection: 'close' }),
+  });
   response.end(body);
+  if (!isReadWhole) request.resume(); // what is still on its way would cut the answer off
 }
 
 async function sendStream({ log }: ServerParts, reply: StreamReply, response: ServerResponse): Promise<void> {
@@ -176,7 +184,8 @@ async function slowly<Result>(parts: ServerParts, job: () => Result): Promise<Re
 async function readRequestBody(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
   const pieces: Buffer[] = [];
   let length = 0;
-  for await (const piece of request as AsyncIterable<Buffer>) {
+  // The connection outlives a refusal: that has to be answered.
+  for await (const piece of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     length += piece.length;
     if (length > maxBytes) throw new AppError('invalid', `the body is longer than ${maxBytes} bytes`);
     pieces.push(piece);

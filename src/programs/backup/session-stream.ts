@@ -92,7 +92,8 @@ async function readCall(stream: ServerHttp2Stream, headers: IncomingHttpHeaders)
 async function readBody(stream: ServerHttp2Stream, maxBytes: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
-  for await (const part of stream as AsyncIterable<Buffer>) {
+  // The stream outlives a refusal: that has to be answered.
+  for await (const part of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     length += part.length;
     if (length > maxBytes) throw new AppError('invalid', `the body is longer than ${maxBytes} bytes`);
     parts.push(part);

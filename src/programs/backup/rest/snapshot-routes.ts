@@ -93,7 +93,8 @@ export const snapshotRoutes = [
     permission: { kind: 'rights', on, any: ['Datastore.Audit', 'Datastore.Read'], ifOwner: ['Datastore.Backup'] },
     parameters: snapshotParameters,
     async run(params, context) {
-      return data(describeFiles(await storeOf(context, params.store).readManifest(snapshotOf(params))));
+      const [store, snapshot] = [storeOf(context, params.store), snapshotOf(params)];
+      return data(describeFiles(await store.readManifest(snapshot), await store.readSnapshot(snapshot)));
     },
   }),
   route({

@@ -1,7 +1,7 @@
 import { isAppError } from '#base/error.ts';
-import type { Manifest } from '#core/backup/manifest.ts';
+import type { CryptMode } from '#core/backup/manifest.ts';
 import { manifestFile } from '#core/backup/names.ts';
-import type { Datastore, GroupInfo, SnapshotInfo } from '#ports/datastore.ts';
+import type { Datastore, GroupInfo, SnapshotInfo, StoredManifest } from '#ports/datastore.ts';
 
 /** A group as the API lists it. */
 export function describeGroup({ group, owner, notes, snapshots }: GroupInfo): Record<string, unknown> {
@@ -30,27 +30,35 @@ export async function describeSnapshot(store: Datastore, info: SnapshotInfo): Pr
   };
   const manifest = info.isFinished ? await readManifest(store, info) : null;
   if (manifest === null) return { ...head, files: info.files.map((filename) => ({ filename })) };
-  const { files, unprotected } = manifest;
+  const { unprotected } = manifest;
+  const files = describeFiles(manifest, info);
   const notes = unprotected['notes'];
   return {
     ...head,
-    files: describeFiles(manifest),
-    size: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    files,
+    size: files.reduce((sum, { size }) => sum + (size ?? 0), 0),
     ...(typeof notes === 'string' && notes !== '' ? { comment: notes.split('\n')[0] } : {}),
     ...(unprotected['key-fingerprint'] === undefined ? {} : { fingerprint: unprotected['key-fingerprint'] }),
     ...(unprotected['verify_state'] === undefined ? {} : { verification: unprotected['verify_state'] }),
   };
 }
 
-/** The files of a snapshot; the manifest does not list itself, and is as safe as its signature. */
-export function describeFiles({ files, signature }: Manifest): Record<string, unknown>[] {
+type FileText = { filename: string; 'crypt-mode'?: CryptMode; size?: number };
+
+/** The files of a snapshot: those of the manifest, itself, which is as safe as its signature, and by name alone those that came later. */
+export function describeFiles(
+  { files, signature, encodedBytes }: StoredManifest,
+  { files: names }: Pick<SnapshotInfo, 'files'>,
+): FileText[] {
+  const listed = new Set([manifestFile, ...files.map(({ name }) => name)]);
   return [
     ...files.map(({ name, cryptMode, sizeBytes }) => ({ filename: name, 'crypt-mode': cryptMode, size: sizeBytes })),
-    { filename: manifestFile, 'crypt-mode': signature === null ? 'none' : 'sign-only' },
+    { filename: manifestFile, 'crypt-mode': signature === null ? 'none' : 'sign-only', size: encodedBytes },
+    ...names.filter((name) => !listed.has(name)).map((filename) => ({ filename })),
   ];
 }
 
-async function readManifest(store: Datastore, { snapshot }: SnapshotInfo): Promise<Manifest | null> {
+async function readManifest(store: Datastore, { snapshot }: SnapshotInfo): Promise<StoredManifest | null> {
   try {
     return await store.readManifest(snapshot);
   } catch (error) {
