@@ -31,6 +31,23 @@ export type LastPoint = HandedOver & {
  */
 export type NewDisk = { name: string; sizeBytes: number; importFile?: string; fill?: (path: string) => Promise<void> };
 
+/** A disk as it can be read, or read and written, over NBD. */
+export type NbdPlace = { socketPath: string; exportName: string };
+
+/** New content for the disks of a primary copy. */
+export type NewContent = {
+  /** The name of the tail that keeps what lay there. */
+  tail: string;
+  /** When the new content was the guest's; wall clock. */
+  fromAtMs: number;
+  /** All disks that there will be. */
+  disks: { name: string; sizeBytes: number }[];
+  /** Writes a disk at a place that shows what lies there now. Returns how many bytes came out different. */
+  write(disk: string, place: NbdPlace): Promise<number>;
+  /** Asked once all is written, just before it counts; raises AppError when it must not. */
+  confirm(): Promise<void>;
+};
+
 /** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
 export interface GuestStorage {
   listCopies(): Promise<GuestCopy[]>;
@@ -54,6 +71,12 @@ export interface GuestStorage {
    * and needs no tail if that is `identicalTo`. Idempotent. The guest must not run here.
    */
   demote(vmid: number, identicalTo?: ReplicaPoint | null): Promise<void>;
+  /**
+   * Gives a primary copy of `generation`, which nothing has open, new content: all disks or none. What lay there is kept as a tail; without a
+   * difference nothing is changed and there is none. Raises AppError conflict for another copy or a disk that the new content lacks; unsupported by
+   * drivers that cannot. Until it returns, and whatever fails, the disks are the old ones.
+   */
+  replace(vmid: number, generation: number, content: NewContent): Promise<{ changedBytes: number }>;
   releaseLeftBehind(vmid: number, name: string): Promise<void>;
   /** Writes the tail's whole disks as raw files into `directory`. */
   exportLeftBehind(vmid: number, name: string, directory: string): Promise<string[]>;

@@ -1,21 +1,24 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { BackupTarget, GuestBackupRecord } from '#core/guest-backup/records.ts';
+import type { BackupTarget, GuestBackupRecord, KeptDisksRecord } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { RequestOrder, RequestRecord } from '#core/ha/requests.ts';
+import type { HaResource } from '#core/ha/records.ts';
+import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
 import { createBackupDesk } from '#programs/agent/backup-desk.ts';
 import { createBell } from '#programs/agent/bell.ts';
+import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
 import { runRequests } from '#programs/agent/requests.ts';
 import { followWorld } from '#programs/agent/world.ts';
 import { startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
 import { buildAgentRig, type AgentRig, type RigAgent } from './checker/agent-rig.ts';
 import { imageUser } from './checker/dir-rig.ts';
-import { runOnN1, vmid } from './checker/moved-guest.ts';
+import { goesOn, runOnN1, vmid } from './checker/moved-guest.ts';
 import { until } from './checker/until.ts';
 
 /** Requests for backups and restores, carried out by an agent on a real guest and a real backup server. */
@@ -48,6 +51,13 @@ function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
     readEpoch: () => 1,
     log: (text) => node.logged.push(text),
   });
+  const restores = createRestoreDesk({
+    self: 'n1',
+    store,
+    storage: node.storage,
+    readEpoch: () => 1,
+    isRunning: (number) => agent.loop.running().some((guest) => guest.vmid === number),
+  });
   const log = { info() {}, warn() {} };
   const parts = {
     self: 'n1',
@@ -60,6 +70,7 @@ function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
     storage: node.storage,
     guests: agent.loop,
     backups,
+    restores,
     log,
   };
   void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
@@ -68,9 +79,9 @@ function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
 
 let asked = 0;
 
-async function ask(rig: AgentRig, order: RequestOrder): Promise<string> {
-  const id = `000000000000${(asked += 1)}-test`;
-  const request: RequestRecord = { id, node: 'n1', createdAtMs: 0, ...order, state: 'waiting' };
+async function ask(rig: AgentRig, order: RequestOrder, state: RequestState = { state: 'waiting' }): Promise<string> {
+  const id = `${String((asked += 1)).padStart(13, '0')}-test`;
+  const request: RequestRecord = { id, node: 'n1', createdAtMs: 0, ...order, ...state };
   await rig.store.commit(
     [{ key: keys.request(id), modRevision: 0n }],
     [{ key: keys.request(id), value: JSON.stringify(request) }],
@@ -104,6 +115,46 @@ const backup: RequestOrder = {
   rateBytesPerSecond: null,
 };
 
+function vault(): BackupTarget {
+  return {
+    id: 'vault',
+    repository: `u@pbs!t@127.0.0.1:${place.port}:store`,
+    fingerprint: place.fingerprint.toLowerCase(),
+    namespace: '',
+    passwordFile: join(place.folder, 'secret'),
+    keyFile: null,
+  };
+}
+
+const over: RequestOrder = {
+  kind: 'guest-restore',
+  vmid,
+  target: 'vault',
+  from: { vmid, atSeconds: null },
+  name: null,
+  bridge: null,
+  keepMacs: false,
+  want: 'stopped',
+  over: true,
+};
+
+/** How each point that n2 takes from now on was sent. */
+function followCycles({ rig }: AgentRig): string[] {
+  const kinds: string[] = [];
+  const { replicas } = rig.record;
+  const set = replicas.set.bind(replicas);
+  replicas.set = (key, record) => {
+    if (key === `${vmid}/n2`) kinds.push(record.lastCycle.kind);
+    return set(key, record);
+  };
+  return kinds;
+}
+
+async function want(rig: AgentRig, wanted: HaResource['want'], kind: 'run' | 'stop'): Promise<void> {
+  await put(rig, keys.haResource(vmid), { vmid, want: wanted, maxDataAgeMs: null } satisfies HaResource);
+  await rig.ended(vmid, await rig.order(vmid, kind === 'stop' ? { kind, timeoutMs: 0, promote: null } : { kind, promote: null }));
+}
+
 test('a guest is backed up and restored as another by requests; refusals and withdrawals leave nothing', async (t) => {
   const rig = await buildAgentRig(t, ['n1']);
   const agent = rig.startAgent('n1');
@@ -113,14 +164,7 @@ test('a guest is backed up and restored as another by requests; refusals and wit
 
   const unknown = await answered(rig, await ask(rig, backup));
   assert.match(JSON.stringify(unknown), /knows no backup target vault/);
-  const target: BackupTarget = {
-    id: 'vault',
-    repository: `u@pbs!t@127.0.0.1:${place.port}:store`,
-    fingerprint: place.fingerprint.toLowerCase(),
-    namespace: '',
-    passwordFile: join(place.folder, 'not-there'),
-    keyFile: null,
-  };
+  const target = { ...vault(), passwordFile: join(place.folder, 'not-there') };
   await put(rig, keys.backupTarget('vault'), target);
   const noSecret = await answered(rig, await ask(rig, backup));
   assert.match(JSON.stringify(noSecret), /not-there cannot be read on this node; put it there/);
@@ -161,4 +205,56 @@ test('a guest is backed up and restored as another by requests; refusals and wit
   assert.ok(numbers.consistent && numbers.newest > 5, JSON.stringify(numbers));
   const taken = await answered(rig, await ask(rig, restore));
   assert.match(JSON.stringify(taken), /exists/);
+});
+
+test('a stopped guest is brought back to its backup; what it had is kept, and the other node gets all of it', async (t) => {
+  const rig = await buildAgentRig(t, ['n1', 'n2']);
+  const agent = rig.startAgent('n1');
+  await runOnN1(rig);
+  const stop = serveRequests(rig, agent);
+  t.after(() => stop.abort());
+  const { storage, replication } = rig.node('n1');
+  await put(rig, keys.backupTarget('vault'), vault());
+  const done = await answered(rig, await ask(rig, { ...backup, vmid }));
+  assert.equal(done.state, 'done', JSON.stringify(done));
+  const then = await rig.look('n1', vmid);
+  await goesOn(rig, 'n1', then.newest + 20);
+  await replication.syncNow(vmid, 'n2');
+
+  const runs = await answered(rig, await ask(rig, over));
+  assert.match(JSON.stringify(runs), /it runs, or is wanted started; stop it first/);
+  await want(rig, 'stopped', 'stop');
+  const before = await rig.look('n1', vmid);
+  assert.ok(before.newest > then.newest + 20);
+
+  const id = await ask(rig, over);
+  const restored = await answered(rig, id);
+  assert.equal(restored.state, 'done', JSON.stringify(restored));
+  const now = await rig.look('n1', vmid);
+  assert.ok(now.consistent && now.newest <= then.newest && now.newest > 5, JSON.stringify([now, then]));
+  const kept = await read<KeptDisksRecord>(rig, keys.keptDisks(vmid, 'n1'));
+  assert.deepEqual(
+    kept?.tails.map(({ name }) => name),
+    [`replaced-${id}`],
+  );
+  const [old = ''] = await storage.exportLeftBehind(vmid, `replaced-${id}`, join(place.folder, 'old'));
+  assert.equal(createHash('sha256').update(readFileSync(old)).digest('hex'), before.sha256);
+
+  // The agent died between the disks and the record: the next one only brings the record up to date, also when the guest runs by now.
+  const record = await rig.record(vmid);
+  await put(rig, keys.guest(vmid), { ...record, name: 'not yet', config: { ...record.config, cores: 2 } });
+  const kinds = followCycles(rig);
+  await want(rig, 'started', 'run');
+  await goesOn(rig, 'n1', now.newest);
+  await rig.store.commit([], [{ key: keys.request(id), value: null }]);
+  asked -= 1;
+  const running: RequestState = { state: 'running', progress: { text: '', doneBytes: null, totalBytes: null } };
+  const again = await answered(rig, await ask(rig, { ...over, name: 'numbers' }, running));
+  assert.match(JSON.stringify(again), /had been replaced before the agent ended/);
+  assert.deepEqual((await rig.record(vmid)).config, record.config);
+
+  await replication.syncNow(vmid, 'n2');
+  assert.equal(kinds[0], 'compare', 'a bitmap would count from a point that has nothing to do with these disks');
+  const copy = await rig.look('n2', vmid);
+  assert.ok(copy.consistent && copy.newest > now.newest, JSON.stringify(copy));
 });

@@ -18,6 +18,7 @@ type PieceRef = {
   start: number;
   sizeBytes: number;
   isZero: boolean;
+  digest: Uint8Array;
   fetch(): Promise<Uint8Array>;
   /** Fetches it and writes it to its place in `fd`. */
   fetchInto(fd: number): Promise<void>;
@@ -93,6 +94,7 @@ function refer(
       return {
         start,
         sizeBytes,
+        digest: expected.digest,
         isZero: sizeBytes === zeroBytes && isSameBytes(digest, zeroDigest),
         fetch: async () => pool.open(await ask(), expected),
         fetchInto: async (fd) => pool.openInto(await ask(), expected, fd, start),

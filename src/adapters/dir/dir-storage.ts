@@ -26,6 +26,7 @@ import { commitManifest, guestDirectory, listGuests, readManifest, removeUnliste
 import { thinOnce } from './merge.ts';
 import { createGuest } from './new-guest.ts';
 import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
+import { createReplacement } from './replacement.ts';
 import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp, type StorageDaemon } from './storage-daemon.ts';
 
 export type DirStorageOptions = {
@@ -191,10 +192,11 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
         const atPoint = demoteToPoint(manifest, identicalTo ?? null, lastWriteAtMs);
         const next = atPoint ?? demoteToReplica(manifest, lastWriteAtMs);
         await commitManifest(root, next);
-        const hasTail = next.leftBehind.some((tail) => tail.generation === manifest.generation);
-        const tail = hasTail ? `, and kept as ${tailName(manifest.generation)}` : '';
+        const name = tailName(manifest.generation);
+        const tail = next.leftBehind.some((entry) => entry.name === name) ? `, and kept as ${name}` : '';
         options.log(`guest ${vmid}: the primary copy is now a replica${atPoint === null ? '' : ' at its last point'}${tail}`);
       }),
+    replace: createReplacement({ ...options, lock, requirePrimary, hold: (vmid) => readers.add(vmid) }),
     async releaseLeftBehind(vmid, name) {
       await edit(vmid, 'release a tail of', (manifest) => {
         requireTail(manifest, name);

@@ -1,5 +1,5 @@
 import { mkdir } from 'node:fs/promises';
-import { formatErrorChain } from '#base/error.ts';
+import { AppError, formatErrorChain } from '#base/error.ts';
 import { createGuestLock } from '#base/guest-lock.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import { listTails, newestZfsPoint, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
@@ -63,6 +63,13 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
       }),
     noteHandedOver: (vmid, generation, last) => lock.run(vmid, () => noteHandedOver(deps, vmid, generation, last)),
     demote: (vmid, identicalTo) => change(vmid, () => demote(deps, vmid, identicalTo ?? null)),
+    replace: (vmid) =>
+      Promise.reject(
+        new AppError(
+          'unsupported',
+          `replace the disks of guest ${vmid}: this node keeps its disks in a pool, where that is not done; nothing was changed. Make a guest of another number of it`,
+        ),
+      ),
     releaseLeftBehind: (vmid, name) =>
       lock.run(vmid, async () => {
         requireTail(await copies.require(vmid, 'release a tail of'), name);

@@ -2,34 +2,23 @@ import type { Command } from 'commander';
 import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseFingerprint } from '#core/backup/crypt-key.ts';
-import { parseNamespace, readSnapshotTime } from '#core/backup/names.ts';
+import { parseNamespace } from '#core/backup/names.ts';
 import { parseRepository } from '#core/backup/repository.ts';
-import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { BackupTarget, GuestBackupRecord } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { RequestRecord } from '#core/ha/requests.ts';
 import { formatDuration } from '#core/text/duration.ts';
 import { formatSize, parseSize } from '#core/text/size.ts';
-import { parseVmid } from '#base/ids.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
 import { addBackupJobCommands } from '#cli/commands/backup-jobs.ts';
-import { changeRecord, findGuest, findNode, listRecords, readRecord } from '#cli/records.ts';
+import { addRestoreCommand, requireTarget } from '#cli/commands/restore.ts';
+import { changeRecord, findGuest, listRecords } from '#cli/records.ts';
 import { performRequest } from '#cli/request-run.ts';
 import { type Act, clusterActions, type Session } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type RunOptions = { target: string; freeze: boolean; notes?: string; rate?: string; timeout: string };
 type TargetOptions = { repository: string; fingerprint?: string; ns?: string; passwordFile: string; keyfile?: string };
-type RestoreOptions = {
-  target: string;
-  node?: string;
-  name?: string;
-  bridge?: string;
-  keepMacs?: boolean;
-  start?: boolean;
-  timeout: string;
-};
-
 /** Adds `backup guest`, `backup target` and `restore` to the program. */
 export function addGuestBackupCommands(program: Command, backup: Command, world: CliWorld, run: (code: number) => void): void {
   const act = clusterActions(world, run);
@@ -53,17 +42,7 @@ export function addGuestBackupCommands(program: Command, backup: Command, world:
     .action(act((session) => listBackups(session)));
   addTargetCommands(backup, act);
   addBackupJobCommands(backup, act);
-  program
-    .command('restore <guest> <vmid>')
-    .description("make a guest from another one's backup: GUEST is its number, or NUMBER/YYYY-MM-DDTHH:MM:SSZ for an older one")
-    .requiredOption('--target <id>', 'where from')
-    .option('--node <node>', 'its home; on a server: this one if not given')
-    .option('--name <name>', 'another name')
-    .option('--bridge <bridge>', 'put all its network cards there')
-    .option('--keep-macs', 'keep the hardware addresses (only when the old guest is gone)')
-    .option('--start', 'want it started at once')
-    .option('--timeout <duration>', 'how long to wait', longTimeout)
-    .action(act((session, [from, vmid], options) => restoreGuest(session, from ?? '', vmid ?? '', options as RestoreOptions)));
+  addRestoreCommand(program, act);
 }
 
 function addTargetCommands(backup: Command, act: Act): void {
@@ -125,12 +104,6 @@ async function removeTarget(session: Session, id: string): Promise<void> {
   session.printer.show({ id }, () => `backup target ${id} is forgotten; what lies there stays\n`);
 }
 
-async function requireTarget(session: Session, id: string): Promise<void> {
-  if ((await readRecord<BackupTarget>(session, keys.backupTarget(id))) !== null) return;
-  const known = (await listRecords<BackupTarget>(session, prefixes.backupTargets)).map((target) => target.id).join(', ');
-  throw new AppError('missing', `target: there is no backup target ${id} (known: ${known === '' ? 'none' : known})`);
-}
-
 async function runBackups(session: Session, names: string[], options: RunOptions): Promise<void> {
   const deadlineMs = parseTimeout(options.timeout);
   const rateBytesPerSecond = options.rate === undefined ? null : parseSize(options.rate.replace(/\/s$/, ''), 'rate');
@@ -176,38 +149,4 @@ async function listBackups(session: Session): Promise<void> {
   ]);
   const columns = ['GUEST', 'TARGET', 'NEWEST', 'AGE', 'HOW', 'LAST TRY'].map((title) => ({ title }));
   session.printer.show(records, () => session.printer.table(columns, rows, 'no guest was backed up yet'));
-}
-
-async function restoreGuest(session: Session, from: string, number: string, options: RestoreOptions): Promise<void> {
-  const deadlineMs = parseTimeout(options.timeout);
-  const [source, time, ...more] = from.split('/');
-  const atSeconds = time === undefined ? null : readSnapshotTime(time);
-  if (more.length > 0 || (time !== undefined && atSeconds === null))
-    throw new AppError('invalid', `guest: ${JSON.stringify(from)} is not NUMBER or NUMBER/YYYY-MM-DDTHH:MM:SSZ`);
-  const vmid = parseVmid(number);
-  await requireTarget(session, options.target);
-  const existing = await listRecords<GuestRecord>(session, prefixes.guests);
-  const taken = existing.find((guest) => guest.vmid === vmid);
-  if (taken !== undefined)
-    throw new AppError('conflict', `vmid: guest ${vmid} exists (${taken.name}); nothing was changed. Take a number that is free`);
-  const place = session.place.kind === 'server' ? session.place.node : undefined;
-  const wanted = options.node ?? place;
-  if (wanted === undefined) throw new AppError('invalid', 'node: say on which node of the lab it is to be made, e.g. --node n1');
-  const node = await findNode(session, wanted);
-  const result = await performRequest(
-    session,
-    node,
-    {
-      kind: 'guest-restore',
-      vmid,
-      target: options.target,
-      from: { vmid: parseVmid(source, 'guest'), atSeconds },
-      name: options.name ?? null,
-      bridge: options.bridge ?? null,
-      keepMacs: options.keepMacs === true,
-      want: options.start === true ? 'started' : 'stopped',
-    },
-    deadlineMs,
-  );
-  session.printer.show({ vmid, node, result }, () => result.map((line) => `${line}\n`).join(''));
 }

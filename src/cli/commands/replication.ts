@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import type { GuestView, TailView } from '#core/ha/cluster-view.ts';
-import { keys } from '#core/ha/keys.ts';
+import type { KeptDisksRecord } from '#core/guest-backup/records.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
 import { defaultReplicationJob, type ReplicationJob } from '#core/replica/records.ts';
 import { formatDuration } from '#core/text/duration.ts';
 import { formatSize } from '#core/text/size.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
 import { readView } from '#cli/commands/status.ts';
-import { changeRecord, findGuest, findNode } from '#cli/records.ts';
+import { changeRecord, findGuest, findNode, listRecords } from '#cli/records.ts';
 import { applyReplicationOptions, type ReplicationOptions } from '#cli/replication-options.ts';
 import { performRequest } from '#cli/request-run.ts';
 import { clusterActions, type Session } from '#cli/session.ts';
@@ -110,7 +111,7 @@ async function syncNow(session: Session, numberOrName: string, options: { to?: s
 
 async function listTails(session: Session, numberOrName: string | undefined): Promise<void> {
   const vmid = numberOrName === undefined ? null : (await findGuest(session, numberOrName)).vmid;
-  const { tails } = await readView(session);
+  const tails = await readTails(session);
   const shown = tails.filter((tail) => vmid === null || tail.vmid === vmid);
   session.printer.show(shown, () => formatTails(shown, session.printer));
 }
@@ -146,9 +147,19 @@ async function exportTail(
   );
 }
 
+/** Of replicas, and what primary copies keep; a copy that has become a replica since tells them itself. */
+async function readTails(session: Session): Promise<TailView[]> {
+  const { tails } = await readView(session);
+  const kept = await listRecords<KeptDisksRecord>(session, prefixes.keptDisks);
+  const isTold = ({ vmid, node, name }: TailView): boolean =>
+    tails.some((tail) => tail.vmid === vmid && tail.node === node && tail.name === name);
+  const own = kept.flatMap((copy) => copy.tails.map((tail) => ({ ...tail, vmid: copy.vmid, node: copy.node })));
+  return [...tails, ...own.filter((tail) => !isTold(tail))];
+}
+
 async function findTail(session: Session, numberOrName: string, name: string, node: string | undefined): Promise<TailView> {
   const guest = await findGuest(session, numberOrName);
-  const { tails } = await readView(session);
+  const tails = await readTails(session);
   const ofGuest = tails.filter((tail) => tail.vmid === guest.vmid);
   const found = ofGuest.filter((tail) => tail.name === name && (node === undefined || tail.node === node));
   const tail = found[0];

@@ -1,4 +1,5 @@
 import type { KeepRules } from '#core/backup/prune.ts';
+import type { LeftBehind } from '#core/replica/records.ts';
 
 /**
  * `/holdfast/backup/targets/ID`: a place that guests are backed up to. Secrets lie in files on each node, never in the store.
@@ -104,3 +105,6 @@ export type RestoreTestRecord = {
   restoreMs?: number;
   bootMs?: number;
 };
+
+/** `/holdfast/backup/kept/VMID/NODE`: tails that a primary copy keeps, such as disks that a restore replaced; written by the agent of NODE. */
+export type KeptDisksRecord = { vmid: number; node: string; tails: LeftBehind[] };

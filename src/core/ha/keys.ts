@@ -31,6 +31,7 @@ export const keys = {
   backupTarget: (id: string) => `${root}backup/targets/${id}`, // the operator
   backupJob: (id: string) => `${root}backup/jobs/${id}`, // the operator
   guestBackup: (vmid: number, target: string) => `${root}backup/guests/${vmid}/${target}`, // the agent of the guest's home
+  keptDisks: (vmid: number, node: string) => `${root}backup/kept/${vmid}/${node}`, // the agent of that node
   restoreTest: (vmid: number) => `${root}backup/tests/${vmid}`, // the agent that made the test
   replica: (vmid: number, node: string) => `${root}replicas/${vmid}/${node}`, // the agent that holds the copy
 } as const;
@@ -51,6 +52,7 @@ export const prefixes = {
   backupTargets: `${root}backup/targets/`,
   backupJobs: `${root}backup/jobs/`,
   guestBackups: `${root}backup/guests/`,
+  keptDisks: `${root}backup/kept/`,
   restoreTests: `${root}backup/tests/`,
 } as const;
 

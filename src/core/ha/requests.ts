@@ -59,7 +59,8 @@ export type RequestOrder =
     }
   /**
    * To the node that is to be its home: make a guest from a backup. It gets new hardware addresses unless `keepMacs`, and all its cards on
-   * `bridge` when one is named. Once begun it is ended by deleting the request; nothing of it stays then.
+   * `bridge` when one is named. Once begun it is ended by deleting the request; nothing of it stays then. `over`: to the home of a guest that is
+   * stopped, and stays so, which gets disks and configuration of the backup and keeps its addresses.
    */
   | {
       kind: 'guest-restore';
@@ -71,6 +72,7 @@ export type RequestOrder =
       bridge: string | null;
       keepMacs: boolean;
       want: WantedState;
+      over?: boolean;
     }
   /** To a node with room for it: restore the newest backup of a guest apart from everything, look whether it lives, take it away again. */
   | { kind: 'restore-test'; vmid: number; target: string; probe: RestoreProbe }
@@ -115,7 +117,7 @@ export function formatRequest(order: RequestOrder): string {
     case 'guest-backup':
       return `back up guest ${order.vmid} to ${order.target}`;
     case 'guest-restore':
-      return `restore guest ${order.from.vmid} from ${order.target} as guest ${order.vmid}`;
+      return `restore guest ${order.from.vmid} from ${order.target} ${order.over === true ? 'over' : 'as'} guest ${order.vmid}`;
     case 'restore-test':
       return `try the newest backup of guest ${order.vmid} on ${order.target} out`;
     case 'tail-release':

@@ -30,6 +30,8 @@ import { createNodeEnd } from '#programs/agent/node-end.ts';
 import { publishNodeInfo } from '#programs/agent/node-info.ts';
 import { createNodeMode } from '#programs/agent/node-mode.ts';
 import { openNodeStorage } from '#programs/agent/node-storage.ts';
+import { publishKeptDisks } from '#programs/agent/kept-disks.ts';
+import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
 import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
 import { followWorld, type World } from '#programs/agent/world.ts';
 import { runJoinDoor } from '#programs/join-door/door.ts';
@@ -153,6 +155,13 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     readEpoch: () => guard.epoch(),
     log: (text) => log.info({ event: 'backup' }, text),
   });
+  const restores = createRestoreDesk({
+    self: name,
+    store,
+    storage,
+    readEpoch: () => guard.epoch(),
+    isRunning: (vmid) => guests.running().some((guest) => guest.vmid === vmid),
+  });
   const nodeEnd = createNodeEnd({ self: name, world, clock, nodeMode, guests, log });
   async function setClocks(): Promise<void> {
     for (const guest of guests.running()) {
@@ -189,7 +198,10 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       await tryOften(log, 'node.mode-not-said', async () => nodeMode.assure());
       if (world.isReady()) {
         await tryOften(log, 'copy.not-dropped', async () => dropDeletedCopies({ self: name, store, world, storage, log }));
-        await tryOften(log, 'tail.not-released', async () => releaseExpiredTails({ storage, world, clock, log }));
+        await tryOften(log, 'tail.not-released', async () => {
+          for (const vmid of await releaseExpiredTails({ storage, world, clock, log }))
+            await publishKeptDisks({ self: name, store, storage }, vmid);
+        });
       }
       await bells.info.next(limits.agentRoundMs, signal);
     }
@@ -227,6 +239,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         syncNow: (vmid, target) => replication.syncNow(vmid, target ?? undefined),
         nodeEnd,
         backups,
+        restores,
         log,
       },
       signal,

@@ -1,42 +1,27 @@
-import { createHash } from 'node:crypto';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { formatSnapshot } from '#core/backup/names.ts';
 import type { KeepRules } from '#core/backup/prune.ts';
-import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { BackupTarget, GuestBackupRecord } from '#core/guest-backup/records.ts';
-import { macFromBytes, restoredConfig } from '#core/guest-backup/restored-guest.ts';
+import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { Permit } from '#core/ha/records.ts';
 import type { RequestOrder } from '#core/ha/requests.ts';
 import { formatSize } from '#core/text/size.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
-import type { NewGuest } from '#programs/agent/requests.ts';
+import { confirmHome } from '#programs/agent/home-claim.ts';
+import { slowly, type TellProgress } from '#programs/agent/tell-progress.ts';
 import { readRecord } from '#programs/agent/world.ts';
 import { createGuestBackups, type GuestBackupDeps, type GuestBackupResult } from '#programs/guest-backup/guest-backup.ts';
 import { pruneGroup } from '#programs/guest-backup/prune-group.ts';
-import { openBackup } from '#programs/guest-backup/restore-thread.ts';
+import { readTarget } from '#programs/agent/backup-targets.ts';
 import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
-import type { UploadProgress } from '#programs/guest-backup/upload-messages.ts';
-
-/** Tells people how far a request is. */
-export type TellProgress = (text: string, doneBytes?: number | null, totalBytes?: number | null) => Promise<void>;
 
 type BackupOrder = Extract<RequestOrder, { kind: 'guest-backup' }>;
-type RestoreOrder = Extract<RequestOrder, { kind: 'guest-restore' }>;
 
 /** `job`: whose run it is. `keep`: what stays on the target afterwards. */
 export type DeskOrder = Omit<BackupOrder, 'kind'> & { job?: string; keep?: KeepRules | null };
 
-export type RestoreParts = {
-  tell: TellProgress;
-  signal: AbortSignal;
-  /** Makes disks and record. */
-  create: (guest: NewGuest) => Promise<string[]>;
-};
-
-/** Backups and restores of this node's guests, as the cluster's record orders them. */
+/** Backups of this node's guests, as the cluster's record orders them. */
 export type BackupDesk = {
   /** A guest runs: takes over what a backup of an earlier agent may have left in it. */
   takeOver(guest: RunningGuest): void;
@@ -44,10 +29,7 @@ export type BackupDesk = {
   backUp(order: DeskOrder, tell: TellProgress, signal: AbortSignal): Promise<string[]>;
   isUnderWay(vmid: number): boolean;
   countUnderWay(): number;
-  restore(order: RestoreOrder, parts: RestoreParts): Promise<RestoredGuest>;
 };
-
-export type RestoredGuest = { snapshot: string; atSeconds: number; lines: string[] };
 
 export type BackupDeskOptions = GuestBackupDeps & {
   self: string;
@@ -55,6 +37,8 @@ export type BackupDeskOptions = GuestBackupDeps & {
   running: () => RunningGuest[];
   readEpoch: () => number | null;
 };
+
+const what = 'back up';
 
 export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
   const { self, store, clock, log } = options;
@@ -74,26 +58,6 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     }
   }
 
-  async function readTarget(id: string): Promise<BackupTarget> {
-    const record = await readRecord<BackupTarget>(store, keys.backupTarget(id));
-    if (record === null) throw new AppError('missing', `target: the cluster knows no backup target ${id}`);
-    return record.value;
-  }
-
-  /** The guest's record, when this node may speak for it: linearizable, so that a home that was replaced says nothing. */
-  async function confirmHome(guest: RunningGuest): Promise<{ value: GuestRecord; modRevision: bigint }> {
-    const record = await readRecord<GuestRecord>(store, keys.guest(guest.vmid));
-    const permit = await readRecord<Permit>(store, keys.nodePermit(self));
-    const holds =
-      record?.value.home === self &&
-      record.value.generation === guest.generation &&
-      permit?.value.state === 'granted' &&
-      permit.value.epoch === guest.nodeEpoch &&
-      options.readEpoch() === guest.nodeEpoch;
-    if (record !== null && holds) return record;
-    throw new AppError('conflict', `back up guest ${guest.vmid}: ${self} is not its home any more; nothing was kept of it`);
-  }
-
   /** Writes how it went, unless another home speaks for the guest by now. */
   async function note(
     guest: RunningGuest,
@@ -103,7 +67,7 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     const { vmid, generation } = guest;
     const key = keys.guestBackup(vmid, target);
     for (let attempt = 0; attempt < 4; attempt += 1) {
-      const home = await confirmHome(guest);
+      const home = await confirmHome(options, guest, what);
       const before = await readRecord<GuestBackupRecord>(store, key);
       const empty: GuestBackupRecord = { vmid, target, node: self, generation, last: null, failed: null, jobs: {} };
       const now = before?.value ?? empty;
@@ -127,9 +91,9 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     signal: AbortSignal,
   ): Promise<GuestBackupResult> {
     await takingOver.get(guest.vmid);
-    const target = await readTarget(order.target);
+    const target = await readTarget(store, order.target);
     const access = await readTargetAccess(target);
-    const { value: record } = await confirmHome(guest);
+    const { value: record } = await confirmHome(options, guest, what);
     const say = slowly(tell);
     return await createGuestBackups(guest, options).make(
       {
@@ -139,7 +103,7 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
         freeze: order.freeze,
         notes: order.notes,
         rateBytesPerSecond: order.rateBytesPerSecond,
-        confirm: async () => void (await confirmHome(guest)),
+        confirm: async () => void (await confirmHome(options, guest, what)),
         onProgress: say,
       },
       signal,
@@ -150,7 +114,7 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
   async function prune({ vmid, target, keep = null }: DeskOrder, signal: AbortSignal): Promise<string[]> {
     if (keep === null) return [];
     try {
-      await pruneGroup(await readTargetAccess(await readTarget(target)), vmid, keep, signal);
+      await pruneGroup(await readTargetAccess(await readTarget(store, target)), vmid, keep, signal);
       return [];
     } catch (error) {
       return [`older backups on ${target} were NOT thinned out: ${formatErrorChain(error)}`];
@@ -193,37 +157,5 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
         underWay.delete(vmid);
       }
     },
-    async restore(order, { tell, signal, create }) {
-      const { vmid, from } = order;
-      const access = await readTargetAccess(await readTarget(order.target));
-      const say = slowly(tell);
-      await tell(`opening the backup of guest ${from.vmid}`);
-      const onProgress = (disk: string, doneBytes: number, totalBytes: number): void =>
-        say(`restoring ${disk}`, { doneBytes, totalBytes });
-      await using backup = await openBackup({ access, from }, onProgress, signal);
-      // The same for a repeated request: it is recognised by its configuration.
-      const macOf = (card: number): string =>
-        macFromBytes(
-          createHash('sha256')
-            .update(`${vmid} ${formatSnapshot(backup.snapshot)} ${card}`)
-            .digest(),
-        );
-      const config = restoredConfig(backup.guest.config, { bridge: order.bridge, macOf: order.keepMacs ? null : macOf });
-      const fills = Object.fromEntries(config.disks.map(({ name }) => [name, (path: string) => backup.writeDisk(name, path)]));
-      const name = order.name ?? backup.guest.name;
-      const made = await create({ vmid, name, config, imports: {}, want: order.want, fills });
-      const snapshot = formatSnapshot(backup.snapshot);
-      return { snapshot, atSeconds: backup.snapshot.atSeconds, lines: [...made, `restored from ${snapshot} on ${order.target}`] };
-    },
-  };
-}
-
-/** Passes on what is new, and of mere progress no more than the store should hear. */
-function slowly(tell: TellProgress): (text: string, progress: Pick<UploadProgress, 'doneBytes' | 'totalBytes'> | null) => void {
-  let [last, toldMs] = ['', 0];
-  return (text, progress) => {
-    if (text === last && performance.now() - toldMs < limits.progressTellMs) return;
-    [last, toldMs] = [text, performance.now()];
-    void tell(text, progress?.doneBytes ?? null, progress?.totalBytes ?? null).catch(() => {}); // for people only
   };
 }

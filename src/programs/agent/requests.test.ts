@@ -76,6 +76,7 @@ async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy
     syncNow: async () => [],
     nodeEnd: {} as NodeEnd,
     backups: {} as never,
+    restores: {} as never,
     run: '/nonexistent',
     clock: { bootMs: () => 0, wallMs: () => 0 },
   };

@@ -14,11 +14,14 @@ import {
 import type { GuestStorage, NewDisk } from '#ports/guest-storage.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { CommitOutcome, Store, Write } from '#ports/store.ts';
-import type { BackupDesk, RestoredGuest, TellProgress } from '#programs/agent/backup-desk.ts';
+import type { BackupDesk } from '#programs/agent/backup-desk.ts';
 import type { Bell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
 import type { NodeEnd } from '#programs/agent/node-end.ts';
+import { publishKeptDisks } from '#programs/agent/kept-disks.ts';
+import type { RestoreDesk, RestoredGuest, RestoreOrder } from '#programs/agent/restore-desk.ts';
 import { testRestore } from '#programs/agent/restore-test.ts';
+import type { TellProgress } from '#programs/agent/tell-progress.ts';
 import { readRecord, type World } from '#programs/agent/world.ts';
 
 /**
@@ -39,7 +42,8 @@ export type RequestsOptions = {
   guests: GuestLoop;
   syncNow: (vmid: number, target: string | null) => Promise<string[]>;
   nodeEnd: NodeEnd;
-  backups: Pick<BackupDesk, 'backUp' | 'restore'>;
+  backups: Pick<BackupDesk, 'backUp'>;
+  restores: RestoreDesk;
   log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
 };
 
@@ -134,7 +138,7 @@ async function perform(
     case 'guest-backup':
       return options.backups.backUp(order, tell, withdrawn);
     case 'guest-restore':
-      return (await restoreGuest(options, order, isRepeated, { tell, signal: withdrawn })).lines;
+      return (await restoreGuest(options, order, isRepeated, { id: order.id, tell, signal: withdrawn })).lines;
     case 'restore-test':
       return testRestore(
         {
@@ -144,13 +148,14 @@ async function perform(
           clock: options.clock,
           tell,
           signal: withdrawn,
-          restore: async (restore) => restoreGuest(options, restore, false, { tell, signal: withdrawn }),
+          restore: async (restore) => restoreGuest(options, restore, false, { id: order.id, tell, signal: withdrawn }),
           remove: async (vmid) => void (await options.guests.exclusively(vmid, async () => deleteGuest(options, vmid))),
         },
         order,
       );
     case 'tail-release':
       await options.storage.releaseLeftBehind(order.vmid, order.name);
+      await publishKeptDisks(options, order.vmid);
       return [`${order.name} of guest ${order.vmid} removed`];
     case 'tail-export':
       return options.storage.exportLeftBehind(order.vmid, order.name, order.directory);
@@ -160,12 +165,18 @@ async function perform(
 /** The guest is nobody else's business until it is there. */
 function restoreGuest(
   options: RequestsOptions,
-  order: Extract<RequestOrder, { kind: 'guest-restore' }>,
+  order: RestoreOrder,
   isRepeated: boolean,
-  told: { tell: TellProgress; signal: AbortSignal },
+  told: { id: string; tell: TellProgress; signal: AbortSignal },
 ): Promise<RestoredGuest> {
+  const { id, tell, signal } = told;
   return options.guests.exclusively(order.vmid, async () =>
-    options.backups.restore(order, { ...told, create: async (made) => createGuest(options, made, isRepeated) }),
+    options.restores.restore(order, {
+      tell,
+      signal,
+      create: async (made) => createGuest(options, made, isRepeated),
+      tail: `replaced-${id}`,
+    }),
   );
 }
 
@@ -260,6 +271,7 @@ async function deleteGuest(options: RequestsOptions, vmid: number): Promise<stri
         { key: keys.haResource(vmid), value: null },
         { key: keys.haStatus(vmid), value: null },
         { key: keys.replicationJob(vmid), value: null },
+        { key: keys.keptDisks(vmid, self), value: null },
         {
           key: keys.guestTombstone(vmid),
           value: JSON.stringify({ vmid, generation: record.value.generation, deletedAtMs: Date.now() }),

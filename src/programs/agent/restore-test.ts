@@ -13,7 +13,7 @@ import type { RequestOrder } from '#core/ha/requests.ts';
 import { defaultReplicationJob, type ReplicationJob } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Store } from '#ports/store.ts';
-import type { TellProgress } from '#programs/agent/backup-desk.ts';
+import type { TellProgress } from '#programs/agent/tell-progress.ts';
 import { readRecord, writeOwnedRecord } from '#programs/agent/world.ts';
 import { probeIsolated } from '#programs/guest-backup/isolated-probe.ts';
 import type { ProbeVerdict } from '#programs/guest-backup/probe-main.ts';

@@ -1,13 +1,15 @@
 import type { Trouble } from '#adapters/backup-client/chunk-jobs.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
+import type { NbdPlace } from '#ports/guest-storage.ts';
 import type { TargetAccess } from '#programs/guest-backup/upload-messages.ts';
 
-/** The talk with the thread that fetches: opened ─► (disk and path ─► progress… ─► restored)*        at any time: trouble, and it ends. */
+/** The talk with the thread that fetches: opened ─► (disk and where to ─► progress… ─► restored)*        at any time: trouble, and it ends. */
 export type RestoreStart = { access: TargetAccess; from: { vmid: number; atSeconds: number | null } };
-export type ToRestore = { disk: string; path: string };
+/** `path`: a new file or a block device. `place`: a disk of which only what differs is written. */
+export type ToRestore = { disk: string; to: { kind: 'path'; path: string } | { kind: 'place'; place: NbdPlace } };
 export type FromRestore =
   | { kind: 'opened'; snapshot: SnapshotId; guest: BackedUpGuest }
   | { kind: 'progress'; disk: string; doneBytes: number; totalBytes: number }
-  | { kind: 'restored'; disk: string }
+  | { kind: 'restored'; disk: string; changedBytes: number }
   | { kind: 'trouble'; error: Trouble };

@@ -4,6 +4,7 @@ import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
+import type { NbdPlace } from '#ports/guest-storage.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** A backup of a guest that is open for reading. */
@@ -12,6 +13,8 @@ export type OpenBackup = AsyncDisposable & {
   guest: BackedUpGuest;
   /** Writes a disk to `path`: a new file or a block device. Raises AppError; a file that could not be completed is gone then. */
   writeDisk(disk: string, path: string): Promise<void>;
+  /** Makes the disk at `place` equal to the one in the backup. Returns how many bytes of it were different. Raises AppError. */
+  writeInto(disk: string, place: NbdPlace): Promise<number>;
 };
 
 /** Raises AppError: the server's words, denied for a wrong key. `signal` ends everything at once. */
@@ -50,15 +53,19 @@ export async function openBackup(
     watch();
     const opened = await answer.promise;
     if (opened.kind !== 'opened') throw new AppError('unavailable', 'the thread that restores said something else than expected');
+    const write = async (order: ToRestore): Promise<number> => {
+      signal.throwIfAborted();
+      answer = Promise.withResolvers();
+      watch();
+      worker.postMessage(order);
+      const said = await answer.promise;
+      return said.kind === 'restored' ? said.changedBytes : 0;
+    };
     return {
       snapshot: opened.snapshot,
       guest: opened.guest,
-      async writeDisk(disk, path) {
-        answer = Promise.withResolvers();
-        watch();
-        worker.postMessage({ disk, path } satisfies ToRestore);
-        await answer.promise;
-      },
+      writeDisk: async (disk, path) => void (await write({ disk, to: { kind: 'path', path } })),
+      writeInto: (disk, place) => write({ disk, to: { kind: 'place', place } }),
       [Symbol.asyncDispose]: end,
     };
   } catch (error) {

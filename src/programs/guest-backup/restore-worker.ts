@@ -12,6 +12,7 @@ import { formatGroup, type SnapshotId } from '#core/backup/names.ts';
 import { diskArchiveName, guestBlobName, parseGuestBlob } from '#core/guest-backup/guest-blob.ts';
 import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
+import { restoreDifferences } from '#programs/guest-backup/differing-restore.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** The thread that fetches a guest's disks from a backup server and writes them. */
@@ -40,16 +41,20 @@ async function chooseSnapshot(target: Target, login: Login): Promise<SnapshotId>
   return { ...group, atSeconds: Math.max(...times) };
 }
 
-async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, path }: ToRestore): Promise<void> {
+async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, to }: ToRestore): Promise<void> {
   const name = diskArchiveName(disk);
   const index = await source.openIndex(name);
+  const width = restoreWidth(pool);
   let toldMs = 0;
-  await restoreImage(path, source, { name, index, width: restoreWidth(pool) }, (doneBytes) => {
+  const onProgress = (doneBytes: number): void => {
     if (performance.now() - toldMs < 500) return;
     toldMs = performance.now();
     tell({ kind: 'progress', disk, doneBytes, totalBytes: index.sizeBytes });
-  });
-  tell({ kind: 'restored', disk });
+  };
+  let changedBytes = index.sizeBytes;
+  if (to.kind === 'path') await restoreImage(to.path, source, { name, index, width }, onProgress);
+  else changedBytes = await restoreDifferences(to.place, { source, pool, name, index, width, onProgress });
+  tell({ kind: 'restored', disk, changedBytes });
 }
 
 async function run(): Promise<void> {

@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync } from 'node:fs';
 import { connectNbd } from '#adapters/nbd/nbd-client.ts';
-import { currentDepths } from '#core/storage/manifest.ts';
+import { currentDepths, type Manifest } from '#core/storage/manifest.ts';
 import { aboutPoint, fillIncoming, makeWorkDirectory, openStorage, receivePoint } from './dir-rig.ts';
 import { disks, piece, type StorageBench, vmid } from './storage-suite.ts';
 
 /** The rules' bench on files. */
-export async function makeDirBench(name: string): Promise<StorageBench> {
+export async function makeDirBench(name: string): Promise<StorageBench & { manifest(): Promise<Manifest | null> }> {
   const work = makeWorkDirectory(name);
   chmodSync(work.path, 0o711);
   const logged: string[] = [];
@@ -28,6 +28,7 @@ export async function makeDirBench(name: string): Promise<StorageBench> {
       await served.close();
       return byte;
     },
+    manifest: () => storage.readManifest(vmid),
     receive: (point, value, offset) => receivePoint(storage, vmid, point, { disks, content: piece(value), offset }),
     async begin(point, value, offset) {
       const incoming = await storage.beginIncoming({ vmid, peer: 'n1', point, disks });

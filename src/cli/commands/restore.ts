@@ -1,0 +1,110 @@
+import type { Command } from 'commander';
+import { AppError } from '#base/error.ts';
+import { parseVmid } from '#base/ids.ts';
+import { readSnapshotTime } from '#core/backup/names.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
+import type { BackupTarget } from '#core/guest-backup/records.ts';
+import { keys, prefixes } from '#core/ha/keys.ts';
+import { longTimeout, parseTimeout } from '#cli/command-options.ts';
+import { setWanted } from '#cli/guest-wanted.ts';
+import { findNode, listRecords, readRecord } from '#cli/records.ts';
+import { performRequest } from '#cli/request-run.ts';
+import type { Act, Session } from '#cli/session.ts';
+
+type RestoreOptions = {
+  target: string;
+  over?: boolean;
+  node?: string;
+  name?: string;
+  bridge?: string;
+  keepMacs?: boolean;
+  start?: boolean;
+  timeout: string;
+};
+
+export function addRestoreCommand(program: Command, act: Act): void {
+  program
+    .command('restore <guest> [vmid]')
+    .description(
+      "make guest VMID from another one's backup, or with --over bring a stopped guest back to one: GUEST is its number, or NUMBER/YYYY-MM-DDTHH:MM:SSZ for an older one",
+    )
+    .requiredOption('--target <id>', 'where from')
+    .option('--over', 'replace the disks and the configuration of the stopped guest; what it had is kept as a tail')
+    .option('--node <node>', 'its home; on a server: this one if not given')
+    .option('--name <name>', 'another name')
+    .option('--bridge <bridge>', 'put all its network cards there')
+    .option('--keep-macs', 'keep the hardware addresses (only when the old guest is gone)')
+    .option('--start', 'want it started at once')
+    .option('--timeout <duration>', 'how long to wait', longTimeout)
+    .action(act((session, [from, vmid], options) => restoreGuest(session, from ?? '', vmid, options as RestoreOptions)));
+}
+
+export async function requireTarget(session: Session, id: string): Promise<void> {
+  if ((await readRecord<BackupTarget>(session, keys.backupTarget(id))) !== null) return;
+  const known = (await listRecords<BackupTarget>(session, prefixes.backupTargets)).map((target) => target.id).join(', ');
+  throw new AppError('missing', `target: there is no backup target ${id} (known: ${known === '' ? 'none' : known})`);
+}
+
+async function restoreGuest(session: Session, from: string, number: string | undefined, options: RestoreOptions): Promise<void> {
+  const deadlineMs = parseTimeout(options.timeout);
+  const source = readSource(from);
+  const isOver = options.over === true;
+  if (number === undefined && !isOver)
+    throw new AppError('invalid', 'vmid: say the number of the new guest, or --over to replace the disks of this one');
+  const vmid = number === undefined ? source.vmid : parseVmid(number);
+  await requireTarget(session, options.target);
+  const existing = (await listRecords<GuestRecord>(session, prefixes.guests)).find((guest) => guest.vmid === vmid) ?? null;
+  const node = isOver ? findHome(vmid, existing, options) : await findPlace(session, vmid, existing, options);
+  const result = await performRequest(
+    session,
+    node,
+    {
+      kind: 'guest-restore',
+      vmid,
+      target: options.target,
+      from: source,
+      name: options.name ?? null,
+      bridge: options.bridge ?? null,
+      keepMacs: options.keepMacs === true,
+      want: !isOver && options.start === true ? 'started' : 'stopped',
+      over: isOver,
+    },
+    deadlineMs,
+  );
+  session.printer.show({ vmid, node, result }, () => result.map((line) => `${line}\n`).join(''));
+  if (isOver && options.start === true)
+    await setWanted(session, String(vmid), 'started', { wait: true, deadlineMs, force: false });
+}
+
+function readSource(from: string): { vmid: number; atSeconds: number | null } {
+  const [source, time, ...more] = from.split('/');
+  const atSeconds = time === undefined ? null : readSnapshotTime(time);
+  if (more.length > 0 || (time !== undefined && atSeconds === null))
+    throw new AppError('invalid', `guest: ${JSON.stringify(from)} is not NUMBER or NUMBER/YYYY-MM-DDTHH:MM:SSZ`);
+  return { vmid: parseVmid(source, 'guest'), atSeconds };
+}
+
+function findHome(vmid: number, existing: GuestRecord | null, { node, keepMacs }: RestoreOptions): string {
+  if (existing === null)
+    throw new AppError('missing', `vmid: there is no guest ${vmid} to replace; leave --over away to make it`);
+  if (keepMacs === true) throw new AppError('invalid', 'keep-macs: a guest that is restored over keeps its own addresses anyway');
+  if (node === undefined || node === existing.home) return existing.home;
+  throw new AppError('invalid', `node: guest ${vmid} is at home on ${existing.home}; move it there first, or leave --node away`);
+}
+
+async function findPlace(
+  session: Session,
+  vmid: number,
+  existing: GuestRecord | null,
+  { node }: RestoreOptions,
+): Promise<string> {
+  if (existing !== null)
+    throw new AppError(
+      'conflict',
+      `vmid: guest ${vmid} exists (${existing.name}); nothing was changed. Take a number that is free, or --over to replace its disks`,
+    );
+  const place = session.place.kind === 'server' ? session.place.node : undefined;
+  const wanted = node ?? place;
+  if (wanted === undefined) throw new AppError('invalid', 'node: say on which node of the lab it is to be made, e.g. --node n1');
+  return await findNode(session, wanted);
+}
