@@ -1,11 +1,10 @@
-import { Type } from 'typebox';
-import { Value } from 'typebox/value';
 import { AppError } from '#base/error.ts';
+import { hasShape, numberShape, objectShape, textShape } from '#core/text/shape.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { ClusterRecord } from '#core/ha/records.ts';
 import type { Store } from '#ports/store.ts';
 
-const clusterSchema = Type.Object({ id: Type.String({ minLength: 1 }), name: Type.String(), createdAtMs: Type.Number() });
+const clusterShape = objectShape({ id: textShape({ minLength: 1 }), name: textShape(), createdAtMs: numberShape() });
 
 /**
  * Reads which cluster the store belongs to and returns its record. Raises AppError conflict when it is another one than
@@ -86,11 +85,13 @@ export async function foundCluster(store: Pick<Store, 'read' | 'commit'>, record
 }
 
 function parseClusterRecord(text: string): ClusterRecord {
+  const no = `${keys.cluster} in the store is not a cluster's record; was it written by something else?`;
+  let record: unknown;
   try {
-    return Value.Parse(clusterSchema, JSON.parse(text));
+    record = JSON.parse(text);
   } catch (cause) {
-    throw new AppError('invalid', `${keys.cluster} in the store is not a cluster's record; was it written by something else?`, {
-      cause,
-    });
+    throw new AppError('invalid', no, { cause });
   }
+  if (hasShape(clusterShape, record)) return record;
+  throw new AppError('invalid', no);
 }

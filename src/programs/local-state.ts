@@ -1,8 +1,18 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import Type from 'typebox';
-import { Value } from 'typebox/value';
 import { AppError } from '#base/error.ts';
+import {
+  choiceShape,
+  findTroubles,
+  listShape,
+  nullableShape,
+  numberShape,
+  objectShape,
+  type Shape,
+  type Shaped,
+  textShape,
+  wholeShape,
+} from '#core/text/shape.ts';
 
 /**
  * What the programs of one node tell each other through files in the run folder (a tmpfs, empty after each boot). Each file has one
@@ -12,53 +22,53 @@ import { AppError } from '#base/error.ts';
  *   agent-alive.json      agent -> guard   "I am alive", load
  *   release-request.json  agent -> guard   "give the permit back"; the agent deletes it when the node is to serve again
  */
-const guardPhase = Type.Union([
-  Type.Literal('starting'),
-  Type.Literal('serving'),
-  Type.Literal('freezing'),
-  Type.Literal('frozen'),
-  Type.Literal('disarmed'),
-  Type.Literal('arming'),
-  Type.Literal('clearing'),
-  Type.Literal('releasing'),
-  Type.Literal('released'),
-  Type.Literal('doomed'),
+const guardPhase = choiceShape([
+  'starting',
+  'serving',
+  'freezing',
+  'frozen',
+  'disarmed',
+  'arming',
+  'clearing',
+  'releasing',
+  'released',
+  'doomed',
 ]);
 
-const guardLocalState = Type.Object({
-  bootId: Type.String(),
-  pid: Type.Integer(),
+const guardLocalState = objectShape({
+  bootId: textShape(),
+  pid: wholeShape(),
   /**
    * What the guard is doing; `clearing` and `releasing` also mean: cut the HA guests' network ports now. `disarmed` outlives the guard: the next
    * one of this boot goes by it.
    */
   phase: guardPhase,
   /** The epoch whose guests may be here now; null: none. One may be started only while the phase is `serving`. */
-  epoch: Type.Union([Type.Integer(), Type.Null()]),
-  sinceBootMs: Type.Number(),
+  epoch: nullableShape(wholeShape()),
+  sinceBootMs: numberShape(),
   /** When the guests were last thawed under this epoch: their clocks are behind. null: not since this guard serves. */
-  thawedBootMs: Type.Union([Type.Number(), Type.Null()]),
-  because: Type.String(),
-  watchdog: Type.Object({
-    device: Type.String(),
+  thawedBootMs: nullableShape(numberShape()),
+  because: textShape(),
+  watchdog: objectShape({
+    device: textShape(),
     /** As read back; null: not open. */
-    timeoutMs: Type.Union([Type.Number(), Type.Null()]),
-    wantedMs: Type.Number(),
+    timeoutMs: nullableShape(numberShape()),
+    wantedMs: numberShape(),
   }),
   /** Why this node cannot serve HA, in words; empty when it can. */
-  problems: Type.Array(Type.String()),
+  problems: listShape(textShape()),
 });
 
-const agentAlive = Type.Object({
-  atBootMs: Type.Number(),
-  load: Type.Object({ guestsRunning: Type.Integer(), memoryUsedMb: Type.Number() }),
+const agentAlive = objectShape({
+  atBootMs: numberShape(),
+  load: objectShape({ guestsRunning: wholeShape(), memoryUsedMb: numberShape() }),
 });
 
-const releaseRequest = Type.Object({ reason: Type.String(), askedBootMs: Type.Number() });
+const releaseRequest = objectShape({ reason: textShape(), askedBootMs: numberShape() });
 
-export type GuardLocalState = Type.Static<typeof guardLocalState>;
-export type AgentAlive = Type.Static<typeof agentAlive>;
-export type ReleaseRequest = Type.Static<typeof releaseRequest>;
+export type GuardLocalState = Shaped<typeof guardLocalState>;
+export type AgentAlive = Shaped<typeof agentAlive>;
+export type ReleaseRequest = Shaped<typeof releaseRequest>;
 
 const names = { guard: 'guard.json', agent: 'agent-alive.json', release: 'release-request.json' } as const;
 
@@ -111,7 +121,7 @@ function writeWhole(run: string, name: string, value: unknown): void {
   }
 }
 
-function readWhole<Schema extends Type.TSchema>(run: string, name: string, schema: Schema): Type.Static<Schema> | null {
+function readWhole<T>(run: string, name: string, shape: Shape<T>): T | null {
   const file = join(run, name);
   let text: string;
   try {
@@ -121,9 +131,9 @@ function readWhole<Schema extends Type.TSchema>(run: string, name: string, schem
     throw new AppError('unavailable', `reading ${file} failed`, { cause: error });
   }
   const value = parseJson(file, text);
-  if (Value.Check(schema, value)) return value;
-  const [first] = Value.Errors(schema, value);
-  throw new AppError('invalid', `${file}: ${first?.instancePath ?? ''} ${first?.message ?? 'has the wrong shape'}`);
+  const [first] = findTroubles(shape, value);
+  if (first === undefined) return value as T;
+  throw new AppError('invalid', `${file}: ${first.path.join('.')} ${first.text}`);
 }
 
 function parseJson(file: string, text: string): unknown {

@@ -1,10 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
-import Type from 'typebox';
-import { Value } from 'typebox/value';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { parseNodeName } from '#base/ids.ts';
+import {
+  choiceShape,
+  findTroubles,
+  listShape,
+  numberShape,
+  objectShape,
+  optionalShape,
+  type Shaped,
+  textShape,
+  wholeShape,
+} from '#core/text/shape.ts';
 import { parseRootDataset } from '#core/storage/zfs/names.ts';
 import { checkTiming, timingProfiles, type Timing } from '#core/ha/timing.ts';
 
@@ -30,61 +39,63 @@ export type NodeConfig = {
   storage: { driver: 'dir' } | { driver: 'zfs'; dataset: string; disks: 'volume' | 'file'; blockBytes: number };
 };
 
-const strict = { additionalProperties: false };
-const text = Type.String({ minLength: 1 });
-const wholeMs = Type.Integer({ minimum: 0 });
+const text = textShape({ minLength: 1 });
+const wholeMs = wholeShape({ minimum: 0 });
 
-const fileSchema = Type.Object(
+const fileShape = objectShape(
   {
-    node: Type.Object({ name: text, cluster: text, machine: Type.Optional(text), address: text, data: text, run: text }, strict),
-    etcd: Type.Object(
-      {
-        endpoints: Type.Array(Type.String({ pattern: '^https?://[^/]+$' }), { minItems: 1 }),
-        ca: Type.Optional(text),
-        cert: Type.Optional(text),
-        key: Type.Optional(text),
-      },
-      strict,
+    node: objectShape(
+      { name: text, cluster: text, machine: optionalShape(text), address: text, data: text, run: text },
+      'strict',
     ),
-    timing: Type.Object(
+    etcd: objectShape(
       {
-        profile: Type.Enum(['brisk', 'standard', 'lenient', 'custom']),
-        'renew-ms': Type.Optional(wholeMs),
-        'soft-ms': Type.Optional(wholeMs),
-        'watchdog-ms': Type.Optional(wholeMs),
-        'clock-rate-percent': Type.Optional(Type.Number({ minimum: 0 })),
-        'reset-ms': Type.Optional(wholeMs),
-        'claim-ms': Type.Optional(wholeMs),
+        endpoints: listShape(textShape({ pattern: /^https?:\/\/[^/]+$/ }), { minItems: 1 }),
+        ca: optionalShape(text),
+        cert: optionalShape(text),
+        key: optionalShape(text),
       },
-      strict,
+      'strict',
     ),
-    watchdog: Type.Object({ device: text }, strict),
-    guests: Type.Object(
+    timing: objectShape(
+      {
+        profile: choiceShape(['brisk', 'standard', 'lenient', 'custom']),
+        'renew-ms': optionalShape(wholeMs),
+        'soft-ms': optionalShape(wholeMs),
+        'watchdog-ms': optionalShape(wholeMs),
+        'clock-rate-percent': optionalShape(numberShape({ minimum: 0 })),
+        'reset-ms': optionalShape(wholeMs),
+        'claim-ms': optionalShape(wholeMs),
+      },
+      'strict',
+    ),
+    watchdog: objectShape({ device: text }, 'strict'),
+    guests: objectShape(
       {
         cgroup: text,
-        uid: Type.Integer({ minimum: 0 }),
-        gid: Type.Integer({ minimum: 0 }),
-        accelerator: Type.Enum(['auto', 'kvm', 'tcg']),
+        uid: wholeShape({ minimum: 0 }),
+        gid: wholeShape({ minimum: 0 }),
+        accelerator: choiceShape(['auto', 'kvm', 'tcg']),
       },
-      strict,
+      'strict',
     ),
-    relay: Type.Object({ port: Type.Integer({ minimum: 1, maximum: 65_535 }) }, strict),
-    storage: Type.Optional(
-      Type.Object(
+    relay: objectShape({ port: wholeShape({ minimum: 1, maximum: 65_535 }) }, 'strict'),
+    storage: optionalShape(
+      objectShape(
         {
-          driver: Type.Enum(['dir', 'zfs']),
-          dataset: Type.Optional(text),
-          disks: Type.Optional(Type.Enum(['volume', 'file'])),
-          'block-bytes': Type.Optional(Type.Enum([16_384, 32_768, 65_536])),
+          driver: choiceShape(['dir', 'zfs']),
+          dataset: optionalShape(text),
+          disks: optionalShape(choiceShape(['volume', 'file'])),
+          'block-bytes': optionalShape(choiceShape([16_384, 32_768, 65_536])),
         },
-        strict,
+        'strict',
       ),
     ),
   },
-  strict,
+  'strict',
 );
 
-type FileConfig = Type.Static<typeof fileSchema>;
+type FileConfig = Shaped<typeof fileShape>;
 /** Where a refusal points: `file:line`, then the key. */
 type Source = { file: string; text: string };
 
@@ -159,21 +170,13 @@ function parseToml(source: Source): unknown {
 }
 
 function checkShape(source: Source, value: unknown): FileConfig {
-  if (Value.Check(fileSchema, value)) return value;
-  const errors = Value.Errors(fileSchema, value);
+  const troubles = findTroubles(fileShape, value);
   // A misspelt key is reported as unknown rather than by the wanted one that is missing: the line to change is the misspelt one.
-  const unknown = errors.find((error) => error.keyword === 'additionalProperties');
-  const first = unknown ?? errors[0];
-  const path = (first?.instancePath ?? '').split('/').slice(1);
-  if (first?.keyword === 'additionalProperties') {
-    const [section, key] = [...path, String(first.params.additionalProperties[0])];
-    throw refusal(source, section, key, 'is not a known key; remove it or correct its spelling');
-  }
-  if (first?.keyword === 'required') {
-    const [section, key] = [...path, String(first.params.requiredProperties[0])];
-    throw refusal(source, section, key, 'is missing');
-  }
-  throw refusal(source, path[0], path[1], first?.message ?? 'has the wrong shape');
+  const first = troubles.find(({ kind }) => kind === 'unknown') ?? troubles[0];
+  if (first === undefined) return value as FileConfig;
+  const [section, key] = first.path;
+  const advice = first.kind === 'unknown' ? '; remove it or correct its spelling' : '';
+  throw refusal(source, section, key, `${first.text}${advice}`);
 }
 
 function readTls(source: Source, etcd: FileConfig['etcd']): NodeConfig['etcd']['tls'] {

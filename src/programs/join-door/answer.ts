@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
-import { Value } from 'typebox/value';
+import { hasShape } from '#core/text/shape.ts';
 import { fingerprintOf, readKeyRequest, signRequest } from '#adapters/pki/authority.ts';
 import { AppError } from '#base/error.ts';
 import { parseNodeName } from '#base/ids.ts';
@@ -24,7 +24,7 @@ export type DoorParts = {
 
 /** Answers one question. Raises AppError with words for the machine that asks. */
 export async function answerQuestion(parts: DoorParts, raw: Record<string, unknown>): Promise<DoorWelcome> {
-  if (!Value.Check(doorQuestion, raw))
+  if (!hasShape(doorQuestion, raw))
     throw new AppError('invalid', 'this door does not understand the question; are both machines of one version?');
   const question: DoorQuestion = raw;
   parseNodeName(question.name, 'name');

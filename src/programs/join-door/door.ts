@@ -5,7 +5,7 @@ import { limits } from '#base/limits.ts';
 import type { JoinCodeRecord } from '#core/cluster/admission.ts';
 import { clusterPorts } from '#core/cluster/ports.ts';
 import { readFirstLine } from '#programs/relay/first-line.ts';
-import { answerQuestion, type DoorParts } from './answer.ts';
+import type { answerQuestion, DoorParts } from './answer.ts';
 import type { DoorAnswer } from './messages.ts';
 
 type OpenDoor = { close(): void };
@@ -49,6 +49,8 @@ async function openDoor(parts: DoorParts): Promise<OpenDoor> {
   const { address } = parts.config.node;
   const { tls } = parts.config.etcd;
   if (tls === null) throw new AppError('unsupported', 'open the door for joining nodes: this node has no certificates');
+  // The authority's library is as large as the rest of an agent, and few agents ever open a door.
+  const answers = await import('./answer.ts');
   const server = createServer({
     // The authority goes along: whoever calls knows its fingerprint and nothing else of us.
     cert: [readFileSync(tls.certFile, 'utf8'), readFileSync(tls.caFile, 'utf8')].join('\n'),
@@ -62,7 +64,7 @@ async function openDoor(parts: DoorParts): Promise<OpenDoor> {
     socket.setTimeout(limits.joinCallMs, () => socket.destroy());
     if (!mayAnswer()) socket.destroy();
   });
-  server.on('secureConnection', (socket) => void serve(parts, socket));
+  server.on('secureConnection', (socket) => void serve(parts, answers.answerQuestion, socket));
   server.on('tlsClientError', (_error, socket) => socket.destroy());
   await listen(server, address);
   return { close: () => void server.close() };
@@ -78,11 +80,11 @@ function listen(server: Server, address: string): Promise<void> {
   return promise.then(() => void server.on('error', () => {}));
 }
 
-async function serve(parts: DoorParts, socket: TLSSocket): Promise<void> {
+async function serve(parts: DoorParts, answerOne: typeof answerQuestion, socket: TLSSocket): Promise<void> {
   socket.on('error', () => {}); // whoever hung up gets no answer
   let answer: DoorAnswer;
   try {
-    answer = await answerQuestion(parts, await readFirstLine(socket, 'a machine at the door', limits.joinCallMs));
+    answer = await answerOne(parts, await readFirstLine(socket, 'a machine at the door', limits.joinCallMs));
   } catch (error) {
     if (!isAppError(error)) {
       socket.destroy();

@@ -1,27 +1,25 @@
-import Type from 'typebox';
 import type { ErrorKind } from '#base/error.ts';
-
-const strict = { additionalProperties: false };
+import { choiceShape, objectShape, optionalShape, type Shaped, textShape } from '#core/text/shape.ts';
 
 /** One line of JSON to the door. With `enrol` only: `machine`, a number of its own choice, and `request`, a PKCS #10 request. */
-export const doorQuestion = Type.Object(
+export const doorQuestion = objectShape(
   {
-    version: Type.Literal(1),
-    op: Type.Enum(['hello', 'enrol']),
-    code: Type.Object(
-      { id: Type.String({ pattern: '^[0-9a-f]{8}$' }), secret: Type.String({ pattern: '^[0-9a-f]{32}$' }) },
-      strict,
+    version: choiceShape([1]),
+    op: choiceShape(['hello', 'enrol']),
+    code: objectShape(
+      { id: textShape({ pattern: /^[0-9a-f]{8}$/ }), secret: textShape({ pattern: /^[0-9a-f]{32}$/ }) },
+      'strict',
     ),
-    role: Type.Enum(['node', 'witness']),
-    name: Type.String({ maxLength: 32 }),
-    address: Type.String({ maxLength: 45 }),
-    machine: Type.Optional(Type.String({ pattern: '^[0-9a-f-]{36}$' })),
-    request: Type.Optional(Type.String({ maxLength: 2_048 })),
+    role: choiceShape(['node', 'witness']),
+    name: textShape({ maxLength: 32 }),
+    address: textShape({ maxLength: 45 }),
+    machine: optionalShape(textShape({ pattern: /^[0-9a-f-]{36}$/ })),
+    request: optionalShape(textShape({ maxLength: 2_048 })),
   },
-  strict,
+  'strict',
 );
 
-export type DoorQuestion = Type.Static<typeof doorQuestion>;
+export type DoorQuestion = Shaped<typeof doorQuestion>;
 
 /** What a machine that joins has to know. */
 export type DoorWelcome = {
