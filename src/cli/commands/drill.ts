@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
-import { faultNames, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
+import { faultNames, fullScenes, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type MainOptions = { once?: boolean; json?: string };
@@ -34,9 +34,15 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
     .command('full')
     .description('three complete emulated servers with OpenZFS, watchdog and systemd: install, lose power, disks and kernel')
     .option('--once', 'end by itself; else the machines stay up until Ctrl-C')
+    .option('--only <list>', `which: ${fullScenes.join(',')}`, fullScenes.join(','))
+    .option('--reuse', 'play in the machines that an earlier run left up')
     .option('--json <file>', 'write the figures there')
-    .action(async (options: MainOptions, command: Command) => {
-      const drill = { lab: chosenLab(command), once: options.once === true, jsonFile: resolveFile(options.json) };
+    .action(async (options: MainOptions & { only: string; reuse?: boolean }, command: Command) => {
+      const { once = false, reuse = false } = options;
+      const scenes = options.only.split(',').map((scene) => parseChoice(scene.trim(), 'only', fullScenes));
+      if (once && reuse)
+        throw new AppError('invalid', 'reuse: --once would end the machines that are to be used again; give one of them');
+      const drill = { lab: chosenLab(command), once, reuse, scenes, jsonFile: resolveFile(options.json) };
       run(await world.drills.runFull({ ...drill, out: world.out, err: world.err, signal: world.signal }));
     });
   group

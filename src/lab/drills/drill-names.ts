@@ -31,3 +31,7 @@ export const managerScenes = [
   'disarm',
 ] as const;
 export type ManagerScene = (typeof managerScenes)[number];
+
+/** What happens to the three machines of the full lab, in the order in which it is played. */
+export const fullScenes = ['plug', 'upgrade', 'disk', 'kernel-crash', 'guard-stopped'] as const;
+export type FullScene = (typeof fullScenes)[number];

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { formatErrorChain, isAppError } from '#base/error.ts';
+import type { FullScene } from '#lab/drills/drill-names.ts';
 import type { Say } from './founding.ts';
 import { type DiskResult, playDisk } from './scenes/disk.ts';
 import { type PlugResult, playPlug } from './scenes/plug.ts';
@@ -21,8 +22,10 @@ export type FullResult = {
   brokenPromises: string[];
 };
 
+export type ScenesOptions = { scenes: FullScene[]; versions: Record<string, string>; jsonFile: string | null };
+
 /** Plays the scenes one after the other; one that fails breaks a promise and the next is tried. The figures are written after each. */
-export async function playScenes(stage: Stage, versions: Record<string, string>, jsonFile: string | null): Promise<FullResult> {
+export async function playScenes(stage: Stage, { scenes, versions, jsonFile }: ScenesOptions): Promise<FullResult> {
   const result: FullResult = {
     profile: 'lenient',
     emulated: true,
@@ -37,7 +40,8 @@ export async function playScenes(stage: Stage, versions: Record<string, string>,
   const save = () => {
     if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(result, null, 2)}\n`);
   };
-  const play = async <T extends { broken: string[] }>(name: string, scene: () => Promise<T>): Promise<T | null> => {
+  const play = async <T extends { broken: string[] }>(name: FullScene, scene: () => Promise<T>): Promise<T | null> => {
+    if (!scenes.includes(name)) return null;
     stage.say(`— ${name}`);
     try {
       const seen = await scene();

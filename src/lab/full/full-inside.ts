@@ -2,15 +2,17 @@ import { formatErrorChain, isAppError, exitCodeOf } from '#base/error.ts';
 import { fullLimits } from './full-limits.ts';
 import { becomeNode, installPackage, makePool, placeAssets } from './founding.ts';
 import { playScenes, printResult } from './full-drill.ts';
-import { buildRoom, type Room, type RoomOptions } from './full-room.ts';
-import { openStage, startTinyGuest } from './stage.ts';
+import type { FullScene } from '#lab/drills/drill-names.ts';
+import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
+import { openStage, startTinyGuest, waitSpeaking } from './stage.ts';
 
 /**
- * The full lab from inside its namespaces: the first process there. Everything in them ends with it.
+ * The full lab from inside its namespaces: the first process there, with which everything in them ends; or a later drill with the machines that the
+ * first one left up.
  *
  * Argument: the options as JSON (no secret is among them).
  */
-export type InsideOptions = RoomOptions & { jsonFile: string | null; once: boolean };
+export type InsideOptions = RoomOptions & { jsonFile: string | null; scenes: FullScene[]; once: boolean; reuse: boolean };
 
 const startMs = performance.now();
 
@@ -39,13 +41,18 @@ async function bringUp({ machines }: Room): Promise<void> {
 }
 
 async function run(options: InsideOptions): Promise<number> {
-  const room = await buildRoom(options);
-  await bringUp(room);
-  const stage = await openStage(room, options.folder, say);
-  await startTinyGuest(stage, 'n2');
-  const result = await playScenes(stage, { ...options.images.machine.versions }, options.jsonFile);
-  printResult(result, say);
-  return result.brokenPromises.length === 0 ? 0 : 1;
+  const { folder, images, jsonFile, scenes, reuse } = options;
+  const room = reuse ? await enterRoom(options) : await buildRoom(options);
+  try {
+    if (!reuse) await bringUp(room);
+    await using stage = await openStage(room, folder, say);
+    await (reuse ? waitSpeaking(stage.collector, 1) : startTinyGuest(stage, 'n2'));
+    const result = await playScenes(stage, { scenes, versions: { ...images.machine.versions }, jsonFile });
+    printResult(result, say);
+    return result.brokenPromises.length === 0 ? 0 : 1;
+  } finally {
+    room.letGo();
+  }
 }
 
 /** Keeps the machines up for looking around, until the lab is ended from outside. */
@@ -65,5 +72,5 @@ try {
   process.stderr.write(`full lab: ${formatErrorChain(error)}\n`);
   code = exitCodeOf(error.kind);
 }
-if (!options.once) await stay(options);
+if (!options.once && !options.reuse) await stay(options);
 process.exit(code);

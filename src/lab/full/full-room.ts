@@ -5,20 +5,25 @@ import type { Emulator } from '#lab/images/emulator.ts';
 import type { MachineImage } from '#lab/images/machine.ts';
 import type { ProbeImage } from '#lab/images/probe.ts';
 import { fullLimits } from './full-limits.ts';
-import { createMachine, type Machine } from './machine.ts';
+import { adoptMachine, createMachine, type Machine } from './machine.ts';
 import { buildRoomNetwork, roomNetwork, wireMachine } from './room-network.ts';
 import { startTimeServer } from './time-server.ts';
 
 /** What the room is given by the process on the host: everything was built already. */
 export type RoomOptions = {
-  /** Where the machines' disks and consoles lie; empty. */
+  /** Where the machines' disks and consoles lie; empty, or as an earlier drill left it. */
   folder: string;
   images: { emulator: Emulator; machine: MachineImage; probe: ProbeImage };
   /** Our packages, the one that is installed first and the one to upgrade to. */
   debs: { first: string; next: string };
 };
 
-export type Room = { machines: Machine[]; byName: (name: string) => Machine };
+export type Room = {
+  machines: Machine[];
+  byName: (name: string) => Machine;
+  /** Leaves the machines as they are to the next drill. */
+  letGo: () => void;
+};
 
 const machineNames = ['n1', 'n2', 'n3'] as const;
 
@@ -27,21 +32,36 @@ export const stickFolder = '/mnt';
 
 /** Builds the room in this process's namespaces: switch, time, machines without power. They end with the namespace. */
 export async function buildRoom(options: RoomOptions): Promise<Room> {
-  const wires = machineNames.map((_, index) => wireMachine(index + 1));
-  await buildRoomNetwork(wires);
+  await buildRoomNetwork(machineNames.map((_, index) => wireMachine(index + 1)));
   await startTimeServer(roomNetwork.address);
+  return fillRoom(options, createMachine);
+}
+
+/** The room that an earlier drill built and left, entered again, with new packages on the stick. */
+export function enterRoom(options: RoomOptions): Promise<Room> {
+  return fillRoom(options, adoptMachine);
+}
+
+async function fillRoom(options: RoomOptions, make: typeof createMachine): Promise<Room> {
   const stick = await makeStick(options);
   const machines: Machine[] = [];
   for (const [index, name] of machineNames.entries()) {
-    const { address, tap, mac } = wires[index]!;
+    const { address, tap, mac } = wireMachine(index + 1);
     const folder = join(options.folder, name);
     const spec = { name, address, tap, mac, folder, roomAddress: roomNetwork.address, memoryMb: fullLimits.memoryMb };
-    machines.push(await createMachine({ spec, image: options.images.machine, emulator: options.images.emulator, stick }));
+    machines.push(await make({ spec, image: options.images.machine, emulator: options.images.emulator, stick }));
   }
-  return { machines, byName: (name) => machines.find((machine) => machine.name === name)! };
+  return {
+    machines,
+    byName: (name) => machines.find((machine) => machine.name === name)!,
+    letGo: () => machines.forEach((machine) => machine.letGo()),
+  };
 }
 
-/** A read-only file system with our packages and the tiny guest's kernel, as a person would bring them along. */
+/**
+ * A read-only file system with our packages and the tiny guest's kernel, as a person would bring them along. An existing one is filled anew in its
+ * place, for machines that have it open.
+ */
 async function makeStick({ folder, images, debs }: RoomOptions): Promise<string> {
   const tree = mkdtempSync(join(folder, 'stick-'));
   mkdirSync(join(tree, 'assets'));

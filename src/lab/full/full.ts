@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AppError } from '#base/error.ts';
@@ -9,6 +9,7 @@ import { ensureMachine } from '#lab/images/machine.ts';
 import { ensureProbe } from '#lab/images/probe.ts';
 import { runCommand } from '#lab/images/command.ts';
 import { labDown } from '#lab/lab.ts';
+import type { FullScene } from '#lab/drills/drill-names.ts';
 import { labPaths } from '#lab/lab-paths.ts';
 import { labGroup } from '#lab/leftovers.ts';
 import { fullLimits } from './full-limits.ts';
@@ -23,6 +24,9 @@ const debMs = 180_000;
 export type FullOptions = {
   once: boolean;
   jsonFile: string | null;
+  scenes: FullScene[];
+  /** Play in the machines that an earlier run left up. */
+  reuse: boolean;
   /** Ends the lab. */
   signal: AbortSignal;
 };
@@ -34,23 +38,36 @@ export type FullOptions = {
 export async function runFull(options: FullOptions): Promise<number> {
   if (process.getuid?.() !== 0) throw new AppError('denied', 'full lab: making namespaces and control groups needs root');
   const progress = (text: string) => void process.stderr.write(`  … ${text}\n`);
+  const room = options.reuse ? findRoom() : null;
   const images = {
     probe: await ensureProbe({ progress }),
     emulator: await ensureEmulator({ progress }),
     machine: await ensureMachine({ progress }),
   };
-  await labDown(name);
   const folder = labPaths(name).state;
-  mkdirSync(folder, { recursive: true });
+  const { once, jsonFile, scenes, reuse } = options;
+  if (room === null) await labDown(name);
   try {
+    mkdirSync(folder, { recursive: true });
     progress('building two packages of this tree, the second to upgrade to');
-    const debs = { first: await buildDeb(folder, '0.1.0'), next: await buildDeb(folder, '0.1.1') };
+    // Another version each time: what is played again upgrades again.
+    const next = room === null ? '0.1.1' : `0.1.1.${Math.round(Date.now() / 1000)}`;
+    const debs = { first: await buildDeb(folder, '0.1.0'), next: await buildDeb(folder, next) };
     if (options.signal.aborted) return 1;
-    const { once, jsonFile } = options;
-    return await runInside({ once, jsonFile, folder, images, debs }, options.signal);
+    return await runInside({ once, jsonFile, scenes, reuse, folder, images, debs }, room, options.signal);
   } finally {
-    await labDown(name);
+    if (room === null) await labDown(name);
   }
+}
+
+/** The first process of the machines that are up, by this host's number. Raises AppError missing. */
+function findRoom(): number {
+  const procs = join(labGroup(name), 'cgroup.procs');
+  const numbers = existsSync(procs) ? readFileSync(procs, 'utf8').split('\n').filter(Boolean) : [];
+  // Its number is 1 in the namespace that it began.
+  const found = numbers.find((number) => /^NSpid:\s+\d+\s+1$/m.test(readFileSync(`/proc/${number}/status`, 'utf8')));
+  if (found !== undefined) return Number(found);
+  throw new AppError('missing', 'reuse: no full lab is up here; start one without --once and leave it running');
 }
 
 async function buildDeb(folder: string, version: string): Promise<string> {
@@ -62,23 +79,18 @@ async function buildDeb(folder: string, version: string): Promise<string> {
 
 /**
  * Network and processes of the lab are namespaces of their own without names: they are gone with their first process, which is killed with us
- * (`--kill-child`, `--pdeathsig`). The control group is for whoever must clean up after a kill that even this did not reach.
+ * (`--kill-child`, `--pdeathsig`). The control group is for whoever must clean up after a kill that even this did not reach. `room`: the first
+ * process of namespaces that are there already; they stay when this drill ends.
  */
-function runInside(options: InsideOptions, signal: AbortSignal): Promise<number> {
+function runInside(options: InsideOptions, room: number | null, signal: AbortSignal): Promise<number> {
   const group = labGroup(name);
   makeGroup(group);
-  const argv = [
-    '--net',
-    '--mount',
-    '--pid',
-    '--fork',
-    '--kill-child=KILL',
-    '--mount-proc',
-    process.execPath,
-    inside,
-    JSON.stringify(options),
-  ];
-  const enter = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"';
+  const apart =
+    room === null
+      ? ['unshare', '--net', '--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc']
+      : ['nsenter', `--target=${room}`, '--net', '--mount', '--pid', 'setpriv', '--pdeathsig', 'KILL'];
+  const argv = [...apart, process.execPath, inside, JSON.stringify(options)];
+  const enter = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"';
   const child: ChildProcess = spawn('sh', ['-c', enter, group, ...argv], { stdio: ['ignore', 'inherit', 'inherit'] });
   const timer = setTimeout(() => child.kill('SIGKILL'), options.once ? fullLimits.drillMs : fullLimits.keptMs);
   const end = () => void child.kill('SIGKILL');

@@ -35,7 +35,7 @@ export function formatMachineCommand(spec: MachineSpec, kernel: string, disks: M
     // One core each: three machines share the host's two.
     ['-smp', '1', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
     ['-serial', `file:${machineFile(spec, 'console')}`, '-rtc', 'base=utc,clock=host'],
-    ['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`],
+    ['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`, '-pidfile', machineFile(spec, 'pid')],
     ['-kernel', kernel, '-append', words.join(' ')],
     ['-drive', `if=none,id=root,format=qcow2,file=${machineFile(spec, 'root.qcow2')}`, '-device', 'nvme,drive=root,serial=root'],
     ...disks.map((disk, index) => formatDisk(disk, index + 1)),
@@ -52,7 +52,9 @@ function formatDisk(disk: MachineDisk, slot: number): string[] {
   return ['-device', `pcie-root-port,id=slot${slot},chassis=${slot},slot=${slot}`, '-drive', drive, '-device', device];
 }
 
+type MachineFile = 'console' | 'qmp' | 'pid' | 'root.qcow2' | 'ssh' | 'log' | 'disks.json';
+
 /** A file in a machine's folder. */
-export function machineFile(spec: Pick<MachineSpec, 'folder'>, name: 'console' | 'qmp' | 'root.qcow2' | 'ssh' | 'log'): string {
+export function machineFile(spec: Pick<MachineSpec, 'folder'>, name: MachineFile): string {
   return join(spec.folder, name);
 }

@@ -1,7 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { once } from 'node:events';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { AppError } from '#base/error.ts';
@@ -9,12 +6,14 @@ import type { Emulator } from '#lab/images/emulator.ts';
 import type { MachineImage } from '#lab/images/machine.ts';
 import { runCommand } from '#lab/images/command.ts';
 import type { Qmp } from '#ports/qmp.ts';
+import { adoptEmulator, type EmulatorProcess, startEmulator } from './emulator-process.ts';
 import { fullLimits } from './full-limits.ts';
 import { formatMachineCommand, type MachineDisk, machineFile, type MachineSpec } from './machine-command.ts';
+import { formatStick, makeDisk, readDisks, writeDisks } from './machine-disks.ts';
 import { type MachineShell, openMachineShell } from './machine-shell.ts';
 
 /** What the room saw of a machine, with this host's wall clock. */
-export type MachineEvent = { atMs: number; event: 'power-on' | 'power-off' | 'watchdog' | 'reset' | 'ended' };
+export type MachineEvent = { atMs: number; event: 'power-on' | 'power-off' | 'watchdog' | 'reset' };
 
 export type Machine = {
   readonly name: string;
@@ -34,55 +33,74 @@ export type Machine = {
   pullDisk(id: string): Promise<{ atMs: number }>;
   /** Puts a new, empty disk into the slot of a pulled one; it gets the serial `serial`. */
   insertDisk(id: string, serial: string): Promise<MachineDisk>;
+  /** Leaves it as it is to the next drill, and its monitor with it. */
+  letGo(): void;
 };
 
 export type MachineParts = { spec: MachineSpec; image: MachineImage; emulator: Emulator; stick: string };
 
 /** Makes a machine afresh: a new root over the image, empty data disks, no power. `stick`: an image that it finds as read-only disk. */
-export async function createMachine({ spec, image, emulator, stick }: MachineParts): Promise<Machine> {
+export async function createMachine(parts: MachineParts): Promise<Machine> {
+  const { spec, image, emulator } = parts;
   mkdirSync(spec.folder, { recursive: true });
   const disks: MachineDisk[] = ['1', '2', '3'].map((number) => makeDisk(spec, number, `${spec.name}-disk${number}`));
+  writeDisks(spec, disks);
   const overlay = ['create', '-q', '-f', 'qcow2', '-b', image.rootImage, '-F', 'raw', machineFile(spec, 'root.qcow2')];
   await runEmulatorTool(emulator.image, overlay);
+  return operateMachine(parts, disks);
+}
+
+/** The machine that an earlier drill made in this room, as it is now: with or without power. */
+export async function adoptMachine(parts: MachineParts): Promise<Machine> {
+  const machine = operateMachine(parts, readDisks(parts.spec));
+  await machine.adopt();
+  return machine;
+}
+
+function operateMachine(
+  { spec, image, emulator, stick }: MachineParts,
+  disks: MachineDisk[],
+): Machine & { adopt(): Promise<void> } {
   const shell = openMachineShell({ ...spec, key: image.sshKey, socket: machineFile(spec, 'ssh') });
   const seen: MachineEvent[] = [];
   const note = (event: MachineEvent['event'], atMs = Date.now()) => void seen.push({ atMs, event });
-  let child: ChildProcess | null = null;
+  let running: EmulatorProcess | null = null;
   let qmp: Qmp | null = null;
+  const isOn = () => running !== null && !running.hasEnded();
   const monitor = () => {
-    if (qmp === null) throw new AppError('conflict', `${spec.name} has no power`);
+    if (qmp === null || !isOn()) throw new AppError('conflict', `${spec.name} has no power`);
     return qmp;
+  };
+  const watch = async (emulated: EmulatorProcess) => {
+    running = emulated;
+    qmp = await openMonitor(spec, () => !emulated.hasEnded());
+    qmp.onEvent(({ event, timestampMs }) => {
+      if (event === 'WATCHDOG') note('watchdog', timestampMs);
+      if (event === 'RESET') note('reset', timestampMs);
+    });
   };
   return {
     name: spec.name,
     address: spec.address,
     shell,
     disks,
-    isOn: () => child !== null,
+    isOn,
     events: () => seen,
     async on() {
-      if (child !== null) return;
+      if (isOn()) return;
       note('power-on');
       const argv = [...emulator.system, ...formatMachineCommand(spec, image.kernel, disks), ...formatStick(stick)];
-      const mine = startEmulator(spec, argv);
-      child = mine;
-      mine.once('exit', () => {
-        if (child !== mine) return;
-        note('ended');
-        child = null;
-        qmp = null;
-      });
-      qmp = await openMonitor(spec, () => child === mine);
-      qmp.onEvent(({ event, timestampMs }) => {
-        if (event === 'WATCHDOG') note('watchdog', timestampMs);
-        if (event === 'RESET') note('reset', timestampMs);
-      });
+      await watch(startEmulator(spec, argv));
+    },
+    async adopt() {
+      const found = adoptEmulator(spec);
+      if (found !== null) await watch(found);
     },
     async waitForLogin() {
       const untilMs = performance.now() + fullLimits.bootMs;
       while (!(await shell.answers())) {
-        if (child === null || performance.now() > untilMs) {
-          const why = child === null ? 'its emulator ended' : `nobody answers after ${fullLimits.bootMs / 1000} s`;
+        if (!isOn() || performance.now() > untilMs) {
+          const why = isOn() ? `nobody answers after ${fullLimits.bootMs / 1000} s` : 'its emulator ended';
           throw new AppError('timeout', `booting ${spec.name}: ${why}; ${readEnds(spec)}`);
         }
         await delay(fullLimits.loginPollMs);
@@ -90,17 +108,18 @@ export async function createMachine({ spec, image, emulator, stick }: MachinePar
     },
     async pull() {
       const atMs = Date.now();
-      const mine = child;
-      child = null;
+      const mine = running;
+      running = null;
       qmp?.close();
       qmp = null;
-      if (mine !== null && mine.exitCode === null) {
-        mine.kill('SIGKILL');
-        await once(mine, 'exit', { signal: AbortSignal.timeout(fullLimits.killMs) });
-      }
+      await mine?.kill();
       note('power-off', atMs);
       shell.hangUp();
       return { atMs };
+    },
+    letGo() {
+      qmp?.close();
+      qmp = null;
     },
     async pullDisk(id) {
       const atMs = Date.now();
@@ -122,30 +141,10 @@ export async function createMachine({ spec, image, emulator, stick }: MachinePar
       });
       await monitor().execute('device_add', { driver: 'virtio-blk-pci', id, bus: `slot${slot + 1}`, drive: node, serial });
       disks[slot] = { ...disk, id };
+      writeDisks(spec, disks);
       return { ...disk, id };
     },
   };
-}
-
-function makeDisk(spec: MachineSpec, number: string, serial: string): MachineDisk {
-  const file = join(spec.folder, `disk${number}.raw`);
-  writeFileSync(file, '');
-  truncateSync(file, fullLimits.diskBytes);
-  return { id: `disk${number.split('-')[0]}`, file, serial };
-}
-
-function formatStick(file: string): string[] {
-  const drive = `if=none,id=stick-file,format=raw,readonly=on,file=${file}`;
-  return ['-drive', drive, '-device', 'virtio-blk-pci,drive=stick-file,serial=stick'];
-}
-
-function startEmulator(spec: MachineSpec, argv: string[]): ChildProcess {
-  const [program, ...args] = argv as [string, ...string[]];
-  const log = openSync(machineFile(spec, 'log'), 'a');
-  rmSync(machineFile(spec, 'qmp'), { force: true });
-  const child = spawn(program, args, { stdio: ['ignore', log, log] });
-  closeSync(log);
-  return child;
 }
 
 async function openMonitor(spec: MachineSpec, runs: () => boolean): Promise<Qmp> {

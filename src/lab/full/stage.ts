@@ -20,7 +20,7 @@ import { roomNetwork } from './room-network.ts';
 export const tinyGuest = { vmid: 100, address: '10.77.0.100', mac: '52:54:00:77:00:64', intervalMs: 60_000 } as const;
 
 /** What the scenes work with. */
-export type Stage = {
+export type Stage = AsyncDisposable & {
   room: Room;
   /** The cluster's record, as a node reads it. */
   store: DrillStore;
@@ -34,7 +34,12 @@ export async function openStage(room: Room, folder: string, say: Say): Promise<S
   const store = createEtcdStore({ endpoints: room.machines.map(({ address }) => `https://${address}:2379`), tls });
   const collectorProgram = fileURLToPath(new URL('../collector-main.ts', import.meta.url));
   const where = ['--bind', `0.0.0.0:${collectorPort}`, '--file', join(folder, 'witness.jsonl')];
-  return { room, store, collector: await startLineProcess('the collector', [collectorProgram, ...where]), say };
+  const collector = await startLineProcess('the collector', [collectorProgram, ...where]);
+  const end = async () => {
+    collector.kill();
+    await store[Symbol.asyncDispose]();
+  };
+  return { room, store, collector, say, [Symbol.asyncDispose]: end };
 }
 
 async function fetchCertificate(machine: Machine, folder: string) {
