@@ -1,10 +1,15 @@
 import koffi from 'koffi';
 
-/** Debian's zstd. Called directly it takes two thirds of the time that Node's stream interface takes to decompress. */
-const libraryName = 'libzstd.so.1';
+/**
+ * The zstd that is part of Node, called directly: that takes two thirds of the time that Node's stream interface takes to decompress. Never
+ * the system's library: its calls of itself end in the symbols that Node exports, and contexts of one version are handled by another.
+ */
+const ownProgram = null;
 
 type Size = number | bigint;
 type Calls = {
+  createCompressor(): unknown;
+  createDecompressor(): unknown;
   compressBound(bytes: number): Size;
   compress(context: unknown, room: Uint8Array, roomBytes: number, data: Uint8Array, bytes: number, level: number): Size;
   decompress(context: unknown, room: Uint8Array, roomBytes: number, data: Uint8Array, bytes: number): Size;
@@ -17,25 +22,11 @@ export type NativeZstd = {
   decompressInto(room: Uint8Array, data: Uint8Array): number;
 };
 
-/** null where the library is not installed. For one thread: its contexts and its room are used again and again. */
+/** null where Node does not show its zstd. For one thread: its contexts and its room are used again and again. */
 export function loadNativeZstd(): NativeZstd | null {
-  let library: ReturnType<typeof koffi.load>;
-  try {
-    library = koffi.load(libraryName);
-  } catch {
-    return null;
-  }
-  const contexts = {
-    c: library.func('void *ZSTD_createCCtx()')() as unknown,
-    d: library.func('void *ZSTD_createDCtx()')() as unknown,
-  };
-  const [into, from] = ['uint8_t *room, size_t roomBytes', 'const uint8_t *data, size_t bytes'];
-  const calls: Calls = {
-    compressBound: library.func('size_t ZSTD_compressBound(size_t bytes)') as Calls['compressBound'],
-    compress: library.func(`size_t ZSTD_compressCCtx(void *context, ${into}, ${from}, int level)`) as Calls['compress'],
-    decompress: library.func(`size_t ZSTD_decompressDCtx(void *context, ${into}, ${from})`) as Calls['decompress'],
-    isError: library.func('unsigned int ZSTD_isError(size_t code)') as Calls['isError'],
-  };
+  const calls = loadCalls();
+  if (calls === null) return null;
+  const contexts = { c: calls.createCompressor(), d: calls.createDecompressor() };
   let scratch = new Uint8Array();
   return {
     compress(data, level) {
@@ -50,4 +41,21 @@ export function loadNativeZstd(): NativeZstd | null {
       return calls.isError(bytes) === 0 ? Number(bytes) : -1;
     },
   };
+}
+
+function loadCalls(): Calls | null {
+  const [into, from] = ['uint8_t *room, size_t roomBytes', 'const uint8_t *data, size_t bytes'];
+  try {
+    const program = koffi.load(ownProgram);
+    return {
+      createCompressor: program.func('void *ZSTD_createCCtx()') as Calls['createCompressor'],
+      createDecompressor: program.func('void *ZSTD_createDCtx()') as Calls['createDecompressor'],
+      compressBound: program.func('size_t ZSTD_compressBound(size_t bytes)') as Calls['compressBound'],
+      compress: program.func(`size_t ZSTD_compressCCtx(void *context, ${into}, ${from}, int level)`) as Calls['compress'],
+      decompress: program.func(`size_t ZSTD_decompressDCtx(void *context, ${into}, ${from})`) as Calls['decompress'],
+      isError: program.func('unsigned int ZSTD_isError(size_t code)') as Calls['isError'],
+    };
+  } catch {
+    return null;
+  }
 }

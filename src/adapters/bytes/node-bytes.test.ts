@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { loadNativeZstd } from './native-zstd.ts';
 import { createWorkerBytes, nodeBytes } from './node-bytes.ts';
 
 test("a worker's zstd and Node's read each other, and both refuse what is damaged or too long", () => {
@@ -22,4 +24,9 @@ test("a worker's zstd and Node's read each other, and both refuse what is damage
     }
     assert.equal(worker.zstdDecompress(worker.zstdCompress(new Uint8Array()), 0)?.length, 0);
   }
+});
+
+test("the zstd that is called directly is Node's own: with a second one in the process each would handle the other's contexts", () => {
+  assert.notEqual(loadNativeZstd(), null);
+  assert.doesNotMatch(readFileSync('/proc/self/maps', 'utf8'), /libzstd/);
 });

@@ -54,7 +54,7 @@ export const nodeBytes: ByteFunctions = {
 };
 
 /**
- * The same for a worker that handles one chunk after the other, with the system's zstd where it is installed. With `isShortLived` what
+ * The same for a worker that handles one chunk after the other, with Node's zstd called directly. With `isShortLived` what
  * `zstdDecompress` returns is good until it is called again: fresh memory for every chunk costs more than half of the decompression.
  */
 export function createWorkerBytes(isShortLived: boolean): ByteFunctions {
