@@ -48,6 +48,9 @@ export type NewContent = {
   confirm(): Promise<void>;
 };
 
+/** Disks that are served read-only over NBD, one export a disk, named like it. */
+export type ServedDisks = { nbdSocket: string; disks: { name: string; sizeBytes: number }[]; close(): Promise<void> };
+
 /** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
 export interface GuestStorage {
   listCopies(): Promise<GuestCopy[]>;
@@ -58,6 +61,8 @@ export interface GuestStorage {
    * what was looked for; conflict on another generation.
    */
   openPrimary(vmid: number, generation: number): Promise<DiskChain[]>;
+  /** For reading a primary copy that nothing has open; until it is closed nothing may open it. Raises AppError like `openPrimary`. */
+  serve(vmid: number, generation: number): Promise<ServedDisks>;
   /**
    * Makes this node's replica the primary copy of `generation`: verifies the newest manifest (not older than `atLeast`), puts a
    * new overlay above it so that the replicated point stays untouched. Idempotent. Raises AppError missing/conflict/invalid

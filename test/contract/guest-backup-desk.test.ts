@@ -4,22 +4,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createClock } from '#adapters/clock/boot-clock.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { BackupTarget, GuestBackupRecord, KeptDisksRecord } from '#core/guest-backup/records.ts';
+import type { GuestBackupRecord, KeptDisksRecord } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { HaResource } from '#core/ha/records.ts';
-import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
-import { createBackupDesk } from '#programs/agent/backup-desk.ts';
-import { createBell } from '#programs/agent/bell.ts';
-import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
-import { runRequests } from '#programs/agent/requests.ts';
-import { followWorld } from '#programs/agent/world.ts';
+import type { RequestOrder, RequestState } from '#core/ha/requests.ts';
 import { startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
-import { buildAgentRig, type AgentRig, type RigAgent } from './checker/agent-rig.ts';
-import { imageUser } from './checker/dir-rig.ts';
+import { buildAgentRig, type AgentRig } from './checker/agent-rig.ts';
+import { answered, ask, backup, put, read, serveRequests, vault, want } from './checker/backup-agent.ts';
 import { goesOn, runOnN1, vmid } from './checker/moved-guest.ts';
-import { until } from './checker/until.ts';
 
 /** Requests for backups and restores, carried out by an agent on a real guest and a real backup server. */
 let place: BackupPlace;
@@ -29,102 +21,6 @@ before(async () => {
 after(async () => {
   await place[Symbol.asyncDispose]();
 });
-
-function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
-  const node = rig.node('n1');
-  const stop = new AbortController();
-  const store = rig.store.connect();
-  const clock = createClock();
-  const bell = createBell();
-  const { world } = followWorld({ store, clock, onChange: () => bell.ring(), onTrouble: () => {} }, stop.signal);
-  const backups = createBackupDesk({
-    self: 'n1',
-    node: 'n1',
-    store,
-    run: node.run,
-    scratch: join(node.directory, 'scratch'),
-    scratchLimitBytes: 1 << 30,
-    user: imageUser,
-    points: node.points,
-    clock,
-    running: () => agent.loop.running(),
-    readEpoch: () => 1,
-    log: (text) => node.logged.push(text),
-  });
-  const restores = createRestoreDesk({
-    self: 'n1',
-    store,
-    storage: node.storage,
-    readEpoch: () => 1,
-    isRunning: (number) => agent.loop.running().some((guest) => guest.vmid === number),
-  });
-  const log = { info() {}, warn() {} };
-  const parts = {
-    self: 'n1',
-    bootId: 'b',
-    run: node.run,
-    clock,
-    store,
-    world,
-    bell,
-    storage: node.storage,
-    guests: agent.loop,
-    backups,
-    restores,
-    log,
-  };
-  void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
-  return stop;
-}
-
-let asked = 0;
-
-async function ask(rig: AgentRig, order: RequestOrder, state: RequestState = { state: 'waiting' }): Promise<string> {
-  const id = `${String((asked += 1)).padStart(13, '0')}-test`;
-  const request: RequestRecord = { id, node: 'n1', createdAtMs: 0, ...order, ...state };
-  await rig.store.commit(
-    [{ key: keys.request(id), modRevision: 0n }],
-    [{ key: keys.request(id), value: JSON.stringify(request) }],
-  );
-  return id;
-}
-
-async function answered(rig: AgentRig, id: string): Promise<RequestRecord> {
-  return await until(`request ${id} ends`, 60_000, async () => {
-    const now = await read<RequestRecord>(rig, keys.request(id));
-    return now?.state === 'done' || now?.state === 'failed' ? now : null;
-  });
-}
-
-async function read<T>(rig: AgentRig, key: string): Promise<T | null> {
-  const entry = await rig.store.read(key);
-  return entry === null ? null : (JSON.parse(entry.value) as T);
-}
-
-async function put(rig: AgentRig, key: string, value: unknown): Promise<void> {
-  const now = await rig.store.read(key);
-  await rig.store.commit([{ key, modRevision: now?.modRevision ?? 0n }], [{ key, value: JSON.stringify(value) }]);
-}
-
-const backup: RequestOrder = {
-  kind: 'guest-backup',
-  vmid,
-  target: 'vault',
-  freeze: true,
-  notes: 'by request',
-  rateBytesPerSecond: null,
-};
-
-function vault(): BackupTarget {
-  return {
-    id: 'vault',
-    repository: `u@pbs!t@127.0.0.1:${place.port}:store`,
-    fingerprint: place.fingerprint.toLowerCase(),
-    namespace: '',
-    passwordFile: join(place.folder, 'secret'),
-    keyFile: null,
-  };
-}
 
 const over: RequestOrder = {
   kind: 'guest-restore',
@@ -150,11 +46,6 @@ function followCycles({ rig }: AgentRig): string[] {
   return kinds;
 }
 
-async function want(rig: AgentRig, wanted: HaResource['want'], kind: 'run' | 'stop'): Promise<void> {
-  await put(rig, keys.haResource(vmid), { vmid, want: wanted, maxDataAgeMs: null } satisfies HaResource);
-  await rig.ended(vmid, await rig.order(vmid, kind === 'stop' ? { kind, timeoutMs: 0, promote: null } : { kind, promote: null }));
-}
-
 test('a guest is backed up and restored as another by requests; refusals and withdrawals leave nothing', async (t) => {
   const rig = await buildAgentRig(t, ['n1']);
   const agent = rig.startAgent('n1');
@@ -164,7 +55,7 @@ test('a guest is backed up and restored as another by requests; refusals and wit
 
   const unknown = await answered(rig, await ask(rig, backup));
   assert.match(JSON.stringify(unknown), /knows no backup target vault/);
-  const target = { ...vault(), passwordFile: join(place.folder, 'not-there') };
+  const target = { ...vault(place), passwordFile: join(place.folder, 'not-there') };
   await put(rig, keys.backupTarget('vault'), target);
   const noSecret = await answered(rig, await ask(rig, backup));
   assert.match(JSON.stringify(noSecret), /not-there cannot be read on this node; put it there/);
@@ -214,7 +105,7 @@ test('a stopped guest is brought back to its backup; what it had is kept, and th
   const stop = serveRequests(rig, agent);
   t.after(() => stop.abort());
   const { storage, replication } = rig.node('n1');
-  await put(rig, keys.backupTarget('vault'), vault());
+  await put(rig, keys.backupTarget('vault'), vault(place));
   const done = await answered(rig, await ask(rig, { ...backup, vmid }));
   assert.equal(done.state, 'done', JSON.stringify(done));
   const then = await rig.look('n1', vmid);
@@ -247,9 +138,8 @@ test('a stopped guest is brought back to its backup; what it had is kept, and th
   await want(rig, 'started', 'run');
   await goesOn(rig, 'n1', now.newest);
   await rig.store.commit([], [{ key: keys.request(id), value: null }]);
-  asked -= 1;
   const running: RequestState = { state: 'running', progress: { text: '', doneBytes: null, totalBytes: null } };
-  const again = await answered(rig, await ask(rig, { ...over, name: 'numbers' }, running));
+  const again = await answered(rig, await ask(rig, { ...over, name: 'numbers' }, { id, state: running }));
   assert.match(JSON.stringify(again), /had been replaced before the agent ended/);
   assert.deepEqual((await rig.record(vmid)).config, record.config);
 

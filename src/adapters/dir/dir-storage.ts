@@ -6,6 +6,7 @@ import type { ReplicationJob } from '#core/replica/records.ts';
 import {
   tailName,
   demoteToPoint,
+  currentDepths,
   demoteToReplica,
   layersAt,
   noteHandedOver,
@@ -27,7 +28,8 @@ import { thinOnce } from './merge.ts';
 import { createGuest } from './new-guest.ts';
 import { promoteReplica, readLastWriteAtMs } from './promotion.ts';
 import { createReplacement } from './replacement.ts';
-import { endLeftoverDaemons, startStorageDaemon, type ConnectQmp, type StorageDaemon } from './storage-daemon.ts';
+import { serveDisks, type ServedImage } from './serve-disks.ts';
+import { endLeftoverDaemons, type ConnectQmp } from './storage-daemon.ts';
 
 export type DirStorageOptions = {
   /** Folder of the guests' folders. */
@@ -40,9 +42,6 @@ export type DirStorageOptions = {
   flushExport: (socketPath: string, exportName: string) => Promise<void>;
   log: (text: string) => void;
 };
-
-/** An image that is served read-only over NBD, one export a disk. */
-export type ServedImage = { nbdSocket: string; close(): Promise<void> };
 
 /** Picks an image out of what a node holds; null: it is not there. */
 export type ChooseImage = (manifest: Manifest) => Depths | null;
@@ -127,6 +126,25 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
     }
   }
 
+  async function serveImage(vmid: number, choose: ChooseImage, label: string): Promise<ServedImage> {
+    const { disks, done } = await openForReading(vmid, choose);
+    try {
+      const chains = disks.map(({ name, layers }) => {
+        const nodeName = `out-${name}`;
+        return {
+          disk: name,
+          nodeName,
+          blockdev: describeChain(guestDirectory(root, vmid), layers, { nodeName, writableLayers: 0 }),
+        };
+      });
+      const served = await serveDisks(join(options.run, `${vmid}-${label}`), chains, options);
+      return { ...served, close: () => served.close().finally(done) };
+    } catch (error) {
+      done();
+      throw error;
+    }
+  }
+
   async function edit(vmid: number, what: string, editManifest: (manifest: Manifest) => Manifest): Promise<Manifest> {
     return await lock.run(vmid, async () => {
       const next = editManifest(await require(vmid, what));
@@ -173,6 +191,11 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
         if (opened !== manifest) await commitManifest(root, opened);
         return disks;
       }),
+    async serve(vmid, generation) {
+      const { disks } = await requirePrimary(vmid, generation, 'read the disks of');
+      const image = await serveImage(vmid, currentDepths, 'serve');
+      return { ...image, disks: disks.map(({ name, layers }) => ({ name, sizeBytes: layers.at(-1)?.sizeBytes ?? 0 })) };
+    },
     promote: (vmid, generation, atLeast) =>
       change(vmid, async () => {
         const manifest = toPromotable(await require(vmid, 'promote'), atLeast);
@@ -237,17 +260,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       });
       return next.reservedSeq - count + 1;
     },
-    async serveImage(vmid, choose, label) {
-      const { disks, done } = await openForReading(vmid, choose);
-      try {
-        const daemon = await startStorageDaemon(join(options.run, `${vmid}-${label}`), 'image.nbd', options);
-        await serveDisks(daemon, guestDirectory(root, vmid), disks);
-        return { nbdSocket: daemon.nbdSocket, close: () => daemon.kill().finally(done) };
-      } catch (error) {
-        done();
-        throw error;
-      }
-    },
+    serveImage,
     exportImage,
     noteTailSize: (vmid, name, measured) => edit(vmid, 'measure a tail of', (manifest) => noteTailSize(manifest, name, measured)),
     closeAll: () => incoming.closeAll(),
@@ -267,19 +280,6 @@ function createReaderCount() {
       };
     },
   };
-}
-
-async function serveDisks(daemon: StorageDaemon, directory: string, disks: DiskLayers[]): Promise<void> {
-  try {
-    for (const { name, layers } of disks) {
-      const chain = describeChain(directory, layers, { nodeName: `out-${name}`, writableLayers: 0 });
-      await daemon.qmp.execute('blockdev-add', chain);
-      await daemon.qmp.execute('block-export-add', { type: 'nbd', id: `out-${name}`, 'node-name': `out-${name}`, name });
-    }
-  } catch (error) {
-    await daemon.kill();
-    throw error;
-  }
 }
 
 function requireTail(manifest: Manifest, name: string) {

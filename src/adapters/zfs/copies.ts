@@ -3,6 +3,7 @@ import { createFolder, setOwnProperties } from '#core/storage/zfs/commands.ts';
 import { formatZfsManifest } from '#core/storage/zfs/manifest-text.ts';
 import type { ZfsManifest } from '#core/storage/zfs/manifest.ts';
 import { guestDataset, poolOf } from '#core/storage/zfs/names.ts';
+import type { DiskChain } from '#ports/hypervisor.ts';
 import { readGuestFacts, readManifests, type GuestFacts } from './guest-facts.ts';
 import { runZfs } from './zfs-command.ts';
 import type { ImageUser } from './device.ts';
@@ -22,6 +23,8 @@ export type ZfsStorageOptions = {
   user: ImageUser;
   /** Copies a raw image onto another; only what is not zero when `isZeroed`. */
   copyImage: (from: string, to: string, options: { what: string; isZeroed: boolean }) => Promise<void>;
+  /** Serves disks read-only over NBD from a process of its own, known by `label`. */
+  serveDisks: (label: string, chains: DiskChain[]) => Promise<{ nbdSocket: string; close(): Promise<void> }>;
   wallMs: () => number;
   log: (text: string) => void;
 };

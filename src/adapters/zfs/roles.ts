@@ -74,12 +74,7 @@ async function checkImport(importFile: string | undefined, sizeBytes: number): P
 export async function openPrimary(deps: Deps, vmid: number, generation: number): Promise<DiskChain[]> {
   const { options, copies } = deps;
   const manifest = await copies.requirePrimary(vmid, generation, 'start');
-  const facts = await copies.facts(vmid);
-  const datasets = manifest.disks.map(({ name, sizeBytes }) => {
-    const dataset = facts.live.get(name);
-    if (dataset !== undefined) return { name, sizeBytes, dataset };
-    throw new AppError('missing', `start guest ${vmid}: ${name} needs ${diskDataset(options.root, vmid, name)}`);
-  });
+  const datasets = await findDisks(deps, manifest, 'start');
   const opened = manifests.openZfsForWriting(manifest);
   if (opened !== manifest) await copies.commit(opened);
   const chains: DiskChain[] = [];
@@ -89,6 +84,31 @@ export async function openPrimary(deps: Deps, vmid: number, generation: number):
     chains.push({ disk: name, nodeName, blockdev: describeZfsDisk(disk, nodeName, sizeBytes) });
   }
   return chains;
+}
+
+/** The disks of a primary copy that nothing has open, for reading: nothing is changed. */
+export async function openForReading(deps: Deps, vmid: number, generation: number): Promise<DiskChain[]> {
+  const { options, copies } = deps;
+  const manifest = await copies.requirePrimary(vmid, generation, 'read the disks of');
+  const chains: DiskChain[] = [];
+  for (const { name, sizeBytes, dataset } of await findDisks(deps, manifest, 'read the disks of')) {
+    const disk = await openDisk(dataset, options.mounts, { user: options.user, isWritable: false });
+    const nodeName = `out-${name}`;
+    const { file, ...chain } = describeZfsDisk(disk, nodeName, sizeBytes);
+    const readOnly = { 'read-only': true };
+    chains.push({ disk: name, nodeName, blockdev: { ...chain, ...readOnly, file: { ...(file as object), ...readOnly } } });
+  }
+  return chains;
+}
+
+async function findDisks({ options, copies }: Deps, manifest: ZfsManifest, what: string) {
+  const { vmid } = manifest;
+  const facts = await copies.facts(vmid);
+  return manifest.disks.map(({ name, sizeBytes }) => {
+    const dataset = facts.live.get(name);
+    if (dataset !== undefined) return { name, sizeBytes, dataset };
+    throw new AppError('missing', `${what} guest ${vmid}: ${name} needs ${diskDataset(options.root, vmid, name)}`);
+  });
 }
 
 /** Makes the newest point here the primary copy of `generation`; see GuestStorage.promote. */

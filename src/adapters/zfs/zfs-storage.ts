@@ -7,7 +7,7 @@ import type { ZfsTargetState } from '#core/storage/zfs/send-plan.ts';
 import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import { createCopies, type ZfsStorageOptions } from './copies.ts';
 import type { ZfsIncoming, ZfsIncomingRequest } from './incoming.ts';
-import { createGuest, demote, noteHandedOver, openPrimary, promote, removeGuest } from './roles.ts';
+import { createGuest, demote, noteHandedOver, openForReading, openPrimary, promote, removeGuest } from './roles.ts';
 import { createSource, type ZfsSource } from './source.ts';
 import { exportImage, finishReleases, releaseTail, requireTail } from './tails.ts';
 import { createTarget } from './target.ts';
@@ -56,6 +56,12 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
     listCopies: async () => (await copies.list()).map(describeCopy),
     create: (vmid, generation, disks) => change(vmid, () => createGuest(deps, vmid, generation, disks)),
     openPrimary: (vmid, generation) => lock.run(vmid, () => openPrimary(deps, vmid, generation)),
+    async serve(vmid, generation) {
+      const chains = await lock.run(vmid, () => openForReading(deps, vmid, generation));
+      const { disks } = await copies.requirePrimary(vmid, generation, 'read the disks of');
+      const served = await options.serveDisks(`${vmid}-serve`, chains);
+      return { ...served, disks: disks.map(({ name, sizeBytes }) => ({ name, sizeBytes })) };
+    },
     promote: (vmid, generation, atLeast) =>
       change(vmid, async () => {
         const { generation: from, seq, pointAtMs } = await promote(deps, vmid, generation, atLeast);

@@ -25,7 +25,7 @@ export function addGuestBackupCommands(program: Command, backup: Command, world:
   const guest = backup.command('guest').description("backups of the cluster's guests, made by the nodes they run on");
   guest
     .command('run <guests...>')
-    .description('back running guests up now, one after the other on each node, at the same time on several')
+    .description('back guests up now, one after the other on each node, at the same time on several')
     .requiredOption('--target <id>', 'where to, see `backup target list`')
     .option('--no-freeze', 'do not ask the agent in the guest to bring its file systems to rest')
     .option('--notes <text>', 'a note that stays with the backup')

@@ -2,6 +2,7 @@ import { AppError } from '#base/error.ts';
 import { decodeText, encodeText } from '#core/backup/bytes.ts';
 import { checkGuestConfig } from '#core/guest/guest-config-rules.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
+import type { BackupConsistency } from '#core/guest-backup/records.ts';
 
 /** The file of a backup that says what the guest is. */
 export const guestBlobName = 'holdfast-guest.json.blob';
@@ -25,7 +26,7 @@ export type BackedUpGuest = {
   home: string;
   generation: number;
   pointAtMs: number;
-  consistency: 'frozen' | 'crash';
+  consistency: BackupConsistency;
 };
 
 export function formatGuestBlob(guest: BackedUpGuest): Uint8Array {

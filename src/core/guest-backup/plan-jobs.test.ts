@@ -47,7 +47,7 @@ const last = (pointAtMs: number): GuestBackupRecord['last'] => ({
 });
 
 function due(nowMs: number, records: GuestBackupRecord[], change: Partial<BackupJob> = {}, busy = false): number[] {
-  const facts = { jobs: [{ ...job, ...change }], running: [101, 103], records, underWay: () => busy, nowMs, toWall };
+  const facts = { jobs: [{ ...job, ...change }], guests: [101, 103], records, underWay: () => busy, nowMs, toWall };
   return planJobs(facts).map(({ vmid }) => vmid);
 }
 

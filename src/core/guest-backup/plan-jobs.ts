@@ -15,19 +15,19 @@ export function isSelected(job: BackupJob, vmid: number): boolean {
  */
 export function planJobs(facts: {
   jobs: readonly BackupJob[];
-  /** Guests that run on this node. */
-  running: readonly number[];
+  /** Guests that this node can back up. */
+  guests: readonly number[];
   records: readonly GuestBackupRecord[];
   /** Backups that this agent itself has under way. */
   underWay: (vmid: number) => boolean;
   nowMs: number;
   toWall: (atSeconds: number) => WallClock;
 }): DueBackup[] {
-  const { jobs, running, records, underWay, nowMs, toWall } = facts;
+  const { jobs, guests, records, underWay, nowMs, toWall } = facts;
   return jobs.flatMap((job) => {
     if (!job.enabled || job.schedule === null) return [];
     const event = parseCalendarEvent(job.schedule);
-    return running.flatMap((vmid): DueBackup[] => {
+    return guests.flatMap((vmid): DueBackup[] => {
       if (!isSelected(job, vmid) || underWay(vmid)) return [];
       const record = records.find((entry) => entry.vmid === vmid && entry.target === job.target);
       const begunAtMs = record?.jobs[job.id];

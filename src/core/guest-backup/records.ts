@@ -57,6 +57,9 @@ export type RestoreProbe = {
 /** How a backup was made: all of a disk was read and sent, read and compared, or only what the bitmap marked was read. */
 export type BackupKind = 'whole' | 'compare' | 'delta';
 
+/** How a guest's file systems were at the point: at rest, as a power cut leaves them, or as it had left them when it was stopped. */
+export type BackupConsistency = 'frozen' | 'crash' | 'stopped';
+
 /** What one backup did. Bytes: of the guest's disks, of the chunks that the target lacked, and of those on the wire. */
 export type BackupFigures = {
   kind: BackupKind;
@@ -69,8 +72,7 @@ export type BackupFigures = {
   sentDataBytes: number;
   sentWireBytes: number;
   pausedMs: number;
-  /** How its file systems were at the point. */
-  consistency: 'frozen' | 'crash';
+  consistency: BackupConsistency;
   tookMs: number;
 };
 

@@ -48,7 +48,7 @@ export type RequestOrder =
    */
   | { kind: 'node-end'; request: 'power-off' | 'reboot'; policy: ShutdownPolicy | null }
   | { kind: 'node-stay' }
-  /** To the home node, where the guest must run: back it up now. Once begun it is ended by deleting the request. */
+  /** To the home node: back the guest up now, whether it runs or not. Once begun it is ended by deleting the request. */
   | {
       kind: 'guest-backup';
       vmid: number;

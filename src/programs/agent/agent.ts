@@ -151,7 +151,9 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     user: { uid: config.guests.uid, gid: config.guests.gid },
     points,
     clock,
+    storage,
     running: () => guests.running(),
+    yieldingly: (vmid, work) => guests.yieldingly(vmid, work),
     readEpoch: () => guard.epoch(),
     log: (text) => log.info({ event: 'backup' }, text),
   });

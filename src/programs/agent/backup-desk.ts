@@ -6,12 +6,21 @@ import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { RequestOrder } from '#core/ha/requests.ts';
 import { formatSize } from '#core/text/size.ts';
+import type { HaResource } from '#core/ha/records.ts';
+import type { GuestStorage, ServedDisks } from '#ports/guest-storage.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
-import { confirmHome } from '#programs/agent/home-claim.ts';
+import type { GuestLoop } from '#programs/agent/guest-loop.ts';
+import { claimHome, confirmHome, type HomeClaim } from '#programs/agent/home-claim.ts';
 import { slowly, type TellProgress } from '#programs/agent/tell-progress.ts';
 import { readRecord } from '#programs/agent/world.ts';
-import { createGuestBackups, type GuestBackupDeps, type GuestBackupResult } from '#programs/guest-backup/guest-backup.ts';
+import {
+  createGuestBackups,
+  type GuestBackupDeps,
+  type GuestBackupOrder,
+  type GuestBackupResult,
+} from '#programs/guest-backup/guest-backup.ts';
+import { backUpStopped } from '#programs/guest-backup/stopped-backup.ts';
 import { pruneGroup } from '#programs/guest-backup/prune-group.ts';
 import { readTarget } from '#programs/agent/backup-targets.ts';
 import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
@@ -25,7 +34,7 @@ export type DeskOrder = Omit<BackupOrder, 'kind'> & { job?: string; keep?: KeepR
 export type BackupDesk = {
   /** A guest runs: takes over what a backup of an earlier agent may have left in it. */
   takeOver(guest: RunningGuest): void;
-  /** One backup of a guest that runs here; one at a time each. Returns lines for people. Raises AppError, which is told in the record too. */
+  /** One backup of a guest that is at home here, running or stopped; one at a time each. Returns lines for people. Raises AppError, which is told in the record too. */
   backUp(order: DeskOrder, tell: TellProgress, signal: AbortSignal): Promise<string[]>;
   isUnderWay(vmid: number): boolean;
   countUnderWay(): number;
@@ -34,8 +43,10 @@ export type BackupDesk = {
 export type BackupDeskOptions = GuestBackupDeps & {
   self: string;
   store: Store;
+  storage: Pick<GuestStorage, 'serve'>;
   running: () => RunningGuest[];
   readEpoch: () => number | null;
+  yieldingly: GuestLoop['yieldingly'];
 };
 
 const what = 'back up';
@@ -60,7 +71,7 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
 
   /** Writes how it went, unless another home speaks for the guest by now. */
   async function note(
-    guest: RunningGuest,
+    guest: HomeClaim,
     target: string,
     change: (before: GuestBackupRecord) => Partial<GuestBackupRecord>,
   ): Promise<void> {
@@ -84,6 +95,15 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     throw new AppError('conflict', `tell how the backup of guest ${vmid} went: four attempts met another writer`);
   }
 
+  async function orderFor(claim: HomeClaim, order: DeskOrder, tell: TellProgress): Promise<GuestBackupOrder> {
+    const { target, freeze, notes, rateBytesPerSecond } = order;
+    const access = await readTargetAccess(await readTarget(store, target));
+    const { value: record } = await confirmHome(options, claim, what);
+    const guest = { name: record.name, config: record.config };
+    const confirm = async (): Promise<void> => void (await confirmHome(options, claim, what));
+    return { target, access, guest, freeze, notes, rateBytesPerSecond, confirm, onProgress: slowly(tell) };
+  }
+
   async function make(
     guest: RunningGuest,
     order: DeskOrder,
@@ -91,23 +111,22 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     signal: AbortSignal,
   ): Promise<GuestBackupResult> {
     await takingOver.get(guest.vmid);
-    const target = await readTarget(store, order.target);
-    const access = await readTargetAccess(target);
-    const { value: record } = await confirmHome(options, guest, what);
-    const say = slowly(tell);
-    return await createGuestBackups(guest, options).make(
-      {
-        target: order.target,
-        access,
-        guest: { name: record.name, config: record.config },
-        freeze: order.freeze,
-        notes: order.notes,
-        rateBytesPerSecond: order.rateBytesPerSecond,
-        confirm: async () => void (await confirmHome(options, guest, what)),
-        onProgress: say,
-      },
-      signal,
-    );
+    return await createGuestBackups(guest, options).make(await orderFor(guest, order, tell), signal);
+  }
+
+  /** The disks as they lie there. Whoever wants to do something with the guest meanwhile comes first: the backup is given up then. */
+  async function makeStopped(
+    claim: HomeClaim,
+    order: DeskOrder,
+    tell: TellProgress,
+    signal: AbortSignal,
+  ): Promise<GuestBackupResult> {
+    const { vmid, generation } = claim;
+    const resource = await readRecord<HaResource>(store, keys.haResource(vmid));
+    if (resource?.value.want === 'started')
+      throw new AppError('busy', `back up guest ${vmid}: it is wanted started and does not run yet; ask again once it does`);
+    const serve = (): Promise<ServedDisks> => options.storage.serve(vmid, generation);
+    return await backUpStopped(options, { vmid, generation, serve }, await orderFor(claim, order, tell), signal);
   }
 
   /** The backup itself is complete by then: trouble is told, not raised. */
@@ -121,6 +140,32 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     }
   }
 
+  const findRunning = (vmid: number): RunningGuest | undefined => options.running().find((guest) => guest.vmid === vmid);
+
+  /** Carries a backup out and records how it went. */
+  async function told(
+    claim: HomeClaim,
+    order: DeskOrder,
+    work: () => Promise<GuestBackupResult>,
+    signal: AbortSignal,
+  ): Promise<string[]> {
+    const { vmid, target, job } = order;
+    try {
+      if (job !== undefined) await note(claim, target, ({ jobs }) => ({ jobs: { ...jobs, [job]: clock.wallMs() } }));
+      const { snapshot, pointAtMs, figures } = await work();
+      const last = { snapshot: formatSnapshot(snapshot), atSeconds: snapshot.atSeconds, pointAtMs, figures };
+      await note(claim, target, () => ({ last, failed: null }));
+      return [...describeBackup(order, last), ...(await prune(order, signal))];
+    } catch (error) {
+      log(`guest ${vmid}: backup to ${target} failed: ${formatErrorChain(error)}`);
+      const failed = { atMs: clock.wallMs(), because: formatErrorChain(error) };
+      await note(claim, target, () => ({ failed })).catch((lower: unknown) => {
+        if (!isAppError(lower)) throw lower; // it is told to whoever asked
+      });
+      throw error;
+    }
+  }
+
   return {
     isUnderWay: (vmid) => underWay.has(vmid),
     countUnderWay: () => underWay.size,
@@ -129,33 +174,32 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
       takingOver.set(guest.vmid, done);
     },
     async backUp(order, tell, signal) {
-      const { vmid, target } = order;
-      const guest = options.running().find((candidate) => candidate.vmid === vmid);
-      if (guest === undefined) throw new AppError('missing', `back up guest ${vmid}: it does not run on ${self}; start it first`);
+      const { vmid } = order;
       if (underWay.has(vmid)) throw new AppError('busy', `back up guest ${vmid}: another backup of it is under way`);
       underWay.add(vmid);
       try {
-        const { job } = order;
-        if (job !== undefined) await note(guest, target, ({ jobs }) => ({ jobs: { ...jobs, [job]: clock.wallMs() } }));
-        const { snapshot, pointAtMs, figures } = await make(guest, order, tell, signal);
-        const last = { snapshot: formatSnapshot(snapshot), atSeconds: snapshot.atSeconds, pointAtMs, figures };
-        await note(guest, target, () => ({ last, failed: null }));
-        const kept = await prune(order, signal);
-        return [
-          `guest ${vmid}: backup ${last.snapshot} on ${target} is complete after ${(figures.tookMs / 1_000).toFixed(1)} s (${figures.kind}: ${figures.because})`,
-          `read ${formatSize(figures.readBytes)} of ${formatSize(figures.totalBytes)}, sent ${figures.sentChunks} chunks (${formatSize(figures.sentDataBytes)}, on the wire ${formatSize(figures.sentWireBytes)}); guest paused ${figures.pausedMs} ms, file systems ${figures.consistency === 'frozen' ? 'at rest' : 'as after a power cut'}`,
-          ...kept,
-        ];
-      } catch (error) {
-        log(`guest ${vmid}: backup to ${target} failed: ${formatErrorChain(error)}`);
-        const failed = { atMs: clock.wallMs(), because: formatErrorChain(error) };
-        await note(guest, target, () => ({ failed })).catch((lower: unknown) => {
-          if (!isAppError(lower)) throw lower; // it is told to whoever asked
+        const running = findRunning(vmid);
+        if (running !== undefined) return await told(running, order, () => make(running, order, tell, signal), signal);
+        return await options.yieldingly(vmid, async (wanted) => {
+          if (findRunning(vmid) !== undefined)
+            throw new AppError('busy', `back up guest ${vmid}: it was just started; ask again`);
+          const claim = await claimHome(options, vmid, what);
+          return await told(claim, order, () => makeStopped(claim, order, tell, AbortSignal.any([signal, wanted])), signal);
         });
-        throw error;
       } finally {
         underWay.delete(vmid);
       }
     },
   };
+}
+
+const states = { frozen: 'at rest', crash: 'as after a power cut', stopped: 'as it had left them' } as const;
+
+function describeBackup({ vmid, target }: DeskOrder, { snapshot, figures }: NonNullable<GuestBackupRecord['last']>): string[] {
+  const { tookMs, kind, because, readBytes, totalBytes, sentChunks, sentDataBytes, sentWireBytes } = figures;
+  const sent = `${sentChunks} chunks (${formatSize(sentDataBytes)}, on the wire ${formatSize(sentWireBytes)})`;
+  return [
+    `guest ${vmid}: backup ${snapshot} on ${target} is complete after ${(tookMs / 1_000).toFixed(1)} s (${kind}: ${because})`,
+    `read ${formatSize(readBytes)} of ${formatSize(totalBytes)}, sent ${sent}; guest paused ${figures.pausedMs} ms, file systems ${states[figures.consistency]}`,
+  ];
 }

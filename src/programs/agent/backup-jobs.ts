@@ -2,9 +2,11 @@ import { toWall } from '#adapters/clock/wall-clock.ts';
 import { randomBytes } from 'node:crypto';
 import { formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
+import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { BackupJob, GuestBackupRecord } from '#core/guest-backup/records.ts';
 import { planJobs, type DueBackup } from '#core/guest-backup/plan-jobs.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
+import type { HaResource } from '#core/ha/records.ts';
 import { requestId, type RequestOrder, type RequestRecord } from '#core/ha/requests.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
@@ -13,7 +15,7 @@ import type { BackupDesk } from '#programs/agent/backup-desk.ts';
 import type { World } from '#programs/agent/world.ts';
 
 /**
- * Begins what jobs want of the guests that run on this node. The begin is recorded before anything is done, and the end with how it went, so the
+ * Begins what jobs want of the guests that are at home on this node. The begin is recorded before anything is done, and the end with how it went, so the
  * next agent, or the next home, sees what is left of a run.
  */
 export type BackupJobsOptions = {
@@ -34,7 +36,7 @@ export async function runBackupJobs(options: BackupJobsOptions, signal: AbortSig
     try {
       const due = planJobs({
         jobs: world.list<BackupJob>(prefixes.backupJobs).map(({ value }) => value),
-        running: options.running().map((guest) => guest.vmid),
+        guests: listGuests(options),
         records: world.list<GuestBackupRecord>(prefixes.guestBackups).map(({ value }) => value),
         underWay: (vmid) => desk.isUnderWay(vmid),
         nowMs: clock.wallMs(),
@@ -46,6 +48,17 @@ export async function runBackupJobs(options: BackupJobsOptions, signal: AbortSig
       log(`jobs cannot be looked at: ${formatErrorChain(error)}`);
     }
   }
+}
+
+/** Those that run here, and those that are at home here and are to be still. */
+function listGuests({ self, world, running }: BackupJobsOptions): number[] {
+  const runs = running().map((guest) => guest.vmid);
+  const isStill = ({ vmid, home, givenUp }: GuestRecord): boolean => {
+    const want = world.read<HaResource>(keys.haResource(vmid))?.value.want;
+    return home === self && givenUp === undefined && (want === 'stopped' || want === 'disabled') && !runs.includes(vmid);
+  };
+  const still = world.list<GuestRecord>(prefixes.guests).filter(({ value }) => isStill(value));
+  return [...runs, ...still.map(({ value }) => value.vmid)];
 }
 
 async function runOne(options: BackupJobsOptions, { job, vmid }: DueBackup, signal: AbortSignal): Promise<void> {

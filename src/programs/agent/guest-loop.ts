@@ -26,12 +26,15 @@ export type GuestLoop = {
   whyNotCopied(vmid: number): string | null;
   /** Runs `work` while no action on the guest is under way and none starts. Raises AppError busy when one is. */
   exclusively<T>(vmid: number, work: () => Promise<T>): Promise<T>;
+  /** The same for work that gives way: `wanted` aborts, with why, as soon as something is to be done with the guest. */
+  yieldingly<T>(vmid: number, work: (wanted: AbortSignal) => Promise<T>): Promise<T>;
 };
 
 export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
   const { self, world, clock, bell, storage, replication, log } = options;
   const memories = new Map<number, GuestMemory>();
   const busy = new Set<number>();
+  const yielding = new Map<number, AbortController>();
   const desk = createStatusDesk(options);
   const perform = createActions(options, desk, (guest) => attach(guest));
   let copies = new Map<number, GuestCopy>();
@@ -176,7 +179,11 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
   }
 
   function launch(vmid: number): void {
-    if (busy.has(vmid)) return;
+    if (busy.has(vmid)) {
+      const action = yielding.has(vmid) ? planGuestAction(readFacts(memoryOf(vmid))) : null;
+      if (action !== null && action.kind !== 'none' && action.kind !== 'refuse') giveWay(vmid, action.because);
+      return;
+    }
     busy.add(vmid);
     void step(vmid)
       .catch((error: unknown) => {
@@ -194,23 +201,40 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     return memoryOf(vmid).process === null && world.read(keys.guest(vmid)) === null;
   }
 
+  function giveWay(vmid: number, because: string): void {
+    yielding.get(vmid)?.abort(new AppError('busy', `guest ${vmid} is wanted meanwhile: ${because}`));
+  }
+
+  async function exclusively<T>(vmid: number, work: () => Promise<T>): Promise<T> {
+    // Until the guests that run here are known, none may be taken for stopped.
+    await adopted.promise;
+    giveWay(vmid, 'an operator asks for something');
+    const giveUpAtBootMs = clock.bootMs() + limits.guestBusyMs;
+    while (busy.has(vmid) && clock.bootMs() < giveUpAtBootMs) await new Promise((resolve) => setTimeout(resolve, 50));
+    if (busy.has(vmid)) throw busyError(vmid);
+    busy.add(vmid);
+    try {
+      return await work();
+    } finally {
+      busy.delete(vmid);
+      bell.ring();
+    }
+  }
+
   return {
     running,
     whyNotCopied: (vmid) => memories.get(vmid)?.notCopied ?? null,
-    async exclusively(vmid, work) {
-      // Until the guests that run here are known, none may be taken for stopped.
-      await adopted.promise;
-      const giveUpAtBootMs = clock.bootMs() + limits.guestBusyMs;
-      while (busy.has(vmid) && clock.bootMs() < giveUpAtBootMs) await new Promise((resolve) => setTimeout(resolve, 50));
-      if (busy.has(vmid)) throw busyError(vmid);
-      busy.add(vmid);
-      try {
-        return await work();
-      } finally {
-        busy.delete(vmid);
-        bell.ring();
-      }
-    },
+    exclusively,
+    yieldingly: (vmid, work) =>
+      exclusively(vmid, async () => {
+        const wanted = new AbortController();
+        yielding.set(vmid, wanted);
+        try {
+          return await work(wanted.signal);
+        } finally {
+          yielding.delete(vmid);
+        }
+      }),
     async run(signal) {
       await adopt();
       adopted.resolve();

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { createDirStorage } from '#adapters/dir/dir-storage.ts';
 import { runCommand } from '#adapters/dir/command.ts';
+import { serveDisks } from '#adapters/dir/serve-disks.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
 import { withGuestAtRest } from '#adapters/qmp/guest-rest.ts';
@@ -77,14 +78,16 @@ function openFiles({ config, clock, log }: NodeStorageParts, say: (text: string)
 function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) => void, readPeers: () => Peer[]): OpenedStorage {
   const { name, data, run } = config.node;
   const { dataset, disks, blockBytes } = requirePool(config);
+  const user = { uid: config.guests.uid, gid: config.guests.gid };
   const storage = createZfsStorage({
     root: dataset,
     run: runPaths.storage(run),
     mounts: join(data, 'zfs'),
     newDisks: disks,
     blockBytes,
-    user: { uid: config.guests.uid, gid: config.guests.gid },
+    user,
     copyImage: copyRawImage,
+    serveDisks: (label, chains) => serveDisks(join(runPaths.storage(run), label), chains, { user, connectQmp }),
     wallMs: () => clock.wallMs(),
     log: (text) => log.info({ event: 'storage' }, text),
   });

@@ -9,12 +9,13 @@ import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 /** Asked for at once: what a server's 32-bit lengths allow, in whole chunks. */
 const extentsAskedBytes = 2 ** 30;
 
-export type PointDisk = { socketPath: string; exportName: string; bitmap: string | null };
+/** `canRelease`: what has been read is given back. */
+export type PointDisk = { socketPath: string; exportName: string; bitmap: string | null; canRelease: boolean };
 export type PointChunk = { start: number; bytes: number; held: HeldChunk };
 
 /**
- * The chunks of a disk at a point, in order, several being read and hashed ahead: those that the bitmap marks, or all. What has been read is given
- * back to QEMU, which then need not keep it any longer when the guest overwrites it.
+ * The chunks of a disk at a point, in order, several being read and hashed ahead: those that the bitmap marks, or all. Of a point that QEMU keeps, what has
+ * been read is given back: it need not be kept any longer when the guest overwrites it.
  */
 export async function* readPoint(
   disk: PointDisk,
@@ -30,7 +31,7 @@ export async function* readPoint(
     for await (const { start, bytes, isZero } of wanted) {
       const chunk = isZero
         ? Promise.resolve({ start, bytes, held: zeroChunk(bytes, parts) })
-        : readChunk(nbd, start, bytes, parts.pool);
+        : readChunk(nbd, start, bytes, { pool: parts.pool, canRelease: disk.canRelease });
       chunk.catch(() => {}); // it is raised when its turn comes
       ahead.push(chunk);
       if (ahead.length >= parts.pool.width * 2) yield await ahead.shift()!;
@@ -80,7 +81,12 @@ function spanAt(nbd: NbdClient, start: number, isZero: boolean): Span {
   return { start, bytes: Math.min(fixedChunkBytes, nbd.sizeBytes - start), isZero };
 }
 
-async function readChunk(nbd: NbdClient, start: number, bytes: number, pool: ChunkPool): Promise<PointChunk> {
+async function readChunk(
+  nbd: NbdClient,
+  start: number,
+  bytes: number,
+  { pool, canRelease }: { pool: ChunkPool; canRelease: boolean },
+): Promise<PointChunk> {
   const data = await nbd.read(start, bytes).catch((cause: unknown) => {
     if (!isAppError(cause, 'invalid')) throw cause;
     // QEMU refuses to read a point that it had to give up so that the guest could go on.
@@ -92,7 +98,7 @@ async function readChunk(nbd: NbdClient, start: number, bytes: number, pool: Chu
       },
     );
   });
-  await nbd.trim(start, bytes);
+  if (canRelease) await nbd.trim(start, bytes);
   return { start, bytes, held: await pool.take(data.buffer as ArrayBuffer, bytes, () => {}) };
 }
 

@@ -174,6 +174,7 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
           socketPath,
           disks,
           bitmap: plan.kind === 'delta' ? changes : null,
+          canRelease: true,
           guestBlob: formatGuestBlob({ ...blob, pointAtMs: fleece.pointAtMs, consistency: rest.consistency }),
           notes: order.notes,
           rateBytesPerSecond: order.rateBytesPerSecond,

@@ -26,6 +26,8 @@ export type UploadOrder = {
   disks: { name: string; sizeBytes: number }[];
   /** The bitmap that marks what changed since the last backup; null: everything is read. */
   bitmap: string | null;
+  /** What has been read may be given back: it is kept for us only. */
+  canRelease: boolean;
   guestBlob: Uint8Array;
   notes: string | null;
   rateBytesPerSecond: number | null;

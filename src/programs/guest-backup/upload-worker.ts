@@ -111,7 +111,8 @@ async function sendDisk(
     throw new AppError('conflict', `${archive}: the last backup cannot be built upon any more; the next try compares`);
   }
   const upload = await ArchiveUpload.start(context, 'fixed', archive, sizeBytes, order.bitmap === null ? null : index);
-  const disk = { socketPath: order.socketPath, exportName: name, bitmap: order.bitmap };
+  const { socketPath, bitmap, canRelease } = order;
+  const disk = { socketPath, exportName: name, bitmap, canRelease };
   for await (const { start: at, bytes, held } of readPoint(disk, { pool, key, functions: nodeBytes })) {
     await (order.bitmap === null ? upload.add(held) : upload.replace(held, at));
     await onChunk(bytes);

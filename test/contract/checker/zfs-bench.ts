@@ -3,6 +3,8 @@ import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, rmSyn
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { serveDisks } from '#adapters/dir/serve-disks.ts';
+import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { createZfsStorage, type ZfsStorage } from '#adapters/zfs/zfs-storage.ts';
 import { incomingStreamName } from '#adapters/zfs/incoming.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
@@ -54,6 +56,7 @@ export function openZfsStorage(
       const onto = isZeroed ? ['-n', '--target-is-zero'] : [];
       execFileSync('qemu-img', ['convert', '-q', ...onto, '-f', 'raw', '-O', 'raw', from, to]);
     },
+    serveDisks: (label, chains) => serveDisks(join(directory, 'run/replica', label), chains, { user: imageUser, connectQmp }),
     wallMs: () => Date.now(),
     log: (text) => void options.logged?.push(text),
   });

@@ -1,0 +1,124 @@
+import { join } from 'node:path';
+import { createClock } from '#adapters/clock/boot-clock.ts';
+import type { BackupTarget } from '#core/guest-backup/records.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { HaResource } from '#core/ha/records.ts';
+import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
+import { createBackupDesk } from '#programs/agent/backup-desk.ts';
+import { createBell } from '#programs/agent/bell.ts';
+import { runRequests } from '#programs/agent/requests.ts';
+import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
+import { followWorld } from '#programs/agent/world.ts';
+import type { BackupPlace } from '../backup-command-parts.ts';
+import type { AgentRig, RigAgent } from './agent-rig.ts';
+import { imageUser } from './dir-rig.ts';
+import { vmid } from './moved-guest.ts';
+import { until } from './until.ts';
+
+/** The requests and backup jobs of n1, until it is aborted. */
+export function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
+  const node = rig.node('n1');
+  const stop = new AbortController();
+  const store = rig.store.connect();
+  const clock = createClock();
+  const bell = createBell();
+  const { world } = followWorld({ store, clock, onChange: () => bell.ring(), onTrouble: () => {} }, stop.signal);
+  const backups = createBackupDesk({
+    self: 'n1',
+    node: 'n1',
+    store,
+    run: node.run,
+    scratch: join(node.directory, 'scratch'),
+    scratchLimitBytes: 1 << 30,
+    user: imageUser,
+    points: node.points,
+    clock,
+    storage: node.storage,
+    running: () => agent.loop.running(),
+    yieldingly: (number, work) => agent.loop.yieldingly(number, work),
+    readEpoch: () => 1,
+    log: (text) => node.logged.push(text),
+  });
+  const restores = createRestoreDesk({
+    self: 'n1',
+    store,
+    storage: node.storage,
+    readEpoch: () => 1,
+    isRunning: (number) => agent.loop.running().some((guest) => guest.vmid === number),
+  });
+  const log = { info() {}, warn() {} };
+  const parts = {
+    self: 'n1',
+    bootId: 'b',
+    run: node.run,
+    clock,
+    store,
+    world,
+    bell,
+    storage: node.storage,
+    guests: agent.loop,
+    backups,
+    restores,
+    log,
+  };
+  void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
+  return stop;
+}
+
+let asked = 0;
+
+/** Returns its id. `begun`: that of an earlier agent, which had begun it. */
+export async function ask(rig: AgentRig, order: RequestOrder, begun?: { id: string; state: RequestState }): Promise<string> {
+  const id = begun?.id ?? `${String((asked += 1)).padStart(13, '0')}-test`;
+  const state: RequestState = begun?.state ?? { state: 'waiting' };
+  const request: RequestRecord = { id, node: 'n1', createdAtMs: 0, ...order, ...state };
+  await rig.store.commit(
+    [{ key: keys.request(id), modRevision: 0n }],
+    [{ key: keys.request(id), value: JSON.stringify(request) }],
+  );
+  return id;
+}
+
+export async function answered(rig: AgentRig, id: string): Promise<RequestRecord> {
+  return await until(`request ${id} ends`, 60_000, async () => {
+    const now = await read<RequestRecord>(rig, keys.request(id));
+    return now?.state === 'done' || now?.state === 'failed' ? now : null;
+  });
+}
+
+export async function read<T>(rig: AgentRig, key: string): Promise<T | null> {
+  const entry = await rig.store.read(key);
+  return entry === null ? null : (JSON.parse(entry.value) as T);
+}
+
+export async function put(rig: AgentRig, key: string, value: unknown): Promise<void> {
+  const now = await rig.store.read(key);
+  await rig.store.commit([{ key, modRevision: now?.modRevision ?? 0n }], [{ key, value: JSON.stringify(value) }]);
+}
+
+export function vault(place: BackupPlace): BackupTarget {
+  return {
+    id: 'vault',
+    repository: `u@pbs!t@127.0.0.1:${place.port}:store`,
+    fingerprint: place.fingerprint.toLowerCase(),
+    namespace: '',
+    passwordFile: join(place.folder, 'secret'),
+    keyFile: null,
+  };
+}
+
+/** A backup of the rig's guest. */
+export const backup: Extract<RequestOrder, { kind: 'guest-backup' }> = {
+  kind: 'guest-backup',
+  vmid,
+  target: 'vault',
+  freeze: true,
+  notes: 'by request',
+  rateBytesPerSecond: null,
+};
+
+/** What an operator wants of the rig's guest, and the manager's order that follows; returns when the order has ended. */
+export async function want(rig: AgentRig, wanted: HaResource['want'], kind: 'run' | 'stop'): Promise<void> {
+  await put(rig, keys.haResource(vmid), { vmid, want: wanted, maxDataAgeMs: null } satisfies HaResource);
+  await rig.ended(vmid, await rig.order(vmid, kind === 'stop' ? { kind, timeoutMs: 0, promote: null } : { kind, promote: null }));
+}
