@@ -202,11 +202,13 @@ function flap(world: RoundWorld): void {
   const { quarantineAfter } = cluster.people.settings();
   const lost = fate.pick(cluster.hosts);
   const flaps = () => cluster.store.read<HaMemory>(keys.haMemory)?.value.flaps[lost.name];
+  // Recovered where they could be, guests may go on to where they belong.
+  const boundMs = 60_000 + moveBoundMs(cluster) * cluster.vmids.length;
   for (let time = 0; time < Math.max(2, quarantineAfter); time += 1) {
     lost.powerOff('it flaps');
     cluster.runUntil(cluster.engine.nowMs + cluster.timing.claimMs * 1.02 + 6_000);
     lost.powerOn(4_000);
-    world.wait(cluster.engine.nowMs + 60_000, cluster.hosts, () => findTrouble(cluster, cluster.hosts), 'it flapped');
+    world.wait(cluster.engine.nowMs + boundMs, cluster.hosts, () => findTrouble(cluster, cluster.hosts), 'it flapped');
   }
   const isDue = quarantineAfter > 0 && quarantineAfter <= 5;
   const find = () => (!isDue || flaps()?.quarantined === true ? null : `L7 ${lost.name} was lost ${quarantineAfter} times`);

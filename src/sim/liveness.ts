@@ -44,14 +44,14 @@ function describeGuest(cluster: Cluster, well: Host[], vmid: number): string | n
   if (isDisarmed(cluster)) return null;
   if (want === 'ignored') return null;
   if (record.ha === undefined) return `L5 guest ${vmid} is wanted ${want} and not managed`;
+  // Also where somebody was to be left behind, and whatever is wanted of it.
+  if (isWaitingForAnOperator(cluster, well, record))
+    return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
   if (want !== 'started') {
     if (runsOn !== undefined) return `L1 guest ${vmid} is wanted ${want} and executes on ${runsOn.name}`;
     if (isHeldByItsNode(cluster, well, record)) return null;
     return record.ha.state.kind === 'failed' ? null : describeUnsettled(vmid, record.ha);
   }
-  // Also where somebody was to be left behind: it runs.
-  if (isWaitingForAnOperator(cluster, well, record))
-    return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
   if (runsOn !== undefined) return describeUnsettled(vmid, record.ha);
   if (record.ha.state.kind === 'failed' || isHeldByItsNode(cluster, well, record))
     return isTold(cluster, record) ? null : `L5 guest ${vmid} is ${record.ha.state.kind} and nobody is told`;
