@@ -27,3 +27,19 @@ test('a guest that rests where its rival runs is not started there: it waits wit
   cluster.settle();
   assert.deepEqual([cluster.guest(101).order?.kind, cluster.guest(101).order?.to], ['move', 'n1']);
 });
+
+test('a guest that rests apart from its running companion goes to it before it starts, so that nobody who runs is moved', () => {
+  const cluster = new TestCluster(['n1', 'n2']);
+  cluster.addGuest(100, 'n2');
+  cluster.addGuest(101, 'n1', { want: 'stopped' });
+  cluster.settle();
+  cluster.tell(100, 'ok');
+  cluster.tell(101, 'ok');
+  cluster.settle();
+  cluster.put(keys.haRule('together'), { id: 'together', enabled: true, kind: 'keep-together', guests: ['100', '101'] });
+  const wanted: HaResource = { vmid: 101, want: 'started', maxDataAgeMs: null, failback: false };
+  cluster.put(keys.haResource(101), wanted);
+  cluster.settle();
+  assert.deepEqual([cluster.guest(101).order?.kind, cluster.guest(101).order?.to], ['move', 'n2']);
+  assert.deepEqual([cluster.guest(100).ha?.state.kind, cluster.guest(100).ha?.node], ['active', 'n2']);
+});

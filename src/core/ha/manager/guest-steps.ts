@@ -3,7 +3,7 @@ import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { type GuestEntry, type GuestState } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
 import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
-import { allowsNode, listRefusals, selectNode } from '#core/ha/manager/selection.ts';
+import { allowsNode, hasCompanionsElsewhere, listRefusals, selectNode } from '#core/ha/manager/selection.ts';
 import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
 import { isBackUnclaimed, leaveWithoutFence } from '#core/ha/manager/without-fence.ts';
@@ -68,18 +68,25 @@ function stepStartRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEn
       return;
     }
   }
-  if (leavesRival(draft, guest, entry)) return;
+  if (goesElsewhereFirst(draft, guest, entry)) return;
   const nowhere = whyNowhere(draft, guest, entry);
   if (nowhere === null) enter(draft, guest.id, { kind: 'active', seenRunning: false, recovered: false }, 'it is wanted started');
   else draft.decisions.push({ kind: 'cannot-start', guest: guest.id, node: entry.node, because: nowhere });
 }
 
-/** Moves a guest that its rules forbid its node before its start: started where its rival runs, it would be the rival that has to go. */
-function leavesRival(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
-  if (!draft.facts.settings.refusesForbiddenMoves || allowsNode(draft, guest.id, entry.node)) return false;
-  const other = selectNode(draft, guest, entry, 'stay');
+/**
+ * Moves a guest before its start that its rules forbid its node, or whose companions are elsewhere: started where its rival runs, it would be the
+ * rival that has to go; started alone, it would draw a companion that runs to where it is.
+ */
+function goesElsewhereFirst(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): boolean {
+  if (!draft.facts.settings.refusesForbiddenMoves) return false;
+  const isForbidden = !allowsNode(draft, guest.id, entry.node);
+  if (!isForbidden && !hasCompanionsElsewhere(draft, guest.id, entry.node)) return false;
+  // Without failback it stays where it runs; it does not run yet.
+  const other = selectNode(draft, guest, entry, isForbidden ? 'stay' : 'best');
   if (other === null || other === entry.node) return false;
-  enter(draft, guest.id, { kind: 'start-requested-elsewhere', to: other }, `its rules forbid ${entry.node}`);
+  const because = isForbidden ? `its rules forbid ${entry.node}` : `it belongs on ${other} with its companions`;
+  enter(draft, guest.id, { kind: 'start-requested-elsewhere', to: other }, because);
   return true;
 }
 

@@ -86,6 +86,14 @@ test('companions pull to the node that holds most of them, by name among equals'
   assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: heading } }, [together], 'stay'), 'c');
 });
 
+test('who has joined one of two equal groups of companions stays with it', () => {
+  const rule: Rule = { ...together, guests: ['x', 'y', 'z'] };
+  const split = { y: { node: 'a' }, z: { node: 'c' } };
+  assert.equal(select({ x: { node: 'c' }, ...split }, [rule], 'stay'), 'c');
+  assert.equal(select({ x: { node: 'b' }, ...split }, [rule], 'stay'), 'a');
+  assert.equal(select({ x: { node: 'c' }, ...split }, [rule], 'best'), 'a');
+});
+
 test('after a failed start the next node by load is tried, without those that failed', () => {
   assert.equal(select({ x: { node: 'b', failedNodes: ['b'] }, y: { node: 'a' } }, [], 'next'), 'c');
   assert.equal(select({ x: { node: 'b', failedNodes: ['a', 'b'] } }, [], 'next'), 'c');
@@ -95,6 +103,13 @@ test('after a failed start the next node by load is tried, without those that fa
 test('a guest returns to the drained node that is up again', () => {
   assert.equal(select({ x: { node: 'a', returnTo: 'c' } }, [], 'stay'), 'c');
   assert.equal(select({ x: { node: 'a', returnTo: 'c' } }, [], 'stay', ['a', 'b']), 'a');
+});
+
+test('a guest does not return before its companion has a place', () => {
+  const x = { node: 'a', returnTo: 'c' };
+  const waiting: GuestState = { kind: 'awaiting-recovery' };
+  assert.equal(select({ x, y: { node: 'b', state: waiting } }, [together], 'stay', ['a', 'c']), 'a');
+  assert.equal(select({ x, y: { node: 'b', state: { kind: 'inactive' } } }, [together], 'stay', ['a', 'c']), 'c');
 });
 
 test('by size, memory decides before cores', () => {

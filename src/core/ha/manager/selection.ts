@@ -83,8 +83,10 @@ function selectAmong(
   let nodes: readonly string[] = preferred.filter((node) => isFree(node));
   if (nodes.length === 0 && placement.usage.takesLowerRanks)
     nodes = highestOf(placement.rules.ranks.get(guest.id), [...allowed].filter(isFree));
-  nodes = keepFullest(nodes, companions);
-  if (entry.returnTo !== null && nodes.includes(entry.returnTo)) return entry.returnTo;
+  nodes = keepFullest(nodes, companions, mode === 'stay' ? here : null);
+  // Companions that are still to be placed come to where it is now; it would have to come back for them.
+  const returns = mode !== 'stay' || !hasUnplacedCompanion(placement, guest.id);
+  if (returns && entry.returnTo !== null && nodes.includes(entry.returnTo)) return entry.returnTo;
   if (mode === 'stay' && nodes.includes(here)) return here;
   return chooseByScore(placement, guest, entry, mode, nodes);
 }
@@ -133,8 +135,21 @@ export function listRefusals(placement: Placement, guest: string): string[] {
   });
 }
 
+function hasUnplacedCompanion(placement: Placement, guest: string): boolean {
+  return (placement.rules.together.get(guest) ?? []).some((other) => {
+    const entry = placement.guests.get(other);
+    return entry !== undefined && hasNoPlace(entry.state);
+  });
+}
+
+/** True when companions of the guest are elsewhere, or about to be, and none is on the node. */
+export function hasCompanionsElsewhere(placement: Pick<Placement, 'rules' | 'guests'>, guest: string, node: string): boolean {
+  const companions = countCompanions(placement, guest);
+  return companions.size > 0 && !companions.has(node);
+}
+
 /** How many companions each node holds or is about to hold. */
-function countCompanions(placement: Placement, guest: string): Map<string, number> {
+function countCompanions(placement: Pick<Placement, 'rules' | 'guests'>, guest: string): Map<string, number> {
   const counts = new Map<string, number>();
   for (const other of placement.rules.together.get(guest) ?? []) {
     const entry = placement.guests.get(other);
@@ -163,18 +178,18 @@ export function findRivalNodes(
   return nodes;
 }
 
-/** It runs nowhere, and is placed by these rules before it does: it keeps nobody from anywhere. */
+/** It runs nowhere, and is placed by these rules before it does. As a rival it keeps nobody from anywhere. */
 function hasNoPlace({ kind }: GuestState): boolean {
   return kind === 'awaiting-recovery' || kind === 'start-requested';
 }
 
-function keepFullest(nodes: readonly string[], companions: ReadonlyMap<string, number>): readonly string[] {
+/** Where most companions are. Among equals its own node, or a guest that has just joined some would leave them for others; else the first by name. */
+function keepFullest(nodes: readonly string[], companions: ReadonlyMap<string, number>, here: string | null): readonly string[] {
   let fullest: string | null = null;
   let most = 0;
   for (const node of nodes) {
     const count = companions.get(node) ?? 0;
-    // Nodes come in name order, so the first of equals is kept.
-    if (count > most) [fullest, most] = [node, count];
+    if (count > most || (count === most && count > 0 && node === here)) [fullest, most] = [node, count];
   }
   return fullest === null ? nodes : [fullest];
 }
