@@ -72,8 +72,8 @@ async function build(): Promise<void> {
   await store.close();
 }
 
-/** Chunks that nothing refers to: of a backup that was broken off, two days ago. */
-async function litter(): Promise<void> {
+/** Chunks that nothing refers to: of a backup that was broken off, two days ago; `isKilled`: by a crash of this process. */
+async function litter(isKilled: boolean): Promise<void> {
   const store = await open();
   const session = await store.startBackup(
     { namespace: [], type: 'vm', id: 'litter', atSeconds: Math.floor(Date.now() / 1_000) },
@@ -87,6 +87,7 @@ async function litter(): Promise<void> {
     await session.addChunk({ digest, sizeBytes: data.length, encoded, header: checkBlob(encoded, 'chunk', nodeBytes) });
     utimesSync(join(root, chunkPath(formatHex(digest))), old, old);
   }
+  if (isKilled) process.kill(process.pid, 'SIGKILL');
   await session.abort();
   await store.close();
 }
@@ -134,5 +135,5 @@ async function measure(): Promise<{ tookMs: number; removed: number }> {
 }
 
 if (job === 'build') await build();
-else if (job === 'litter') await litter();
-console.log(JSON.stringify(job === 'build' || job === 'litter' ? {} : await measure()));
+else if (job === 'litter' || job === 'crash') await litter(job === 'crash');
+console.log(JSON.stringify(['build', 'litter'].includes(job) ? {} : await measure()));

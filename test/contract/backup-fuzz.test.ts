@@ -108,7 +108,7 @@ function kinds(): { name: string; file: Uint8Array; read: (file: Uint8Array) => 
     { name: 'key file', file: encodeText(JSON.stringify(keyFile)), read: parseKeyFile },
     { name: 'catalog', file: joinBytes(tables), read: (file) => walkCatalog(file, readCatalogRoot(file), 0) },
     { name: 'pxar', file: joinBytes(archive), read: readArchive },
-    { name: 'chunk log', file: log.encode(), read: (file) => new ChunkCatalogue(2).replay(file, false) },
+    { name: 'chunk log', file: log.encode(), read: (file) => new ChunkCatalogue(2).replay(file, 0) },
     { name: 'schedule', file: encodeText('mon..fri 02:30'), read: (file) => parseCalendarEvent(Buffer.from(file).toString()) },
   ];
 }

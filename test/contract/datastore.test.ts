@@ -4,7 +4,6 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { isAppError } from '#base/error.ts';
 import { encodeBlob } from '#core/backup/blob.ts';
 import { encodeText, formatHex } from '#core/backup/bytes.ts';
@@ -282,50 +281,4 @@ function manifestBlob(atSeconds: number, csum: Uint8Array): Uint8Array {
   const files = [{ filename: 'disk.img.fidx', 'crypt-mode': 'none', size: 2 * fixedChunkBytes, csum: formatHex(csum) }];
   const json = { 'backup-type': 'vm', 'backup-id': '300', 'backup-time': atSeconds, files };
   return encodeBlob(encodeText(JSON.stringify(json)), { compress: true, crypt: null }, nodeBytes);
-}
-
-test('a server killed anywhere loses no acknowledged backup and leaves no debris', async () => {
-  using made = await makeStore();
-  await made.store.close();
-  const script = fileURLToPath(new URL('datastore-writer.ts', import.meta.url));
-  const acknowledged = new Set<number>();
-  let next = 1;
-  for (let round = 0; round < 6; round += 1) {
-    const lines = await runAndKill([script, made.root, String(next)], 600 + round * 137);
-    for (const [verb, second] of lines.map((line) => line.split(' '))) {
-      if (verb === 'done') acknowledged.add(Number(second));
-      else acknowledged.delete(Number(second));
-      next = Math.max(next, Number(second) + 1);
-    }
-    next += 1;
-    const store = await made.reopen();
-    for (const folder of ['tmp', 'trash', 'sessions'])
-      assert.deepEqual(readdirSync(join(made.root, '.holdfast', folder)), [], folder);
-    const { snapshots } = await store.readGroup(snapshotAt(1));
-    assert.ok(snapshots.every(({ isFinished }) => isFinished));
-    for (const second of acknowledged) {
-      assert.deepEqual(
-        (await store.verifySnapshot(snapshotAt(second), 'UPID:k')).problems,
-        [],
-        `backup ${second}, round ${round}`,
-      );
-    }
-    await store.close();
-  }
-  assert.ok(next > 20, `only ${next} backups were begun`);
-});
-
-/** Lets the writer work for a while after its first word, then kills it. */
-async function runAndKill(command: string[], afterMs: number): Promise<string[]> {
-  const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const out: Buffer[] = [];
-  child.stdout.on('data', (data: Buffer) => {
-    if (out.length === 0) setTimeout(() => child.kill('SIGKILL'), afterMs);
-    out.push(data);
-  });
-  await new Promise((resolve) => void child.once('close', resolve));
-  return Buffer.concat(out)
-    .toString()
-    .split('\n')
-    .filter((line) => /^(done|gone) \d+$/.test(line));
 }

@@ -3,7 +3,8 @@ import type { FileLock, FolderEntry, StoreFiles } from '../../src/adapters/datas
 
 type File = { content: Uint8Array; isSynced: boolean };
 type Folder = { shared: number; isExclusive: boolean };
-type Image = { files: Map<string, File>; folders: Map<string, Folder> };
+/** `changed`: when a folder's entries last changed, where they have. */
+type Image = { files: Map<string, File>; folders: Map<string, Folder>; changed: Map<string, number> };
 
 /**
  * A disk in memory whose operations happen one at a time in an order that `chance` chooses, and that can be cut off at any of them: by the
@@ -11,7 +12,8 @@ type Image = { files: Map<string, File>; folders: Map<string, Folder> };
  */
 export class MemoryDisk {
   readonly #chance: () => number;
-  #now: Image = { files: new Map(), folders: new Map([['', { shared: 0, isExclusive: false }]]) };
+  readonly #nowMs: () => number;
+  #now: Image = { files: new Map(), folders: new Map([['', { shared: 0, isExclusive: false }]]), changed: new Map() };
   #durable: Image;
   #waiting: (() => void)[] = [];
   #life = 0;
@@ -20,8 +22,9 @@ export class MemoryDisk {
   steps = 0;
   calls = new Map<string, number>();
 
-  constructor(chance: () => number) {
+  constructor(chance: () => number, nowMs: () => number = () => 0) {
     this.#chance = chance;
+    this.#nowMs = nowMs;
     this.#durable = clone(this.#now);
   }
 
@@ -83,6 +86,13 @@ export class MemoryDisk {
       for (const path of Array.from(image.keys()).toSorted())
         if (path !== '' && !kept.folders.has(parentOf(path))) image.delete(path);
     }
+    // A folder and the time of its last change go to disk together.
+    for (const path of kept.folders.keys()) {
+      const isAsBefore = entriesOf(kept, path) === entriesOf(this.#durable, path);
+      const changed = (isAsBefore ? this.#durable : this.#now).changed.get(path);
+      if (changed === undefined) kept.changed.delete(path);
+      else kept.changed.set(path, changed);
+    }
     this.#now = kept;
     this.#durable = clone(kept);
   }
@@ -130,6 +140,7 @@ export class MemoryDisk {
           const file = this.#now.files.get(path);
           return file === undefined ? null : { sizeBytes: file.content.length, head: file.content.slice(0, bytes) };
         }),
+      changedAt: (path) => act('stat', () => (this.#now.folders.has(path) ? (this.#now.changed.get(path) ?? 0) : null)),
       list: (path) => (this.#now.folders.has(path) ? act('list', () => this.#list(path)) : Promise.resolve(null)),
       replace: async (path, content, sync) => {
         const from = await temporary(content, sync);
@@ -146,7 +157,7 @@ export class MemoryDisk {
           if (isFree) {
             this.#move(from, path);
             this.#syncFolder(parentOf(path));
-          } else this.#now.files.delete(from);
+          } else this.#remove(from);
           return isFree;
         });
       },
@@ -156,9 +167,9 @@ export class MemoryDisk {
           this.#put(path, { content: Uint8Array.from([...before, ...content]), isSynced: false });
         }),
       rename: (from, to) => act('rename', () => this.#move(from, to)),
-      remove: (path) => act('unlink', () => this.#now.files.delete(path)),
+      remove: (path) => act('unlink', () => this.#remove(path)),
       removeTree: async (path) => {
-        for (const file of this.paths()) if (isBelow(file, path)) await act('unlink', () => this.#now.files.delete(file));
+        for (const file of this.paths()) if (isBelow(file, path)) await act('unlink', () => this.#remove(file));
         await act('rmdir', () => {
           for (const folder of this.folderPaths()) if (isBelow(folder, path)) this.#now.folders.delete(folder);
         });
@@ -204,13 +215,26 @@ export class MemoryDisk {
 
   #put(path: string, file: File): void {
     if (!this.#now.folders.has(parentOf(path))) throw new AppError('unavailable', `no folder for ${path}`);
+    if (!this.#now.files.has(path)) this.#touch(path);
     this.#now.files.set(path, file);
+  }
+
+  #remove(path: string): boolean {
+    this.#touch(path);
+    return this.#now.files.delete(path);
+  }
+
+  /** The folder that holds it changes. */
+  #touch(path: string): void {
+    this.#now.changed.set(parentOf(path), this.#nowMs());
   }
 
   #makeFolder(path: string): boolean {
     if (this.#now.folders.has(path)) return false;
     if (path !== '') this.#makeFolder(parentOf(path));
     this.#now.folders.set(path, { shared: 0, isExclusive: false });
+    this.#now.changed.set(path, this.#nowMs());
+    if (path !== '') this.#touch(path);
     return true;
   }
 
@@ -218,7 +242,8 @@ export class MemoryDisk {
     const file = this.#now.files.get(from);
     if (file !== undefined) {
       this.#put(to, file);
-      this.#now.files.delete(from);
+      this.#touch(to); // also where it replaces another
+      this.#remove(from);
       return;
     }
     if (!this.#now.folders.has(from)) throw new AppError('unavailable', `nothing to rename at ${from}`);
@@ -236,6 +261,8 @@ export class MemoryDisk {
 
   #syncFolder(path: string): void {
     if (!this.#now.folders.has(path)) return;
+    const changed = this.#now.changed.get(path);
+    if (changed !== undefined) this.#durable.changed.set(path, changed);
     for (const { name, isFolder } of this.#list(path)) {
       const inner = path === '' ? name : `${path}/${name}`;
       if (isFolder) this.#durable.folders.set(inner, { shared: 0, isExclusive: false });
@@ -276,7 +303,16 @@ function clone(image: Image): Image {
   return {
     files: new Map([...image.files].map(([path, file]) => [path, { ...file }])),
     folders: new Map([...image.folders.keys()].map((path) => [path, { shared: 0, isExclusive: false }])),
+    changed: new Map(image.changed),
   };
+}
+
+/** The files of a folder, as text. */
+function entriesOf({ files }: Image, folder: string): string {
+  return [...files.keys()]
+    .filter((path) => parentOf(path) === folder)
+    .toSorted()
+    .join('\n');
 }
 
 function parentOf(path: string): string {

@@ -33,13 +33,14 @@ export class BackupWorld {
     pruned: 0,
     crashes: 0,
     reused: 0,
+    caughtUp: 0,
   };
   #clockMs = 1_800_000_000_000;
   store!: Datastore & { cleared: string[] };
 
   constructor(chance: () => number) {
     this.#chance = chance;
-    this.disk = new MemoryDisk(chance);
+    this.disk = new MemoryDisk(chance, () => this.#clockMs);
   }
 
   async open(): Promise<void> {
@@ -58,6 +59,7 @@ export class BackupWorld {
       randomBytes: (count) => Uint8Array.from({ length: count }, () => Math.floor(this.#chance() * 256)),
       toLocal: (atSeconds) => ({ year: 2027, month: 1, day: Math.floor(atSeconds / 86_400), hour: 0 }),
       sync: 'filesystem',
+      foldersInTurn: 0, // what a crash left has to be found by what is known of it alone
     });
     this.store = await this.disk.run(opening);
   }
@@ -109,7 +111,7 @@ export class BackupWorld {
 
   /** After everybody went home one collection leaves exactly what is referred to, at once. */
   async checkNothingWasted(): Promise<void> {
-    const result = await this.disk.run(this.store.collectGarbage());
+    const result = await this.disk.run(this.store.collectGarbage({ note: this.#hear }));
     assert.equal(result.pendingChunks, 0);
     const referred = new Set<string>();
     for (const path of this.disk.paths()) {
@@ -203,7 +205,7 @@ export class BackupWorld {
   }
 
   async #collect(): Promise<void> {
-    const result = await this.store.collectGarbage({ scan: this.#chance() < 0.05 });
+    const result = await this.store.collectGarbage({ scan: this.#chance() < 0.05, note: this.#hear });
     assert.deepEqual(result.warnings, []);
     this.counts.collected += 1;
     this.counts.removedChunks += result.removedChunks;
@@ -229,6 +231,11 @@ export class BackupWorld {
     const { problems } = await this.store.verifySnapshot(pick(finished, this.#chance).snapshot, 'UPID:test');
     assert.deepEqual(problems, []);
   }
+
+  readonly #hear = (text: string): void => {
+    const [, listed, folders] = /^after a crash: (\d+) of (\d+) folders/.exec(text) ?? [];
+    if (listed !== undefined && Number(listed) < Number(folders)) this.counts.caughtUp += 1;
+  };
 
   #expectGone(snapshot: SnapshotId): void {
     const promise = this.#acknowledged.get(snapshotPath(snapshot));

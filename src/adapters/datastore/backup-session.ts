@@ -202,8 +202,9 @@ export class Session implements BackupSession {
         withUnprotected(manifest, { ...manifest.unprotected, chunk_upload_stats: stats }),
       );
       if (this.#parts.sync === 'filesystem') {
+        const prepared = await this.#chunks.prepareCheckpoint();
         await this.#parts.files.syncAll();
-        this.#chunks.markSynced();
+        await this.#chunks.checkpoint(prepared);
       }
       this.#checkLost();
       await this.#lock(); // before anybody can see the snapshot, and by our clock, whatever time its name says

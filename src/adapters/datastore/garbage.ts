@@ -28,7 +28,7 @@ type Marks = {
  * No access time is asked and no day is waited for: a chunk may go as soon as no snapshot and no running backup refers to it, because
  * every running backup holds what it may refer to in its guard. A backup that ends meanwhile has its indexes in place before its guard
  * closes, and the guard counts until the end. Programs of others are kept out by the process lock. Folders of chunks are not listed:
- * the catalogue knows what is there; after a crash it is scanned anew first.
+ * the catalogue knows what is there; after a crash those that may have changed since are listed first, and each time a few in turn.
  */
 export async function collectGarbage(parts: StoreParts, chunks: ChunkStore, options: CollectOptions): Promise<GarbageResult> {
   const lock = await parts.files.lockProcess('exclusive');
@@ -37,28 +37,61 @@ export async function collectGarbage(parts: StoreParts, chunks: ChunkStore, opti
   chunks.guards.beginCollection();
   try {
     const note = options.note ?? (() => {});
-    if (options.scan === true || !chunks.isComplete) {
-      note('looking through all folders of chunks');
-      await chunks.scan(options.signal);
-    }
+    await learnChunks(chunks, options.scan === true, note, options.signal);
     const result = emptyResult();
     const marks: Marks = { bits: new Uint8Array(0), missing: new DigestTable(1) };
     const paths = await listIndexes(parts, options.signal);
     note(`marking what ${paths.length} indexes refer to`);
     await inParallel(paths, indexesAtOnce, (path) => markIndex(parts, chunks, marks, result, path, options.signal));
-    result.missingChunks = marks.missing.size;
+    if (await chunks.isAnyThere(marks.missing)) {
+      note('a chunk is there of which nothing was known: looking through all folders of chunks');
+      await chunks.scan(options.signal); // what it finds is among the missing, or nothing refers to it
+    }
+    result.missingChunks = countMissing(chunks, marks);
     if (parts.touchesChunks === true) await touchMarked(parts, chunks, marks, options.signal);
     // A removed snapshot must not come back after a power cut without the chunks that go now.
     if (parts.sync !== 'none') await parts.files.syncAll();
     note(`removing what nothing refers to among ${chunks.catalogue.count} chunks`);
     await sweep(chunks, marks, result, options.signal);
     await sweepBad(chunks, marks, result, options.signal);
-    await chunks.flush();
+    const prepared = await chunks.prepareCheckpoint();
+    if (parts.sync !== 'none') {
+      await parts.files.syncAll();
+      await chunks.checkpoint(prepared);
+    }
     return { ...result, diskChunks: chunks.catalogue.count, diskBytes: chunks.catalogue.bytes };
   } finally {
     chunks.guards.endCollection();
     lock.release();
   }
+}
+
+/** Brings the catalogue in line with what is there, with as few folders listed as is safe. */
+async function learnChunks(
+  chunks: ChunkStore,
+  isAll: boolean,
+  note: (text: string) => void,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (!isAll && !chunks.isComplete) {
+    const { listed, folders } = await chunks.catchUp(signal);
+    note(`after a crash: ${listed} of ${folders} folders of chunks may have changed and were listed`);
+    if (listed === folders) return;
+  }
+  const isWrong = !isAll && !(await chunks.isRightInTurn(signal));
+  if (isWrong) note('a folder of chunks is not as it was known');
+  if (!isAll && !isWrong) return;
+  note('looking through all folders of chunks');
+  await chunks.scan(signal);
+}
+
+function countMissing(chunks: ChunkStore, { missing }: Marks): number {
+  let count = 0;
+  for (let number = 0; number < missing.top; number += 1) {
+    const digest = missing.at(number);
+    if (digest !== null && chunks.catalogue.find(digest) < 0) count += 1;
+  }
+  return count;
 }
 
 /** The result as the original keeps it in `.gc-status`. */

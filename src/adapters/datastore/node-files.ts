@@ -1,5 +1,5 @@
 import { close, closeSync, fstatSync, mkdirSync, openSync, statSync } from 'node:fs';
-import { appendFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, statfs, unlink } from 'node:fs/promises';
+import { appendFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, stat, statfs, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
@@ -36,6 +36,7 @@ export function openNodeFiles(root: string): StoreFiles {
         const entries = await orNull(readdir(at(path), { withFileTypes: true }));
         return entries?.map((entry) => ({ name: entry.name, isFolder: entry.isDirectory() })) ?? null;
       }),
+    changedAt: (path) => guard(`looking at ${path}`, async () => (await orNull(stat(at(path))))?.mtimeMs ?? null),
     replace: (path, content, sync) =>
       guard(`writing ${path}`, async () => {
         // The original's own pages read this one as somebody else.

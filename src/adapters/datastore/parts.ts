@@ -22,6 +22,8 @@ export type StoreParts = {
   reserveBytes?: number;
   /** Collections set access times of all chunks in use, for a program that collects by them. */
   touchesChunks?: boolean;
+  /** Folders of chunks that each collection lists to see whether they are as known; missing: 1,024. */
+  foldersInTurn?: number;
 };
 
 /** Own records below the datastore's root; a leading dot keeps the original away from them. */
@@ -32,6 +34,7 @@ export const own = {
   sessions: '.holdfast/sessions',
   reserve: '.holdfast/reserve',
   chunkLog: '.holdfast/chunks.log',
+  checkpoint: '.holdfast/checkpoint',
   /** There while no process has the store open: then the chunk log is complete. */
   clean: '.holdfast/clean',
 } as const;

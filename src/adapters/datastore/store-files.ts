@@ -15,6 +15,8 @@ export type StoreFiles = {
   /** Size, and the first `bytes` of the content; null: not there. */
   peek(path: string, bytes: number): Promise<{ sizeBytes: number; head: Uint8Array } | null>;
   list(path: string): Promise<FolderEntry[] | null>;
+  /** When a folder's entries last changed, milliseconds since 1970 by the file system's clock; null: not there. */
+  changedAt(path: string): Promise<number | null>;
   /** Writes a whole file under a temporary name and renames it; others see the old or the new. `sync`: on disk before it has its name. A folder
    * that is gone is made again for chunks alone. */
   replace(path: string, content: Uint8Array, sync: boolean): Promise<void>;

@@ -27,7 +27,7 @@ test('a catalogue reads back from its log, also when the last record is torn', (
   log = joinBytes([log, ...live.takeJournal()]);
   for (const torn of [0, 1, 43]) {
     const read = new ChunkCatalogue(2);
-    read.replay(joinBytes([log, new Uint8Array(torn)]), true);
+    assert.equal(read.replay(joinBytes([log, new Uint8Array(torn)]), Infinity).tornBytes, torn === 0 ? 0 : 44 - torn);
     assert.equal(read.count, live.count);
     assert.equal(read.bytes, live.bytes);
     for (let number = 0; number < 400; number += 1) {
@@ -35,19 +35,21 @@ test('a catalogue reads back from its log, also when the last record is torn', (
       assert.equal(read.isLost(digestOf(number)), live.isLost(digestOf(number)));
     }
   }
-  assert.throws(() => new ChunkCatalogue(1).replay(new Uint8Array(100), true), /does not begin as one/);
+  assert.throws(() => new ChunkCatalogue(1).replay(new Uint8Array(100), Infinity), /does not begin as one/);
 });
 
-test('after a crash a chunk noted since the last sync is known but not believed', () => {
+test('after a crash a chunk noted since the last sync is known but not believed, and its folder is told', () => {
   const live = new ChunkCatalogue(1);
   const start = live.encode();
   live.put(digestOf(1), facts(10));
-  live.markSynced();
+  const synced = joinBytes([start, ...live.takeJournal()]);
   live.put(digestOf(2), facts(11));
-  const log = joinBytes([start, ...live.takeJournal()]);
+  const log = joinBytes([synced, ...live.takeJournal()]);
+  const folder = (digestOf(2)[0] ?? 0) * 256 + (digestOf(2)[1] ?? 0);
   for (const wasClosed of [true, false]) {
     const read = new ChunkCatalogue(1);
-    read.replay(log, wasClosed);
+    const { doubtful } = read.replay(log, wasClosed ? Infinity : synced.length);
+    assert.deepEqual([...doubtful], wasClosed ? [] : [folder]);
     assert.equal(read.look(digestOf(1))?.verifiedAt, 10);
     assert.equal(read.look(digestOf(2))?.verifiedAt, wasClosed ? 11 : 0);
   }

@@ -19,7 +19,8 @@ export type ChunkFacts = {
 const header = encodeText('HOLDFASTCHUNKS1\n');
 const recordBytes = 44;
 const classes: readonly (CryptClass | null)[] = [null, 'plain', 'encrypted'];
-const operation = { present: 1, gone: 2, badPresent: 3, badGone: 4, synced: 5 } as const;
+/** `torn`: what a crash left of a record, filled up. */
+const operation = { torn: 0, present: 1, gone: 2, badPresent: 3, badGone: 4 } as const;
 
 export class ChunkCatalogue {
   readonly #table: DigestTable;
@@ -105,11 +106,6 @@ export class ChunkCatalogue {
     return found;
   }
 
-  /** Everything that was put so far is on disk for good. */
-  markSynced(): void {
-    this.#log(operation.synced, new Uint8Array(32));
-  }
-
   /** How many changes `takeJournal` would give. */
   get journalLength(): number {
     return this.#journal.length;
@@ -142,33 +138,37 @@ export class ChunkCatalogue {
   }
 
   /**
-   * Plays a log back. A torn last record is left out. After a crash (`wasClosed` false) chunks noted since the last sync are kept but not
-   * believed: a power cut can leave files without their content. Raises AppError invalid when it is no log; the caller then scans.
+   * Plays a log back, of which the first `syncedBytes` were on disk, with all the chunks they tell of, before a crash; Infinity: it was
+   * closed in order. What later records tell of is kept but not believed: a power cut can leave files without their content, or undo what was
+   * noted. Answers the folders (first two bytes of a digest) of those, and how many bytes of the last record are missing: to be filled with
+   * zeros before more is appended. Raises AppError invalid when it is no log; the caller then scans.
    */
-  replay(file: Uint8Array, wasClosed: boolean): void {
+  replay(file: Uint8Array, syncedBytes: number): { doubtful: Set<number>; tornBytes: number } {
     if (!isSameBytes(file.subarray(0, header.length), header))
       throw new AppError('invalid', 'chunk log: it does not begin as one');
     const view = viewOf(file);
-    let unsynced: Uint8Array[] = [];
+    const doubtful = new Set<number>();
     for (let at = header.length; at + recordBytes <= file.length; at += recordBytes) {
       const digest = file.subarray(at, at + 32);
       const what = file[at + 41];
       if (what === operation.present) {
         const cryptClass = classes[file[at + 40] ?? 0] ?? null;
         this.put(digest, { sizeBytes: view.getUint32(at + 32, true), verifiedAt: view.getUint32(at + 36, true), cryptClass });
-        unsynced.push(digest);
       } else if (what === operation.gone) this.remove(digest);
       else if (what === operation.badPresent || what === operation.badGone) this.setBad(digest, what === operation.badPresent);
-      else if (what === operation.synced) unsynced = [];
-      else throw new AppError('invalid', `chunk log: unknown record at ${at}`);
+      else if (what !== operation.torn) throw new AppError('invalid', `chunk log: unknown record at ${at}`);
+      if (at + recordBytes <= syncedBytes) continue;
+      doubtful.add(view.getUint16(at));
+      this.#distrust(digest);
     }
-    if (!wasClosed) for (const digest of unsynced) this.#distrust(digest);
     this.#journal = [];
+    const rest = (file.length - header.length) % recordBytes;
+    return { doubtful, tornBytes: rest === 0 ? 0 : recordBytes - rest };
   }
 
   #distrust(digest: Uint8Array): void {
     const facts = this.look(digest);
-    if (facts !== null) this.put(digest, { ...facts, verifiedAt: 0 });
+    if (facts !== null && facts.verifiedAt !== 0) this.put(digest, { ...facts, verifiedAt: 0 });
   }
 
   #log(what: number, digest: Uint8Array, facts?: ChunkFacts): void {
