@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog } from '#programs/log.ts';
 import { hashSecret } from '#programs/backup/access.ts';
+import { checkContentHere } from '#programs/backup/incoming-chunk.ts';
 import { startServer } from '#programs/backup/server.ts';
 import { openServices } from '#programs/backup/services.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
@@ -40,7 +41,8 @@ export async function startTestServer() {
   const services = openServices({ node: 'test', stateFolder: scratch, stores, rules: { accounts, acl }, key: randomBytes(32) });
   const log = createLog('backup', 'test');
   log.level = 'error';
-  const parts = { ...services, functions: nodeBytes, log, tls: makeCertificate(scratch), refusalDelayMs: 50 };
+  const tls = makeCertificate(scratch);
+  const parts = { ...services, functions: nodeBytes, checkContent: checkContentHere, log, tls, refusalDelayMs: 50 };
   const server = await startServer(parts, { host: '127.0.0.1', port: 0 });
   return {
     made,

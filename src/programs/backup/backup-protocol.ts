@@ -7,7 +7,7 @@ import type { IndexKind } from '#core/backup/chunk-index.ts';
 import { readAppends, readDigest, readInteger, readText, type WireParameters } from '#core/backup/wire-parameters.ts';
 import { nameLimits } from '#core/backup/names.ts';
 import type { BackupSession } from '#ports/datastore.ts';
-import { checkIncoming } from './incoming-chunk.ts';
+import { checkIncoming, type CheckContent } from './incoming-chunk.ts';
 import type { Reply } from './reply.ts';
 
 export const protocolLimits = {
@@ -23,23 +23,29 @@ export const protocolLimits = {
 export type Call = { method: string; path: string; params: WireParameters; body: Uint8Array };
 /** Calls that carry raw bytes; the bodies of all others are parameters. */
 export const rawCalls: ReadonlySet<string> = new Set(['POST fixed_chunk', 'POST dynamic_chunk', 'POST blob', 'POST speedtest']);
+/** Raw calls whose body nobody needs once they are answered. */
+export const passingCalls: ReadonlySet<string> = new Set(['POST fixed_chunk', 'POST dynamic_chunk', 'POST speedtest']);
 
 type Writer = { name: string; kind: IndexKind; index: IndexWriter; smaller: number };
+
+/** `isDiscarded`: a benchmark, of which nothing is kept. */
+type ProtocolParts = {
+  functions: Pick<ByteFunctions, 'sha256'>;
+  checkContent: CheckContent;
+  isDiscarded: boolean;
+};
 
 /** The calls of a backup session. After `finish` every call fails. */
 export class BackupProtocol {
   readonly #session: BackupSession;
-  readonly #functions: Pick<ByteFunctions, 'sha256'>;
-  readonly #isDiscarded: boolean;
+  readonly #parts: ProtocolParts;
   readonly #writers = new Map<number, Writer>();
   #lastWriter = 0;
   #isFinished = false;
 
-  /** `isDiscarded`: a benchmark, of which nothing is kept. */
-  constructor(session: BackupSession, functions: Pick<ByteFunctions, 'sha256'>, isDiscarded: boolean) {
+  constructor(session: BackupSession, parts: ProtocolParts) {
     this.#session = session;
-    this.#functions = functions;
-    this.#isDiscarded = isDiscarded;
+    this.#parts = parts;
   }
 
   get isFinished(): boolean {
@@ -128,7 +134,8 @@ export class BackupProtocol {
     }
     if (isSmaller) writer.smaller += 1; // before anything is waited for: the next one may come meanwhile
     try {
-      await this.#session.addChunk(await checkIncoming({ digest, sizeBytes, encodedBytes }, body));
+      const chunk = await checkIncoming({ digest, sizeBytes, encodedBytes }, body, this.#parts.checkContent);
+      await this.#session.addChunk(chunk);
     } catch (error) {
       if (isSmaller) writer.smaller -= 1;
       throw error;
@@ -154,7 +161,7 @@ export class BackupProtocol {
       sizeBytes: readInteger(params, 'size', kind === 'dynamic' ? 1 : 0, Number.MAX_SAFE_INTEGER),
       csum: readDigest(params, 'csum'),
     };
-    const closed = index.close(claim, this.#functions);
+    const closed = index.close(claim, this.#parts.functions);
     this.#writers.delete(wid);
     await this.#session.addIndex(name, closed);
     return null;
@@ -170,7 +177,7 @@ export class BackupProtocol {
   }
 
   async #finish(): Promise<null> {
-    if (this.#isDiscarded) throw new AppError('conflict', 'a benchmark is never kept');
+    if (this.#parts.isDiscarded) throw new AppError('conflict', 'a benchmark is never kept');
     await this.#session.finish();
     this.#isFinished = true;
     return null;

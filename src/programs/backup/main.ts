@@ -60,6 +60,7 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
     {
       ...services,
       functions: nodeBytes,
+      checkContent: (claim, encoded, header) => pool.checkContent(claim, encoded, header),
       log,
       tls: { cert: readFileSync(config.certFile), key: readFileSync(config.keyFile) },
       refusalDelayMs,

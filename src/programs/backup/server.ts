@@ -5,6 +5,7 @@ import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { AppError, isAppError } from '#base/error.ts';
 import { readText } from '#core/backup/wire-parameters.ts';
 import type { Log } from '#programs/log.ts';
+import type { CheckContent } from './incoming-chunk.ts';
 import { encodeReply, replyToError, type Reply, type RestReply, type StreamReply } from './reply.ts';
 import { answerRest, findRest, restBodyBytes } from './rest.ts';
 import type { RestContext } from './rest/context.ts';
@@ -13,6 +14,8 @@ import { parseBody } from './session-stream.ts';
 import { runBackup, runReader, upgradeProtocols, type Connection } from './sessions.ts';
 
 export type ServerParts = Omit<RestContext, 'caller' | 'body'> & {
+  /** Looks into chunks that come, away from the event loop if it can. */
+  checkContent: CheckContent;
   log: Log;
   tls: { cert: string | Buffer; key: string | Buffer };
   /** Guessing gets slow answers: three seconds, but for tests. */

@@ -8,7 +8,8 @@ import {
 import type { TLSSocket } from 'node:tls';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
-import { protocolLimits, rawCalls, type Call } from './backup-protocol.ts';
+import { passingCalls, protocolLimits, rawCalls, type Call } from './backup-protocol.ts';
+import { createBodyRooms, type BodyRooms } from './body-rooms.ts';
 import { encodeReply, replyToError, type Reply } from './reply.ts';
 import { splitTarget } from './request-head.ts';
 
@@ -45,9 +46,10 @@ export async function serveSession(
   onTrouble: (error: unknown) => void,
 ): Promise<void> {
   const underWay = new Set<Promise<void>>();
+  const serving: Serving = { answer, onTrouble, rooms: createBodyRooms() };
   session.on('error', onTrouble);
   session.on('stream', (stream, headers) => {
-    const job = serveStream(stream, headers, answer, onTrouble).finally(() => underWay.delete(job));
+    const job = serveStream(stream, headers, serving).finally(() => underWay.delete(job));
     underWay.add(job);
   });
   await new Promise<void>((resolve) => {
@@ -57,47 +59,53 @@ export async function serveSession(
   await Promise.allSettled(underWay);
 }
 
+type Serving = { answer: (call: Call) => Promise<Reply>; onTrouble: (error: unknown) => void; rooms: BodyRooms };
+
 async function serveStream(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  answer: (call: Call) => Promise<Reply>,
-  onTrouble: (error: unknown) => void,
+  { answer, onTrouble, rooms }: Serving,
 ): Promise<void> {
   stream.on('error', onTrouble);
+  const method = String(headers[':method'] ?? '');
+  const { parts, query } = splitTarget(String(headers[':path'] ?? ''));
+  const path = (parts[0] === 'api2' ? parts.slice(2) : parts).join('/');
+  const name = `${method} ${path}`;
+  const room = passingCalls.has(name) ? takeRoom(rooms, headers) : null;
   try {
-    const reply = await answer(await readCall(stream, headers));
+    const isRaw = rawCalls.has(name);
+    const body = await readBody(stream, isRaw ? protocolLimits.bodyBytes : protocolLimits.jsonBytes, room);
+    const isParameters = !isRaw && body.length > 0;
+    const params = isParameters ? { ...query, ...parseBody(body, String(headers['content-type'] ?? '')) } : query;
+    const reply = await answer({ method, path, params, body: isParameters ? new Uint8Array() : body });
     respond(stream, encodeReply(reply));
   } catch (error) {
     const { status, text } = replyToError(error);
     if (status >= 500) onTrouble(error);
     respond(stream, encodeReply({ kind: 'text', status, text }));
+  } finally {
+    if (room !== null) rooms.give(room);
   }
 }
 
-async function readCall(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<Call> {
-  const method = String(headers[':method'] ?? '');
-  const { parts, query } = splitTarget(String(headers[':path'] ?? ''));
-  const path = (parts[0] === 'api2' ? parts.slice(2) : parts).join('/');
-  const isRaw = rawCalls.has(`${method} ${path}`);
-  const body = await readBody(stream, isRaw ? protocolLimits.bodyBytes : protocolLimits.jsonBytes);
-  if (isRaw || body.length === 0) return { method, path, params: query, body };
-  return {
-    method,
-    path,
-    params: { ...query, ...parseBody(body, String(headers['content-type'] ?? '')) },
-    body: new Uint8Array(),
-  };
+/** null: the length of the body is not known, or not one that is taken. */
+function takeRoom(rooms: BodyRooms, headers: IncomingHttpHeaders): Buffer | null {
+  const length = Number(headers['content-length'] ?? 0);
+  return length > 0 && length <= protocolLimits.bodyBytes ? rooms.take(length) : null;
 }
 
-async function readBody(stream: ServerHttp2Stream, maxBytes: number): Promise<Buffer> {
+/** `room`: where a body of just this length goes. */
+async function readBody(stream: ServerHttp2Stream, maxBytes: number, room: Buffer | null): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
-  // The stream outlives a refusal: that has to be answered.
-  for await (const part of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+  for await (const part of stream as AsyncIterable<Buffer>) {
+    if (length + part.length > (room?.length ?? maxBytes))
+      throw new AppError('invalid', `the body is longer than ${room?.length ?? maxBytes} bytes`);
+    if (room === null) parts.push(part);
+    else room.set(part, length);
     length += part.length;
-    if (length > maxBytes) throw new AppError('invalid', `the body is longer than ${maxBytes} bytes`);
-    parts.push(part);
   }
+  if (room !== null) return room.subarray(0, length);
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 

@@ -11,6 +11,7 @@ import type { TaskNote, Tasks } from '#ports/tasks.ts';
 import type { Log } from '#programs/log.ts';
 import type { Access } from './access.ts';
 import { BackupProtocol, type Call } from './backup-protocol.ts';
+import type { CheckContent } from './incoming-chunk.ts';
 import { ReaderProtocol } from './reader-protocol.ts';
 import type { Reply } from './reply.ts';
 
@@ -28,6 +29,7 @@ type Parts = {
   access: Access;
   tasks: Tasks;
   functions: ByteFunctions;
+  checkContent: CheckContent;
   log: Log;
   nowSeconds: () => number;
   /** Datastores whose new snapshots are verified at once. */
@@ -44,7 +46,8 @@ export async function runBackup(parts: Parts, caller: string, params: WireParame
     throw new AppError('invalid', 'benchmark: only as host/benchmark');
   }
   const session = await store.startBackup(snapshot, caller);
-  const protocol = new BackupProtocol(session, parts.functions, isBenchmark);
+  const { functions, checkContent } = parts;
+  const protocol = new BackupProtocol(session, { functions, checkContent, isDiscarded: isBenchmark });
   const head = { type: 'backup', id: taskIdOf(storeName, snapshot), who: caller };
   await runAsTask(parts, head, connection, upgradeProtocols.backup, {
     answer: (call) => protocol.answer(call),

@@ -11,12 +11,23 @@ const decompress = promisify(zstdDecompress);
 /** Chunks that are read ahead. */
 const readAhead = 8;
 
-/** The payload of a plain chunk, decompressed off the event loop: at 4 MiB a chunk this is most of the work. */
-export async function unpackChunk(encoded: Uint8Array, header: BlobHeader, what: string): Promise<Uint8Array> {
+/** Zstandard's output comes in pieces of this: in one, for what is as long as it is said to be. */
+const leastPieceBytes = 64;
+
+/**
+ * The payload of a plain chunk of, it is said, `sizeBytes`, decompressed off the event loop: at 4 MiB a chunk this is most of the work.
+ * Raises AppError invalid.
+ */
+export async function unpackChunk(
+  encoded: Uint8Array,
+  header: BlobHeader,
+  { sizeBytes, what }: { sizeBytes: number; what: string },
+): Promise<Uint8Array> {
   const payload = encoded.subarray(header.headerBytes);
   if (!header.isCompressed) return payload;
+  const chunkSize = Math.min(Math.max(sizeBytes, leastPieceBytes), blobLimits.chunkBytes);
   try {
-    return await decompress(payload, { maxOutputLength: blobLimits.chunkBytes });
+    return await decompress(payload, { chunkSize, maxOutputLength: blobLimits.chunkBytes });
   } catch (cause) {
     throw new AppError('invalid', `${what}: its compressed content is damaged or too long`, { cause });
   }
@@ -58,7 +69,7 @@ async function readChunk(store: Pick<Datastore, 'readChunk'>, digest: Uint8Array
   if (encoded === null) throw new AppError('unavailable', `${what} is not there; verify the snapshot`);
   const header = checkBlob(encoded, what, { crc32 });
   if (header.cryptClass === 'encrypted') throw new AppError('denied', `${what} is encrypted; only its client can read it`);
-  const data = await unpackChunk(encoded, header, what);
+  const data = await unpackChunk(encoded, header, { sizeBytes, what });
   if (data.length !== sizeBytes || !isSameBytes(createHash('sha256').update(data).digest(), digest))
     throw new AppError('unavailable', `${what} is damaged; verify the snapshot`);
   return data;
