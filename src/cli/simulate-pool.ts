@@ -6,7 +6,15 @@ import type { RunResult } from '#sim/simulation.ts';
 
 export type SeedRun = { result: RunResult; failure: string | null };
 
-export type PoolOrder = { first: number; last: number; hoursPerSeed: number; quiet: boolean; jobs: number };
+/** `onFailure`: is told of each violation at once; a long run need not be over for it to be looked at. */
+export type PoolOrder = {
+  first: number;
+  last: number;
+  hoursPerSeed: number;
+  quiet: boolean;
+  jobs: number;
+  onFailure?: (story: string) => void;
+};
 
 /** How far a pool is: `hours` counts the seeds under way, too. */
 export type PoolProgress = { seedsDone: number; hours: number; violations: number };
@@ -87,6 +95,7 @@ export class SimulationPool {
       worker.on('message', (answer: WorkerAnswer) => {
         if (answer.kind === 'crashed') return reject(new Error(`seed ${answer.seed}: ${answer.error}`));
         this.runs.set(answer.seed, answer);
+        if (answer.failure !== null) this.order.onFailure?.(answer.failure);
         giveNext();
       });
       worker.on('error', reject);

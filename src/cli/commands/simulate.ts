@@ -47,7 +47,9 @@ async function simulate(world: CliWorld, options: SimulateOptions, json: boolean
   if (!(hours > 0 && hours <= 1_000_000)) throw new AppError('invalid', `hours: ${options.hours} is not a number above 0`);
   const seeds = last - first + 1;
   const quiet = options.quiet === true;
-  const pool = new SimulationPool({ first, last, hoursPerSeed: hours / seeds, quiet, jobs: parseJobs(options.jobs) });
+  // Its first lines name the seed and what it broke; the whole story comes with the result.
+  const onFailure = (story: string) => world.err.write(`${story.split('\n', 2).join('\n')}\n`);
+  const pool = new SimulationPool({ first, last, hoursPerSeed: hours / seeds, quiet, jobs: parseJobs(options.jobs), onFailure });
   const startMs = performance.now();
   const timer = setInterval(() => {
     const { seedsDone, hours: done, violations } = pool.progress();
