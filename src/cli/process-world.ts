@@ -4,7 +4,6 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { drillTools, loadLab } from '#cli/lab-tools.ts';
 import { readSecret } from '#cli/secret-line.ts';
 import { loadSetup } from '#cli/setup-tools.ts';
-import { reachCluster } from '#cli/reach.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
 /** Most of a log that is read at once. */
@@ -23,7 +22,8 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
         .toString('hex')
         .slice(0, letters),
     signal,
-    reach: (options) => reachCluster(options, argv),
+    // Loaded when asked for: a client of backup servers knows no cluster.
+    reach: async (options) => (await import('#cli/reach.ts')).reachCluster(options, argv),
     loadLab,
     drills: drillTools,
     loadSetup,

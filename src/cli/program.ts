@@ -1,20 +1,10 @@
 import { Command, CommanderError } from 'commander';
 import { AppError, exitCodeOf, formatErrorChain } from '#base/error.ts';
-import { addBackupCommands } from '#cli/commands/backup.ts';
-import { addGuestBackupCommands } from '#cli/commands/backup-guest.ts';
-import { addDrillCommands } from '#cli/commands/drill.ts';
-import { addGuestCommands } from '#cli/commands/guest.ts';
-import { addHaCommands } from '#cli/commands/ha.ts';
-import { addLabCommands } from '#cli/commands/lab.ts';
-import { addNodeCommands } from '#cli/commands/node.ts';
-import { addReplicationCommands } from '#cli/commands/replication.ts';
-import { addRequestsCommands } from '#cli/commands/requests.ts';
-import { addSetupCommands } from '#cli/commands/setup.ts';
-import { addSimulateCommand } from '#cli/commands/simulate.ts';
-import { addStatusCommand } from '#cli/commands/status.ts';
-import { addWhatIfCommand } from '#cli/commands/whatif.ts';
 import { exitCodes } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
+
+type AddCommands = (program: Command, world: CliWorld, run: (code: number) => void) => void;
+const clientCommands = new Set(['create', 'list', 'restore', 'snapshot', 'mount', 'verify', 'key']);
 
 /**
  * Runs one command line (without the program's own name) and returns its exit code. Expected trouble is printed as one line with
@@ -22,7 +12,7 @@ import type { CliWorld } from '#cli/world.ts';
  */
 export async function runCli(argv: string[], world: CliWorld): Promise<number> {
   let code: number = exitCodes.ok;
-  const program = createProgram(world, (result) => {
+  const program = createProgram(await loadCommands(argv), world, (result) => {
     code = result;
   });
   try {
@@ -47,8 +37,15 @@ function reportError(error: unknown, world: CliWorld): number {
   throw error;
 }
 
-/** The whole command tree over one world. */
-function createProgram(world: CliWorld, run: (code: number) => void): Command {
+/** To read the modules of all commands takes longer than many commands: the client of backup servers needs but its own. */
+async function loadCommands([group, command]: string[]): Promise<AddCommands> {
+  const isClient = group === 'backup' && clientCommands.has(command ?? '');
+  if (isClient) return (await import('#cli/commands/backup.ts')).addBackupCommands;
+  return (await import('#cli/all-commands.ts')).addAllCommands;
+}
+
+/** The command tree over one world. */
+function createProgram(add: AddCommands, world: CliWorld, run: (code: number) => void): Command {
   const program = new Command('holdfast');
   program
     .description("keeps a clinic's virtual machines running when a server dies")
@@ -61,18 +58,7 @@ function createProgram(world: CliWorld, run: (code: number) => void): Command {
       'after',
       '\nExit codes: 0 well, 2 bad input, 3 missing, 4 conflict, 8 unavailable, 9 timeout; `status` has its own.',
     );
-  addStatusCommand(program, world, run);
-  addSetupCommands(program, world, run);
-  addGuestCommands(program, world, run);
-  addHaCommands(program, world, run);
-  addReplicationCommands(program, world, run);
-  addGuestBackupCommands(program, addBackupCommands(program, world), world, run);
-  addWhatIfCommand(program, world, run);
-  addNodeCommands(program, world, run);
-  addRequestsCommands(program, world, run);
-  addLabCommands(program, world, run);
-  addDrillCommands(program, world, run);
-  addSimulateCommand(program, world, run);
+  add(program, world, run);
   prepare(program, world);
   return program;
 }
