@@ -5,10 +5,13 @@ import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
 import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import { openChunk } from '#core/backup/snapshot-check.ts';
-import type { ChunkAnswer, ChunkOrder } from './chunk-jobs.ts';
+import type { ChunkAnswer, ChunkOrder, TargetFile } from './chunk-jobs.ts';
+import { allocateAligned, isAligned } from './native.ts';
 
 type Held = { data: Uint8Array; room: ArrayBuffer | null };
 const zeros = Buffer.alloc(fixedChunkBytes);
+/** What memory, place and length of a direct write are multiples of, on every disk. */
+const directBytes = 4_096;
 
 /** The work on chunks, one order after the other. Synchronous: it belongs in a worker. */
 export class ChunkDesk {
@@ -21,6 +24,7 @@ export class ChunkDesk {
   /** Buffers for pieces of images, used again and again: fresh memory costs more than the copy into it. */
   readonly #spare: Buffer[] = [];
   #zeroDigest: Uint8Array | null = null;
+  #aligned: Uint8Array = new Uint8Array();
 
   constructor(
     key: CryptKey | null,
@@ -56,10 +60,11 @@ export class ChunkDesk {
       }
       case 'open': {
         if (order.target === null) {
-          const data = openChunk(order.encoded, order.expected, this.#key, this.#functions);
+          const opened = openChunk(order.encoded, order.expected, this.#key, this.#functions);
+          const data = opened.buffer instanceof SharedArrayBuffer ? opened.slice() : opened; // that memory gets another chunk
           return { answer: { kind: 'opened', number, data }, moved: movable(data) };
         }
-        writeFully(order.target, openChunk(order.encoded, order.expected, this.#key, this.#shortLived));
+        this.#write(order.target, openChunk(order.encoded, order.expected, this.#key, this.#shortLived));
         return { answer: { kind: 'opened', number, data: null }, moved: [] };
       }
     }
@@ -89,6 +94,15 @@ export class ChunkDesk {
       this.#spare.push(Buffer.from(data.buffer, data.byteOffset, data.length));
   }
 
+  /** Past the page cache where that can be: it saves a copy, and the cache stays with those who read. */
+  #write({ fd, direct, at }: TargetFile & { at: number }, data: Uint8Array): void {
+    if (direct === null || at % directBytes !== 0 || data.length % directBytes !== 0) return writeFully(fd, at, data);
+    if (isAligned(data, directBytes)) return writeFully(direct, at, data);
+    if (this.#aligned.length < data.length) this.#aligned = allocateAligned(data.length, directBytes);
+    this.#aligned.set(data);
+    writeFully(direct, at, this.#aligned.subarray(0, data.length));
+  }
+
   #read(fd: number, at: number, bytes: number): Uint8Array {
     const buffer = (bytes === fixedChunkBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(bytes);
     let filled = 0;
@@ -103,7 +117,7 @@ export class ChunkDesk {
   }
 }
 
-function writeFully({ fd, at }: { fd: number; at: number }, data: Uint8Array): void {
+function writeFully(fd: number, at: number, data: Uint8Array): void {
   for (let done = 0; done < data.length;) {
     done += expecting(`target: writing at byte ${at + done}`, () => writeSync(fd, data, done, data.length - done, at + done));
   }

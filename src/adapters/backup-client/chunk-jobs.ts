@@ -10,7 +10,9 @@ export type ChunkOrder =
   /** Put what is held into its envelope, or let it go. */
   | { kind: 'encode' | 'drop'; number: number }
   /** Take a chunk out of its envelope and check it; with `target` it is written there, else given back. */
-  | { kind: 'open'; number: number; encoded: Uint8Array; expected: ExpectedChunk; target: { fd: number; at: number } | null };
+  | { kind: 'open'; number: number; encoded: Uint8Array; expected: ExpectedChunk; target: (TargetFile & { at: number }) | null };
+/** `direct`: the same file, written to past the page cache; null: it cannot be. */
+export type TargetFile = { fd: number; direct: number | null };
 export type ExpectedChunk = { digest: Uint8Array; sizeBytes: number; cryptMode: CryptMode; name: string };
 
 /** What it answers. `room`: a buffer that came with `take`, to be filled again. */

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { AppError } from '#base/error.ts';
-import type { ChunkAnswer, ChunkOrder, ExpectedChunk } from './chunk-jobs.ts';
+import type { ChunkAnswer, ChunkOrder, ExpectedChunk, TargetFile } from './chunk-jobs.ts';
 import { raiseTrouble } from './trouble.ts';
 
 /** A chunk in the hands of a worker, which waits to hear whether it is wanted. */
@@ -20,10 +20,10 @@ export type ChunkPool = AsyncDisposable & {
   read(fd: number, at: number, bytes: number): Promise<HeldChunk>;
   /** What is in `room`; `onFree` gets the memory back. */
   take(room: ArrayBuffer, bytes: number, onFree: (room: ArrayBuffer) => void): Promise<HeldChunk>;
-  /** Content of a chunk, checked. Raises AppError. */
+  /** Content of a chunk, checked. The worker takes the memory of `encoded`, unless it is shared. Raises AppError. */
   open(encoded: Uint8Array, expected: ExpectedChunk): Promise<Uint8Array>;
-  /** The same, written to `fd` at `at`. */
-  openInto(encoded: Uint8Array, expected: ExpectedChunk, fd: number, at: number): Promise<void>;
+  /** The same, written to its place. */
+  openInto(encoded: Uint8Array, expected: ExpectedChunk, target: TargetFile & { at: number }): Promise<void>;
 };
 
 type Answered<Kind extends ChunkAnswer['kind']> = ChunkAnswer & { kind: Kind };
@@ -89,7 +89,7 @@ export function createChunkPool(workers: readonly Worker[]): ChunkPool {
   function open(
     encoded: Uint8Array,
     expected: ExpectedChunk,
-    target: { fd: number; at: number } | null,
+    target: (TargetFile & { at: number }) | null,
   ): Promise<Answered<'opened'>> {
     const { buffer } = encoded;
     const isWhole = buffer instanceof ArrayBuffer && buffer.byteLength === encoded.byteLength;
@@ -102,7 +102,7 @@ export function createChunkPool(workers: readonly Worker[]): ChunkPool {
     read: (fd, at, bytes) => hold({ kind: 'read', number: (last += 1), fd, at, bytes }, [], () => {}),
     take: (room, bytes, onFree) => hold({ kind: 'take', number: (last += 1), room, bytes }, [room], onFree),
     open: async (encoded, expected) => (await open(encoded, expected, null)).data ?? new Uint8Array(),
-    openInto: async (encoded, expected, fd, at) => void (await open(encoded, expected, { fd, at })),
+    openInto: async (encoded, expected, target) => void (await open(encoded, expected, target)),
     async [Symbol.asyncDispose]() {
       await Promise.all(workers.map((worker) => worker.terminate()));
     },

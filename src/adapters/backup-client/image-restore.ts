@@ -2,12 +2,13 @@ import { constants } from 'node:fs';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
 import { AppError } from '#base/error.ts';
 import type { ChunkIndex } from '#core/backup/chunk-index.ts';
+import type { TargetFile } from './chunk-jobs.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 
 /** Where an image goes. `discard`: takes away what was begun. */
 type ImageTarget = {
   /** To be written to at any place; null: only in order, by `write`. */
-  fd: number | null;
+  file: TargetFile | null;
   /** Reads as zeros where nothing was written. */
   isNew: boolean;
   write(at: number, data: Uint8Array): Promise<void>;
@@ -52,19 +53,19 @@ export async function restoreImage(
 
 /** All but the first, many at a time, each to its own place. */
 async function restoreRest(
-  { fd, isNew }: ImageTarget,
+  { file, isNew }: ImageTarget,
   pieces: ReturnType<SnapshotSource['pieces']>,
   width: number,
   done: (bytes: number) => void,
 ): Promise<void> {
-  if (fd === null) throw new AppError('conflict', 'target: it cannot be written out of order');
+  if (file === null) throw new AppError('conflict', 'target: it cannot be written out of order');
   let next = 1;
   let isFailed = false;
   const work = async (): Promise<void> => {
     while (next < pieces.count && !isFailed) {
       const piece = pieces.at(next);
       next += 1;
-      if (!(piece.isZero && isNew)) await piece.fetchInto(fd);
+      if (!(piece.isZero && isNew)) await piece.fetchInto(file);
       done(piece.sizeBytes);
     }
   };
@@ -97,21 +98,31 @@ async function openTarget(path: string, sizeBytes: number): Promise<ImageTarget>
   const file = created ?? (await openDevice(path, sizeBytes));
   const isNew = created !== null;
   if (isNew) await file.truncate(sizeBytes);
+  const direct = await openDirect(file);
+  const close = async (): Promise<void> => {
+    await direct?.close();
+    await file.close();
+  };
   return {
-    fd: file.fd,
+    file: { fd: file.fd, direct: direct?.fd ?? null },
     isNew,
     async write(start, data) {
       for (let at = 0; at < data.length;) at += (await file.write(data, at, data.length - at, start + at)).bytesWritten;
     },
     async finish() {
       await file.sync();
-      await file.close();
+      await close();
     },
     async discard() {
-      await file.close().catch(() => {});
+      await close().catch(() => {});
       if (isNew) await unlink(path).catch(() => {});
     },
   };
+}
+
+/** null: this file system knows no direct writes. */
+async function openDirect({ fd }: FileHandle): Promise<FileHandle | null> {
+  return open(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_DIRECT).catch(() => null);
 }
 
 /** null: there is something already. */
@@ -153,7 +164,7 @@ function standardOutput(): ImageTarget {
       process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
     });
   return {
-    fd: null,
+    file: null,
     isNew: false,
     write: (_at, data) => write(data),
     finish: () => Promise.resolve(),

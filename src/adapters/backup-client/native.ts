@@ -42,6 +42,19 @@ function calls(): Calls {
   return loaded;
 }
 
+/** Fresh memory whose address is a multiple of `alignment`. */
+export function allocateAligned(bytes: number, alignment: number): Buffer {
+  const memory = Buffer.allocUnsafeSlow(bytes + alignment);
+  const past = Number(BigInt(koffi.address(memory)) % BigInt(alignment));
+  const skipped = past === 0 ? 0 : alignment - past;
+  return memory.subarray(skipped, skipped + bytes);
+}
+
+/** True when the address of the memory is a multiple of `alignment`. */
+export function isAligned(memory: Uint8Array, alignment: number): boolean {
+  return BigInt(koffi.address(memory)) % BigInt(alignment) === 0n;
+}
+
 /** Where data begins at or after `offset`; null: there is none to the end. A file system that knows no holes answers `offset`. */
 export function findData(fd: number, offset: number): number | null {
   const found = calls().lseek(fd, offset, seekData);

@@ -1,5 +1,6 @@
 import { blobLimits, decodeBlob } from '#core/backup/blob.ts';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
+import { createByteRooms } from '#core/backup/byte-rooms.ts';
 import { formatHex, isSameBytes } from '#core/backup/bytes.ts';
 import { digestAt, spanAt, type ChunkIndex } from '#core/backup/chunk-index.ts';
 import { chunkDigest, type CryptKey } from '#core/backup/crypt-key.ts';
@@ -7,6 +8,7 @@ import { fixedChunkBytes } from '#core/backup/index-writer.ts';
 import { parseManifest, type Manifest, type ManifestEntry } from '#core/backup/manifest.ts';
 import { manifestFile } from '#core/backup/names.ts';
 import { checkIndex, checkManifestKey, findEntry, openBlob } from '#core/backup/snapshot-check.ts';
+import type { TargetFile } from './chunk-jobs.ts';
 import type { ChunkPool } from './chunk-pool.ts';
 import { clientLimits } from './limits.ts';
 import type { WireSession } from './wire-session.ts';
@@ -20,8 +22,8 @@ type PieceRef = {
   isZero: boolean;
   digest: Uint8Array;
   fetch(): Promise<Uint8Array>;
-  /** Fetches it and writes it to its place in `fd`. */
-  fetchInto(fd: number): Promise<void>;
+  /** Fetches it and writes it to its place. */
+  fetchInto(target: TargetFile): Promise<void>;
 };
 
 /** A snapshot as the server gives it, believed only as far as it fits its manifest. */
@@ -82,6 +84,7 @@ function refer(
 ): { count: number; at(number: number): PieceRef } {
   // Images are full of holes; what is known to be zeros is not fetched.
   const zeroBytes = index.kind === 'fixed' ? index.chunkBytes : fixedChunkBytes;
+  const rooms = createByteRooms();
   const zeroDigest = chunkDigest(new Uint8Array(zeroBytes), entry.cryptMode === 'encrypt' ? key : null, functions);
   return {
     count: index.count,
@@ -90,14 +93,17 @@ function refer(
       const { start, end } = spanAt(index, number);
       const sizeBytes = end - start;
       const expected = { digest: Uint8Array.from(digest), sizeBytes, cryptMode: entry.cryptMode, name: entry.name };
-      const ask = (): Promise<Buffer> => session.fetch({ method: 'GET', path: 'chunk', query: { digest: formatHex(digest) } });
+      const ask = async <Result>(open: (encoded: Uint8Array) => Promise<Result>): Promise<Result> => {
+        const encoded = await session.fetch({ method: 'GET', path: 'chunk', query: { digest: formatHex(digest) }, rooms });
+        return open(encoded).finally(() => rooms.give(encoded));
+      };
       return {
         start,
         sizeBytes,
         digest: expected.digest,
         isZero: sizeBytes === zeroBytes && isSameBytes(digest, zeroDigest),
-        fetch: async () => pool.open(await ask(), expected),
-        fetchInto: async (fd) => pool.openInto(await ask(), expected, fd, start),
+        fetch: () => ask((encoded) => pool.open(encoded, expected)),
+        fetchInto: (target) => ask((encoded) => pool.openInto(encoded, expected, { ...target, at: start })),
       };
     },
   };

@@ -2,13 +2,23 @@ import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
 import { setImmediate as immediate } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { AppError } from '#base/error.ts';
+import { blobLimits } from '#core/backup/blob.ts';
+import type { ByteRooms } from '#core/backup/byte-rooms.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import { formatAuthority } from '#core/backup/repository.ts';
 import { connect, formatQuery, readData, refusal, type Login, type Query, type Target } from './connection.ts';
 import { clientLimits } from './limits.ts';
 
 export type WireAnswer = { status: number; bytes: Buffer };
-type WireCall = { method: 'GET' | 'POST' | 'PUT'; path: string; query?: Query; body?: Uint8Array | object; waitMs?: number };
+/** `rooms`: where the memory for the answer comes from; whoever asks gives it back. */
+type WireCall = {
+  method: 'GET' | 'POST' | 'PUT';
+  path: string;
+  query?: Query;
+  body?: Uint8Array | object;
+  waitMs?: number;
+  rooms?: ByteRooms;
+};
 
 /** One session of the backup or the reader protocol: one connection. To leave it without `finish` discards the backup. */
 export type WireSession = Disposable & {
@@ -161,7 +171,7 @@ function createSession(http2: ClientHttp2Session, target: Target, about: string)
 
 function request(
   http2: ClientHttp2Session,
-  { method, path, query = {}, body, waitMs = clientLimits.streamMs }: WireCall,
+  { method, path, query = {}, body, waitMs = clientLimits.streamMs, rooms }: WireCall,
 ): Promise<WireAnswer> {
   const isRaw = body instanceof Uint8Array;
   const content = body === undefined ? null : isRaw ? body : Buffer.from(JSON.stringify(body));
@@ -181,20 +191,18 @@ function request(
       { endStream: content === null },
     );
     let status = 0;
-    let length = 0;
     let isWhole = false;
-    const pieces: Buffer[] = [];
+    const answer = createCollector(rooms);
     stream.setTimeout(waitMs, () => {
       reject(new AppError('timeout', `${method} ${path}: no answer in ${waitMs / 1_000} s`));
       stream.destroy();
     });
     stream.on('response', (headers) => {
       status = Number(headers[':status']);
+      if (status === 200) answer.expect(Number(headers['content-length'] ?? 0));
     });
     stream.on('data', (piece: Buffer) => {
-      length += piece.length;
-      if (length <= clientLimits.answerBytes) pieces.push(piece);
-      else stream.destroy(new Error('the answer is too long'));
+      if (!answer.add(piece)) stream.destroy(new Error('the answer is too long'));
     });
     stream.on('end', () => {
       isWhole = true;
@@ -204,9 +212,48 @@ function request(
       if (status === 0 || status === 200) reject(error);
     });
     stream.on('close', () => {
-      if (status === 0 || (status === 200 && !isWhole)) reject(new Error('the request was closed without a whole answer'));
-      else resolve({ status, bytes: Buffer.concat(pieces) });
+      if (status === 0 || (status === 200 && !isWhole)) {
+        answer.discard();
+        reject(new Error('the request was closed without a whole answer'));
+      } else {
+        resolve({ status, bytes: answer.take() });
+      }
     });
     if (content !== null) stream.end(content);
   });
+}
+
+type Collector = {
+  /** How long the answer is said to be; 0: that is not known. */
+  expect(bytes: number): void;
+  /** False: it is too long. */
+  add(piece: Buffer): boolean;
+  take(): Buffer;
+  discard(): void;
+};
+
+/** What comes of an answer: in a room of `rooms` as long as it was said to be, else in pieces. */
+function createCollector(rooms: ByteRooms | undefined): Collector {
+  const pieces: Buffer[] = [];
+  let room: Uint8Array | null = null;
+  let length = 0;
+  const discard = (): void => {
+    if (room !== null) rooms?.give(room);
+    room = null;
+  };
+  return {
+    expect(bytes) {
+      if (rooms !== undefined && bytes > 0 && bytes <= blobLimits.chunkBytes + blobLimits.headerBytes) room = rooms.take(bytes);
+    },
+    add(piece) {
+      const start = length;
+      length += piece.length;
+      if (length > (room?.length ?? clientLimits.answerBytes)) return false;
+      if (room === null) pieces.push(piece);
+      else room.set(piece, start);
+      return true;
+    },
+    take: () => (room === null ? Buffer.concat(pieces) : Buffer.from(room.buffer, room.byteOffset, length)),
+    discard,
+  };
 }

@@ -5,6 +5,7 @@ import koffi from 'koffi';
  * the system's library: its calls of itself end in the symbols that Node exports, and contexts of one version are handled by another.
  */
 const ownProgram = null;
+const pageBytes = 4_096;
 
 type Size = number | bigint;
 type Calls = {
@@ -41,6 +42,13 @@ export function loadNativeZstd(): NativeZstd | null {
       return calls.isError(bytes) === 0 ? Number(bytes) : -1;
     },
   };
+}
+
+/** Fresh memory that begins with a page: what is in it can be written to a disk without another copy. */
+export function allocateAligned(bytes: number): Uint8Array {
+  const memory = Buffer.allocUnsafeSlow(bytes + pageBytes);
+  const skipped = (pageBytes - Number(BigInt(koffi.address(memory)) % BigInt(pageBytes))) % pageBytes;
+  return memory.subarray(skipped, skipped + bytes);
 }
 
 function loadCalls(): Calls | null {

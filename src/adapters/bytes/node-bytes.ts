@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, createHmac, hash, pbkdf2Sync, scryptSync } from 'node:crypto';
 import { constants, crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
-import { loadNativeZstd } from './native-zstd.ts';
+import { allocateAligned, loadNativeZstd } from './native-zstd.ts';
 
 const tagBytes = 16;
 /** What scrypt needs beside its 128·n·r bytes. */
@@ -60,10 +60,10 @@ export const nodeBytes: ByteFunctions = {
 export function createWorkerBytes(isShortLived: boolean): ByteFunctions {
   const zstd = loadNativeZstd();
   if (zstd === null) return nodeBytes;
-  let kept = new Uint8Array();
+  let kept: Uint8Array = new Uint8Array();
   const roomOf = (bytes: number): Uint8Array => {
     if (!isShortLived) return Buffer.allocUnsafeSlow(bytes);
-    if (kept.length < bytes) kept = Buffer.allocUnsafeSlow(bytes);
+    if (kept.length < bytes) kept = allocateAligned(bytes);
     return kept.subarray(0, bytes);
   };
   return {

@@ -8,8 +8,8 @@ import {
 import type { TLSSocket } from 'node:tls';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
+import { createByteRooms, type ByteRooms } from '#core/backup/byte-rooms.ts';
 import { passingCalls, protocolLimits, rawCalls, type Call } from './backup-protocol.ts';
-import { createBodyRooms, type BodyRooms } from './body-rooms.ts';
 import { encodeReply, replyToError, type Reply } from './reply.ts';
 import { splitTarget } from './request-head.ts';
 
@@ -46,7 +46,7 @@ export async function serveSession(
   onTrouble: (error: unknown) => void,
 ): Promise<void> {
   const underWay = new Set<Promise<void>>();
-  const serving: Serving = { answer, onTrouble, rooms: createBodyRooms() };
+  const serving: Serving = { answer, onTrouble, rooms: createByteRooms() };
   session.on('error', onTrouble);
   session.on('stream', (stream, headers) => {
     const job = serveStream(stream, headers, serving).finally(() => underWay.delete(job));
@@ -59,7 +59,7 @@ export async function serveSession(
   await Promise.allSettled(underWay);
 }
 
-type Serving = { answer: (call: Call) => Promise<Reply>; onTrouble: (error: unknown) => void; rooms: BodyRooms };
+type Serving = { answer: (call: Call) => Promise<Reply>; onTrouble: (error: unknown) => void; rooms: ByteRooms };
 
 async function serveStream(
   stream: ServerHttp2Stream,
@@ -89,13 +89,13 @@ async function serveStream(
 }
 
 /** null: the length of the body is not known, or not one that is taken. */
-function takeRoom(rooms: BodyRooms, headers: IncomingHttpHeaders): Buffer | null {
+function takeRoom(rooms: ByteRooms, headers: IncomingHttpHeaders): Uint8Array | null {
   const length = Number(headers['content-length'] ?? 0);
   return length > 0 && length <= protocolLimits.bodyBytes ? rooms.take(length) : null;
 }
 
 /** `room`: where a body of just this length goes. */
-async function readBody(stream: ServerHttp2Stream, maxBytes: number, room: Buffer | null): Promise<Buffer> {
+async function readBody(stream: ServerHttp2Stream, maxBytes: number, room: Uint8Array | null): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
   for await (const part of stream as AsyncIterable<Buffer>) {
@@ -105,7 +105,7 @@ async function readBody(stream: ServerHttp2Stream, maxBytes: number, room: Buffe
     else room.set(part, length);
     length += part.length;
   }
-  if (room !== null) return room.subarray(0, length);
+  if (room !== null) return Buffer.from(room.buffer, room.byteOffset, length);
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
