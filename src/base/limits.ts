@@ -5,8 +5,10 @@
 export const limits = {
   /** One etcd call; a call in flight when the etcd leader dies waits longer than this inside the follower, so we give up and read again. */
   etcdCallMs: 900,
-  /** Connection and TLS handshake with one etcd member: a frozen one accepts and then says nothing, so two attempts must fit in a call. */
+  /** A caller's patience with one etcd member's connection: a frozen one accepts and then says nothing, so two attempts must fit in a call. */
   etcdConnectMs: 400,
+  /** A TLS handshake that goes on without its caller, for the next one: on a starved machine it takes a second or two. */
+  etcdHandshakeMs: 3_000,
   /** A read that has no answer yet is asked of the next member as well, so that one frozen member does not eat the deadline. */
   etcdHedgeMs: 300,
   /** Pause when every etcd member refused in turn (an election is under way). */

@@ -22,6 +22,9 @@ export type EtcdMemberPlan = {
 /** A leader is missed after the election time; ten heartbeats may be lost first (etcd's tuning advice: ten times the round trip). */
 export const etcdTiming = { heartbeatMs: 100, electionMs: 1_000 } as const;
 
+/** For machines that are so slow that they need the lenient timing profile: a member is not missed because its processor was elsewhere. */
+export const lenientEtcdTiming = { heartbeatMs: 300, electionMs: 3_000 } as const;
+
 /** The whole record is a few megabytes; at the quota etcd refuses writes, so keep it far away yet bounded. */
 const quotaBytes = 1 << 30;
 

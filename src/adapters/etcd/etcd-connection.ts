@@ -29,14 +29,15 @@ export class NotSent extends Error {
 const windowBytes = 4 << 20;
 
 /**
- * Connects within `waitMs`. The connection counts as made when the member's own SETTINGS frame has arrived: only then is its
+ * Connects within `connectMs`, which a living kernel does whatever its programs do, and has the handshake done within `handshakeMs`, which is a
+ * processor's work on both sides. The connection counts as made when the member's own SETTINGS frame has arrived: only then is its
  * process known to be alive (a frozen one accepts connections too) and our certificate accepted (TLS 1.3 refuses it after the
  * client's handshake is over). Raises NotSent.
  */
 export async function openConnection(
   endpoint: string,
   tls: TlsMaterial | null,
-  waitMs: number,
+  waits: { connectMs: number; handshakeMs: number },
   signal: AbortSignal,
 ): Promise<EtcdConnection> {
   const socket = openSocket(endpoint, tls);
@@ -50,7 +51,11 @@ export async function openConnection(
   // A TLS alert from the server reaches the socket only: Node 24's session then says neither "error" nor "close".
   socket.on('error', (error) => ready.reject(error));
   socket.once('close', () => ready.reject(new Error('the connection was closed')));
-  const timer = setTimeout(() => ready.reject(new Error(`no answer in ${Math.round(waitMs)} ms`)), waitMs);
+  const late = (waitMs: number) => ready.reject(new Error(`no answer in ${Math.round(waitMs)} ms`));
+  const timers = [
+    setTimeout(() => socket.connecting && late(waits.connectMs), waits.connectMs),
+    setTimeout(() => late(waits.handshakeMs), waits.handshakeMs),
+  ];
   const abort = () => ready.reject(signal.reason);
   if (signal.aborted) abort();
   else signal.addEventListener('abort', abort, { once: true });
@@ -62,7 +67,7 @@ export async function openConnection(
     end(session, socket);
     throw new NotSent(`connect to ${endpoint}`, { cause });
   } finally {
-    clearTimeout(timer);
+    for (const timer of timers) clearTimeout(timer);
     signal.removeEventListener('abort', abort);
   }
 }

@@ -3,7 +3,8 @@ import { createSecureContext } from 'node:tls';
 import type { CallOptions as RpcOptions, Transport } from '@connectrpc/connect';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { type EtcdConnection, type EtcdTls, NotSent, type TlsMaterial, openConnection } from './etcd-connection.ts';
+import { type EtcdConnection, type EtcdTls, type TlsMaterial, openConnection } from './etcd-connection.ts';
+import { createOpener, waitFor } from './etcd-opener.ts';
 import { type CallTrouble, sortCallError } from './etcd-trouble.ts';
 
 /** Makes one call over `transport`. */
@@ -20,8 +21,10 @@ export interface EtcdMember {
   attempt<T>(call: MemberCall<T>, options: AttemptOptions): Promise<Attempt<T>>;
   /** A connection of the caller's own, to be closed by the caller. Raises NotSent. */
   connect(signal: AbortSignal): Promise<EtcdConnection>;
-  /** New calls do not use the present connection any more; it is closed when its last call has ended. */
+  /** New calls do not use the present connection any more; it is closed when its last call has ended. One that is being made goes on. */
   dropConnection(): void;
+  /** Nobody will ask this member again. */
+  close(): void;
 }
 
 /** All members we know, and the one that answers us at present: calls stay with it until it gives trouble. */
@@ -71,11 +74,11 @@ export function createMembers(endpoints: string[], tls: EtcdTls | null, onTroubl
       const gone = all.filter((member) => !kept.includes(member));
       all = [...kept, ...origins.filter((origin) => !known.has(origin)).map((origin) => createMember(origin, tls, material))];
       if (!all.includes(current)) current = all[0]!;
-      for (const member of gone) member.dropConnection();
+      for (const member of gone) member.close();
       return true;
     },
     close() {
-      for (const member of all) member.dropConnection();
+      for (const member of all) member.close();
     },
   };
 }
@@ -84,16 +87,14 @@ type SharedConnection = { opened: Promise<EtcdConnection>; connection: EtcdConne
 
 function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMaterial | null): EtcdMember {
   let shared: SharedConnection | null = null;
+  // Shared, or left to the next who asks: no single caller's signal may end it.
   const never = new AbortController().signal;
+  const waits = { connectMs: limits.etcdConnectMs, handshakeMs: limits.etcdHandshakeMs };
+  const open = () => openConnection(endpoint, material, waits, never);
+  const opener = createOpener(open, { patienceMs: limits.etcdConnectMs, keepMs: limits.etcdHandshakeMs });
 
   function openShared(): SharedConnection {
-    const opening: SharedConnection = {
-      // Shared by concurrent calls, so no single caller's signal may end it.
-      opened: openConnection(endpoint, material, limits.etcdConnectMs, never),
-      connection: null,
-      calls: 0,
-      dropped: false,
-    };
+    const opening: SharedConnection = { opened: open(), connection: null, calls: 0, dropped: false };
     opening.opened.then(
       (connection) => {
         opening.connection = connection;
@@ -112,9 +113,13 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
 
   return {
     endpoint,
-    connect: (signal) => openConnection(endpoint, material, limits.etcdConnectMs, signal),
+    connect: (signal) => opener.take(signal),
     dropConnection() {
+      if (shared !== null && shared.connection !== null) drop(shared);
+    },
+    close() {
       if (shared !== null) drop(shared);
+      opener.close();
     },
     async attempt<T>(call: MemberCall<T>, { what, untilMs, signal }: AttemptOptions): Promise<Attempt<T>> {
       if (shared?.connection?.gone) drop(shared);
@@ -122,7 +127,7 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
       const using = shared;
       using.calls += 1;
       try {
-        const connection = await waitFor(using.opened, untilMs, signal);
+        const connection = await waitFor(using.opened, Math.min(untilMs, performance.now() + limits.etcdConnectMs), signal);
         const timeoutMs = Math.max(1, Math.round(untilMs - performance.now()));
         return { kind: 'answer', value: await call(connection.transport, { timeoutMs, signal, headers: leaderRequired }) };
       } catch (error) {
@@ -137,21 +142,6 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
 
 function closeWhenUnused(shared: SharedConnection): void {
   if (shared.dropped && shared.calls === 0) shared.connection?.close();
-}
-
-/** Raises NotSent when `opened` does not settle in time or the caller gives up. */
-async function waitFor(opened: Promise<EtcdConnection>, untilMs: number, signal: AbortSignal): Promise<EtcdConnection> {
-  const gaveUp = Promise.withResolvers<never>();
-  const timer = setTimeout(() => gaveUp.reject(new NotSent('no connection in time')), Math.max(0, untilMs - performance.now()));
-  const abort = () => gaveUp.reject(new NotSent('given up by the caller', { cause: signal.reason }));
-  if (signal.aborted) abort();
-  else signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([opened, gaveUp.promise]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', abort);
-  }
 }
 
 function parseEndpoint(endpoint: string, tls: EtcdTls | null): string {
