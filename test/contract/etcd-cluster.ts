@@ -145,7 +145,12 @@ async function assembleCluster(directory: string, count: number, children: Set<C
     async compact(revision: bigint) {
       const material = { ca: await readFile(tls.caFile), cert: await readFile(tls.certFile), key: await readFile(tls.keyFile) };
       const endpoint = members.find(({ running }) => running)!.endpoint;
-      const connection = await openConnection(endpoint, material, { connectMs: startMs, handshakeMs: startMs }, new AbortController().signal);
+      const connection = await openConnection(
+        endpoint,
+        material,
+        { connectMs: startMs, handshakeMs: startMs },
+        new AbortController().signal,
+      );
       try {
         await createClient(KV, connection.transport).compact({ revision, physical: true }, { timeoutMs: startMs });
       } finally {

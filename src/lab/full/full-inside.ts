@@ -4,7 +4,7 @@ import { becomeNode, installPackage, makePool, placeAssets } from './founding.ts
 import { playScenes, printResult } from './full-drill.ts';
 import type { FullScene } from '#lab/drills/drill-names.ts';
 import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
-import { openStage, startTinyGuest, waitSpeaking } from './stage.ts';
+import { openStage, startTinyGuest } from './stage.ts';
 
 /**
  * The full lab from inside its namespaces: the first process there, with which everything in them ends; or a later drill with the machines that the
@@ -22,18 +22,22 @@ function say(line: string): void {
 
 /**
  * One machine after the other, each as far as a node: three that boot at once on two cores leave each so little that its own services
- * run into their time limits.
+ * run into their time limits. What an earlier drill did is not done again.
  */
 async function bringUp({ machines }: Room): Promise<void> {
   for (const machine of machines) {
     await machine.on();
     await machine.waitForLogin();
-    const versions = await machine.shell.must('uname -r; cat /sys/module/zfs/version');
+    const { shell } = machine;
+    if ((await shell.run('grep -q \'"state": "done"\' /etc/holdfast/setup.json')).code === 0) continue;
+    const versions = await shell.must('uname -r; cat /sys/module/zfs/version');
     say(`${machine.name}: booted, kernel ${versions.trim().replace('\n', ', OpenZFS ')}`);
-    await installPackage(machine);
-    await makePool(machine);
-    await placeAssets(machine);
-    const pool = await machine.shell.must('zpool list -H -o name,size,health tank');
+    if ((await shell.run('zpool list tank')).code !== 0) {
+      await installPackage(machine);
+      await makePool(machine);
+      await placeAssets(machine);
+    }
+    const pool = await shell.must('zpool list -H -o name,size,health tank');
     say(`${machine.name}: holdfast installed with apt; pool ${pool.trim().replaceAll('\t', ' ')}`);
     await becomeNode(machine, machines[0]!, say);
     say(`${machine.name}: is a node`);
@@ -44,9 +48,9 @@ async function run(options: InsideOptions): Promise<number> {
   const { folder, images, jsonFile, scenes, reuse } = options;
   const room = reuse ? await enterRoom(options) : await buildRoom(options);
   try {
-    if (!reuse) await bringUp(room);
+    await bringUp(room);
     await using stage = await openStage(room, folder, say);
-    await (reuse ? waitSpeaking(stage.collector, 1) : startTinyGuest(stage, 'n2'));
+    await startTinyGuest(stage, 'n2');
     const result = await playScenes(stage, { scenes, versions: { ...images.machine.versions }, jsonFile });
     printResult(result, say);
     return result.brokenPromises.length === 0 ? 0 : 1;

@@ -54,8 +54,9 @@ async function fetchCertificate(machine: Machine, folder: string) {
   return Object.fromEntries(entries) as Record<keyof typeof files, string>;
 }
 
-/** Creates the tiny guest with the command line of its machine, replicated every minute, and waits until it is heard. */
-export async function startTinyGuest({ room, collector, say }: Stage, home: string): Promise<WitnessRun> {
+/** Creates the tiny guest with the command line of its machine, replicated every minute, unless it is there, and waits until it is heard. */
+export async function startTinyGuest({ room, store, collector, say }: Stage, home: string): Promise<WitnessRun> {
+  if ((await store.read(keys.guest(tinyGuest.vmid))) !== null) return waitSpeaking(collector, 1);
   const collectorAt = `${roomNetwork.address}:${collectorPort}`;
   const append = probeAppend({ address: `${tinyGuest.address}/24`, collector: collectorAt, intervalMs: 100 });
   const { shell } = room.byName(home);

@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { formatEtcdEnvironment } from '#adapters/etcd/etcd-arguments.ts';
+import { etcdTiming, formatEtcdEnvironment, lenientEtcdTiming } from '#adapters/etcd/etcd-arguments.ts';
 import type { EtcdStoreOptions } from '#adapters/etcd/etcd-store.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import type { Units } from '#adapters/systemd/units.ts';
@@ -72,6 +72,7 @@ export function writeStoreSettings(
     clusterToken: setup.cluster.id,
     initialState,
     tls: setupTls,
+    timing: setup.profile === 'lenient' ? lenientEtcdTiming : etcdTiming,
   });
   placeFile(setupFiles.etcdEnv, text, 0o644);
 }
