@@ -2,10 +2,10 @@ import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
 import { setImmediate as immediate } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { AppError } from '#base/error.ts';
-import { blobLimits } from '#core/backup/blob.ts';
 import type { ByteRooms } from '#core/backup/byte-rooms.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import { formatAuthority } from '#core/backup/repository.ts';
+import { collectAnswer } from './answer-collector.ts';
 import { connect, formatQuery, readData, refusal, type Login, type Query, type Target } from './connection.ts';
 import { clientLimits } from './limits.ts';
 
@@ -192,7 +192,7 @@ function request(
     );
     let status = 0;
     let isWhole = false;
-    const answer = createCollector(rooms);
+    const answer = collectAnswer(rooms);
     stream.setTimeout(waitMs, () => {
       reject(new AppError('timeout', `${method} ${path}: no answer in ${waitMs / 1_000} s`));
       stream.destroy();
@@ -221,39 +221,4 @@ function request(
     });
     if (content !== null) stream.end(content);
   });
-}
-
-type Collector = {
-  /** How long the answer is said to be; 0: that is not known. */
-  expect(bytes: number): void;
-  /** False: it is too long. */
-  add(piece: Buffer): boolean;
-  take(): Buffer;
-  discard(): void;
-};
-
-/** What comes of an answer: in a room of `rooms` as long as it was said to be, else in pieces. */
-function createCollector(rooms: ByteRooms | undefined): Collector {
-  const pieces: Buffer[] = [];
-  let room: Uint8Array | null = null;
-  let length = 0;
-  const discard = (): void => {
-    if (room !== null) rooms?.give(room);
-    room = null;
-  };
-  return {
-    expect(bytes) {
-      if (rooms !== undefined && bytes > 0 && bytes <= blobLimits.chunkBytes + blobLimits.headerBytes) room = rooms.take(bytes);
-    },
-    add(piece) {
-      const start = length;
-      length += piece.length;
-      if (length > (room?.length ?? clientLimits.answerBytes)) return false;
-      if (room === null) pieces.push(piece);
-      else room.set(piece, start);
-      return true;
-    },
-    take: () => (room === null ? Buffer.concat(pieces) : Buffer.from(room.buffer, room.byteOffset, length)),
-    discard,
-  };
 }
