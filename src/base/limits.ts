@@ -173,6 +173,10 @@ export const limits = {
   zfsStallMs: 30_000,
   /** The state of the pools is read at least this often, and at once after an event. */
   poolLookMs: 30_000,
+  /** Between two looks at a pool, however many events there are: a disk that fails tells so a thousand times. */
+  poolRestMs: 1_000,
+  /** Every block of a pool is read this often. */
+  scrubEveryDays: 30,
   /** Samples of a pool's use for its forecast: one an hour, for a month. */
   poolSampleMs: 60 * 60_000,
   poolSamplesKept: 720,

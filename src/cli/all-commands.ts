@@ -6,6 +6,7 @@ import { addGuestCommands } from '#cli/commands/guest.ts';
 import { addHaCommands } from '#cli/commands/ha.ts';
 import { addLabCommands } from '#cli/commands/lab.ts';
 import { addNodeCommands } from '#cli/commands/node.ts';
+import { addPoolCommands } from '#cli/commands/pool.ts';
 import { addReplicationCommands } from '#cli/commands/replication.ts';
 import { addRequestsCommands } from '#cli/commands/requests.ts';
 import { addSetupCommands } from '#cli/commands/setup.ts';
@@ -21,6 +22,7 @@ export function addAllCommands(program: Command, world: CliWorld, run: (code: nu
   addGuestCommands(program, world, run);
   addHaCommands(program, world, run);
   addReplicationCommands(program, world, run);
+  addPoolCommands(program, world, run);
   addGuestBackupCommands(program, addBackupCommands(program, world), world, run);
   addWhatIfCommand(program, world, run);
   addNodeCommands(program, world, run);

@@ -5,6 +5,7 @@ import type { RequestRecord, RequestState } from '#core/ha/requests.ts';
 import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { StoreEntry } from '#ports/store.ts';
 import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
+import type { PoolTools } from '#cli/pool-tools.ts';
 import type { SetupTools } from '#cli/setup-tools.ts';
 import { runCli } from '#cli/program.ts';
 import type { CliWorld, ClusterStore, Place } from '#cli/world.ts';
@@ -23,6 +24,7 @@ export type FakeWorld = {
   lab: Partial<LabTools>;
   drills: Partial<DrillTools>;
   setup: Partial<SetupTools>;
+  pools: Partial<PoolTools>;
   /** What is typed when a secret is asked for. */
   secret: string;
   /** Whether the arguments were hidden. */
@@ -48,6 +50,7 @@ export function createFakeWorld(): FakeWorld {
     lab: { chooseLab: (name) => name ?? 'the-only-one', defaultLab: 'lab' },
     drills: {},
     setup: {},
+    pools: {},
     secret: '',
     hidden: false,
     onSleep: () => {},
@@ -114,6 +117,7 @@ async function runFake(fake: FakeWorld, argv: string[]): Promise<{ code: number;
     loadLab: () => Promise.resolve(fake.lab as LabTools),
     drills: fake.drills as DrillTools,
     loadSetup: () => Promise.resolve(fake.setup as SetupTools),
+    loadPools: () => Promise.resolve(fake.pools as PoolTools),
     readSecret: () => Promise.resolve(fake.secret),
     hideArguments: () => {
       fake.hidden = true;

@@ -3,6 +3,7 @@ import { open, stat } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { drillTools, loadLab } from '#cli/lab-tools.ts';
 import { readSecret } from '#cli/secret-line.ts';
+import { loadPools } from '#cli/pool-tools.ts';
 import { loadSetup } from '#cli/setup-tools.ts';
 import type { CliWorld, Writer } from '#cli/world.ts';
 
@@ -27,6 +28,7 @@ export function createWorld(argv: string[], signal: AbortSignal): CliWorld {
     loadLab,
     drills: drillTools,
     loadSetup,
+    loadPools,
     readSecret: (question) => readSecret(question, signal),
     // Node.js writes it over the arguments that the kernel shows (process.title).
     hideArguments: () => void (process.title = 'holdfast'),

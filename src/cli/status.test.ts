@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AppError } from '#base/error.ts';
+import { keys } from '#core/ha/keys.ts';
 import { beat, createFakeWorld, createHealthyCluster } from '#cli/fake-world.ts';
 
 test('status of a healthy cluster ends in its verdict and exits with 0', async () => {
@@ -56,4 +57,16 @@ test('common options may stand before or after the command, and usage errors exi
   assert.equal((await fake.run('guest', 'lst')).code, 2);
   assert.equal((await fake.run('guest', 'create')).code, 2);
   assert.equal((await fake.run('--help')).code, 0);
+});
+
+test('a pool that has lost a disk is shown, named in the verdict with its next step, and changes the exit code', async () => {
+  const fake = createHealthyCluster();
+  const use = { sizeBytes: 2 ** 40, allocatedBytes: 2 ** 38, usedPercent: 25 };
+  const problem = { what: 'disk b is REMOVED', next: 'replace it: holdfast pool replace tank b NEW-DISK' };
+  const record = { pool: 'tank', use, notes: [], forecast: null, isScrubbing: false, atMs: 0 };
+  fake.store.put(keys.nodePool('n1'), { ...record, node: 'n1', health: { level: 'worn', problems: [problem] } });
+  const { code, out } = await fake.run('status');
+  assert.equal(code, 20);
+  assert.match(out, /n1 +tank +worn +25 % of 1 TiB/);
+  assert.match(out, /n1: disk b is REMOVED\. Next: replace it: holdfast pool replace tank b NEW-DISK/);
 });

@@ -1,4 +1,5 @@
 import type { DrillTools, LabTools } from '#cli/lab-tools.ts';
+import type { PoolTools } from '#cli/pool-tools.ts';
 import type { SetupTools } from '#cli/setup-tools.ts';
 import type { Store, StoreHealth } from '#ports/store.ts';
 
@@ -44,6 +45,8 @@ export type CliWorld = {
   drills: DrillTools;
   /** What founds, joins and leaves; only commands that need it ask for it. */
   loadSetup(): Promise<SetupTools>;
+  /** What makes and mends this machine's pools. */
+  loadPools(): Promise<PoolTools>;
   /** Asks for a line that nobody is to see; from standard input where there is no terminal. */
   readSecret(question: string): Promise<string>;
   /** The arguments of this process are shown to nobody from now on. */

@@ -84,7 +84,12 @@ function kindOf(words: string): ErrorKind {
   if (/does not exist|could not find any snapshots|no such pool/.test(words)) return 'missing';
   if (/is busy|pool I\/O is currently suspended/.test(words)) return 'busy';
   if (/out of space|quota exceeded/.test(words)) return 'busy';
-  if (/already exists|has been modified|does not match incremental|dependent clones/.test(words)) return 'conflict';
+  if (
+    /already exists|has been modified|previously in use|is part of active pool|does not match incremental|dependent clones/.test(
+      words,
+    )
+  )
+    return 'conflict';
   return 'invalid';
 }
 

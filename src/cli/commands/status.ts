@@ -7,6 +7,7 @@ import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
 import { judge } from '#core/ha/verdict.ts';
 import { readRestoreTests } from '#cli/commands/backup-jobs.ts';
+import { formatPools, judgePools, readPoolRecords } from '#cli/pool-status.ts';
 import { listRecords } from '#cli/records.ts';
 import { clusterActions, exitCodes, type Session } from '#cli/session.ts';
 import { formatStatus } from '#cli/status-text.ts';
@@ -28,12 +29,13 @@ export function addStatusCommand(program: Command, world: CliWorld, run: (code: 
 
 async function showStatus(session: Session): Promise<number> {
   const view = await readViewOrMembers(session);
-  const verdict = judge(view);
+  const pools = view.readable ? await readPoolRecords(session, view) : [];
+  const verdict = judge(view, judgePools(pools));
   const { tests, text } = view.readable ? await readRestoreTests(session) : { tests: [], text: '' };
   const restoreTests = text === '' ? '' : `${text}\n`;
   session.printer.show(
-    { ...view, restoreTests: tests, verdict },
-    () => `${restoreTests}${formatStatus(view, verdict, session.printer)}`,
+    { ...view, pools, restoreTests: tests, verdict },
+    () => `${formatPools(pools, session.printer)}${restoreTests}${formatStatus(view, verdict, session.printer)}`,
   );
   return { ok: exitCodes.ok, degraded: exitCodes.degraded, down: exitCodes.down }[verdict.level];
 }

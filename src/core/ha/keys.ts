@@ -14,6 +14,7 @@ export const keys = {
   nodeAgent: (node: string) => `${root}nodes/${node}/agent`, // that node's agent
   nodeLoad: (node: string) => `${root}nodes/${node}/load`, // that node's agent
   nodeDisarm: (node: string) => `${root}nodes/${node}/disarm`, // the manager; its guard compares it with every write
+  nodePool: (node: string) => `${root}nodes/${node}/pool`, // that node's agent
   nodeBmc: (node: string) => `${root}nodes/${node}/bmc`, // the operator
   guest: (vmid: number) => `${root}guests/${vmid}`, // operator (configuration), manager (home, generation, order)
   guestTombstone: (vmid: number) => `${root}guests-deleted/${vmid}`, // the agent that deleted it; says that copies may go

@@ -9,9 +9,12 @@ export type Verdict = { level: 'ok' | 'degraded' | 'down'; sentence: string; fin
 
 const severities: Severity[] = ['down', 'degraded', 'note'];
 
-/** Judges a view. Findings are ordered by severity, then by how far they reach: store, manager, nodes, guests, copies, tails. */
-export function judge(view: ClusterView): Verdict {
-  const found = view.readable ? judgeReadable(view) : judgeUnreadable(view);
+/**
+ * Judges a view. Findings are ordered by severity, then by how far they reach: store, manager, nodes, guests, copies, tails; then come `further` ones, of what
+ * the view does not show.
+ */
+export function judge(view: ClusterView, further: readonly Finding[] = []): Verdict {
+  const found = [...(view.readable ? judgeReadable(view) : judgeUnreadable(view)), ...further];
   const findings = severities.flatMap((severity) => found.filter((finding) => finding.severity === severity));
   const serious = findings.filter((finding) => finding.severity !== 'note');
   const worst = serious[0];

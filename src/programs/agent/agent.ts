@@ -2,14 +2,16 @@ import { join } from 'node:path';
 import { createFenceAgentBmc } from '#adapters/bmc/fence-agent.ts';
 import { createNetwork } from '#adapters/network/guest-ports.ts';
 import { createHypervisor } from '#adapters/qemu/hypervisor.ts';
+import { followPoolEvents, readPools, scrubPool } from '#adapters/zfs/pools.ts';
 import { setGuestTime } from '#adapters/qmp/guest-agent.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
-import { formatErrorChain } from '#base/error.ts';
+import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { listLacking } from '#core/guest/qmp-schema.ts';
 import { keys, prefixes, wakesLoops } from '#core/ha/keys.ts';
+import { poolOf } from '#core/storage/zfs/names.ts';
 import { suspectAfterMs } from '#core/ha/claim.ts';
 import type { JoinCodeRecord } from '#core/cluster/admission.ts';
 import { createObserver, observeHeartbeat } from '#core/ha/observer.ts';
@@ -30,6 +32,7 @@ import { createNodeEnd } from '#programs/agent/node-end.ts';
 import { publishNodeInfo } from '#programs/agent/node-info.ts';
 import { createNodeMode } from '#programs/agent/node-mode.ts';
 import { openNodeStorage } from '#programs/agent/node-storage.ts';
+import { watchPool } from '#programs/agent/pool-watch.ts';
 import { publishKeptDisks } from '#programs/agent/kept-disks.ts';
 import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
 import { dropDeletedCopies, runRequests } from '#programs/agent/requests.ts';
@@ -227,6 +230,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     nodeMode.load(signal),
     guests.run(signal),
     info(),
+    watchOwnPool(parts, world, signal),
     runRequests(
       {
         self: name,
@@ -275,6 +279,23 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
       signal,
     ),
   ]);
+}
+
+async function watchOwnPool({ config, store, clock, log }: AgentParts, world: World, signal: AbortSignal): Promise<void> {
+  const { name: self, data } = config.node;
+  if (config.storage.driver !== 'zfs') return;
+  const pool = poolOf(config.storage.dataset);
+  const readPool = async (name: string) => {
+    const [look] = await readPools(name);
+    if (look === undefined) throw new AppError('missing', `look at pool ${name}: it is not imported`);
+    return look;
+  };
+  const startScrub = async (name: string) => scrubPool(name, 'start');
+  const restMs = limits.poolRestMs;
+  await watchPool(
+    { self, pool, data, store, world, clock, readPool, startScrub, followEvents: followPoolEvents, restMs, log },
+    signal,
+  );
 }
 
 async function tryOften(log: Log, event: string, work: () => Promise<unknown>): Promise<void> {

@@ -223,6 +223,25 @@ export function readPoolStatus(pool: string): ZfsCommand {
   return make('zpool', `read the state of ${pool}`, ['status', '-P', '-p', dataset(pool)]);
 }
 
+/** The sectors that a pool was made for, as a power of two; 0: it chose them by itself. */
+export function readAshift(pool: string): ZfsCommand {
+  return make('zpool', `read the sectors of ${pool}`, ['get', '-Hp', '-o', 'value', 'ashift', dataset(pool)]);
+}
+
+/** Name and block of every volume in a pool. */
+export function listVolumeBlocks(pool: string): ZfsCommand {
+  return make('zfs', `list the volumes of ${pool}`, [
+    'list',
+    '-Hp',
+    '-r',
+    '-t',
+    'volume',
+    '-o',
+    'name,volblocksize',
+    dataset(pool),
+  ]);
+}
+
 /** Every event from now on, one line each, for ever; with the device it is about. */
 export function followEvents(): ZfsCommand {
   return make('zpool', 'follow the events of the pools', ['events', '-H', '-f']);

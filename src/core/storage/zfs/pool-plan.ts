@@ -111,7 +111,8 @@ function isSameDisk(a: DiskFacts, b: DiskFacts): boolean {
   return a.device === b.device || (a.serial !== null && a.serial === b.serial);
 }
 
-function findDiskProblems(disk: DiskFacts): string[] {
+/** All that stands against one disk in a pool, whether of a new one or in the place of another. */
+export function findDiskProblems(disk: DiskFacts): string[] {
   const say = (what: string): string => `${disk.asked}: ${what}`;
   if (disk.device === null) return [say('there is no such device')];
   const problems: string[] = [];

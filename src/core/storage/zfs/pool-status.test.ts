@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { forecastUse, judgePool, planScrub, refuseCopy } from './pool-health.ts';
-import { parseEventLine, parsePoolList, parsePoolStatus } from './pool-status.ts';
+import { parseEventLine, parseImportable, parsePoolList, parsePoolStatus } from './pool-status.ts';
 
 /** Captured from OpenZFS 2.3.9: a pool of three disks of 2 GiB. */
 const config = (rows: string) => `config:
@@ -156,4 +156,39 @@ test('a scrub is due once a month, in the small hours, on one node at a time, an
   assert.deepEqual([at(29, 3), at(31, 12), at(31, 3), at(41, 12)], ['wait', 'wait', 'start', 'start']);
   assert.deepEqual([at(50, 3, { isScanRunning: true }), at(50, 3, { isOtherNodeScrubbing: true })], ['wait', 'wait']);
   assert.equal(at(31, 3, { lastEndedAtMs: null, firstSeenAtMs: 20 * dayMs }), 'wait');
+});
+
+/** Captured from OpenZFS 2.3.9; the words of the second are those of zpool_main.c. */
+const offered = `  pool: tank
+    id: 17679391456905384563
+ state: ONLINE
+action: The pool can be imported using its name or numeric identifier.
+config:
+
+	tank               ONLINE
+	  raidz1-0         ONLINE
+	    virtio-SPARE1  ONLINE
+	    virtio-SPARE2  ONLINE
+	    virtio-SPARE3  ONLINE
+
+  pool: old
+    id: 9
+ state: DEGRADED
+status: The pool was last accessed by another system.
+action: The pool can be imported despite missing or damaged devices using its name or
+	numeric identifier and the '-f' flag.
+   see: https://openzfs.github.io/openzfs-docs/msg/ZFS-8000-EY
+config:
+
+	old   DEGRADED
+`;
+
+test('pools that could be imported are read, with whether another machine used them last', () => {
+  const found = parseImportable(offered).map(({ name, state, lastUsedElsewhere }) => [name, state, lastUsedElsewhere]);
+  assert.deepEqual(found, [
+    ['tank', 'ONLINE', false],
+    ['old', 'DEGRADED', true],
+  ]);
+  assert.equal(parseImportable(offered)[0]?.guid, '17679391456905384563');
+  assert.deepEqual(parseImportable(''), []);
 });

@@ -128,6 +128,25 @@ export function parseEventLine(line: string): string | null {
   return found?.[1] ?? null;
 }
 
+/** A pool on disks that are plugged in and not in use. */
+export type ImportablePool = { name: string; guid: string; state: string; status: string | null; lastUsedElsewhere: boolean };
+
+/** Reads what `zpool import` offers (zpool-import(8)). */
+export function parseImportable(output: string): ImportablePool[] {
+  return output
+    .split(/^(?= {2,3}pool: )/m)
+    .map((part) => readSections(part.replace(/^\s*id: /m, '     see: ')))
+    .flatMap((sections) => {
+      const name = sections.get('pool');
+      if (name === undefined) return [];
+      const status = oneLine(sections.get('status'));
+      // libzfs_import.c and zpool_main.c: the two ways in which it says so.
+      const lastUsedElsewhere = /last accessed by another system|was previously in use/.test(status ?? '');
+      const guid = oneLine(sections.get('see'))?.split(' ')[0] ?? '';
+      return [{ name, guid, state: sections.get('state') ?? '', status, lastUsedElsewhere }];
+    });
+}
+
 function lines(text: string): string[] {
   return text.split('\n').filter((line) => line !== '');
 }
