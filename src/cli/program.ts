@@ -72,7 +72,8 @@ function prepare(command: Command, world: CliWorld): void {
     getOutHelpWidth: () => world.out.widthColumns,
     getErrHelpWidth: () => world.err.widthColumns,
   });
-  if (command.commands.length === 0) addCommonOptions(command);
+  // One that does something by itself may have others below it.
+  if (command.commands.length === 0 || command.registeredArguments.length > 0) addCommonOptions(command);
   for (const child of command.commands) prepare(child, world);
 }
 

@@ -6,10 +6,12 @@ import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { chooseArchive } from '#core/backup/archive-spec.ts';
 import { formatSnapshot, formatSnapshotTime, parseArchiveName } from '#core/backup/names.ts';
+import { diskOfArchive } from '#core/guest-backup/guest-blob.ts';
 import { formatSize } from '#core/text/size.ts';
 import type { Cell } from '#core/text/table.ts';
 import { askStore, findSnapshot, reachServer, readKey, type AccessOptions, type KeyOptions } from '#cli/backup-access.ts';
 import { addAccessOptions, addKeyOptions } from '#cli/backup-options.ts';
+import { addFileOptions, serveFiles, type FileOptions } from '#cli/image-files.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
 import { startProgress } from '#cli/progress.ts';
 import { createPrinter, type CommonOptions } from '#cli/session.ts';
@@ -45,7 +47,14 @@ export function addBackupReadCommands(group: Command, world: CliWorld): void {
     .action(async (snapshot: string, _options: object, command: Command) => {
       await listFiles(world, snapshot, command.optsWithGlobals<ReadOptions>());
     });
-  for (const command of [restore, verify]) addKeyOptions(addAccessOptions(command));
+  const inside = group
+    .command('files <snapshot>')
+    .description('single files out of the disk images of a snapshot (ext2 to 4, xfs, ntfs; partitions, LVM)')
+    .action(async (snapshot: string, _options: object, command: Command) => {
+      await readFiles(world, snapshot, command.optsWithGlobals<ReadOptions & FileOptions>());
+    });
+  addFileOptions(inside);
+  for (const command of [restore, verify, inside]) addKeyOptions(addAccessOptions(command));
   for (const command of [list, files]) addAccessOptions(command);
 }
 
@@ -87,6 +96,21 @@ async function restoreArchive(world: CliWorld, wanted: Wanted, options: ReadOpti
   }
   progress[Symbol.dispose]();
   if (wanted.target !== '-') world.err.write(`${name} of ${formatSnapshot(snapshot)} is restored to ${wanted.target}\n`);
+}
+
+async function readFiles(world: CliWorld, text: string, options: ReadOptions & FileOptions): Promise<void> {
+  const key = await readKey(world, options);
+  const server = await reachServer(world, options);
+  using session = await server.open('reader', await findSnapshot(server, text));
+  await using pool = clientWorkers.startPool(key);
+  const source = await openSnapshot(session, key, pool, nodeBytes);
+  warnOfTrust(world, source);
+  await serveFiles({ world, printer: createPrinter(world.out, options.json === true) }, source, imageOfArchive, options);
+}
+
+/** A guest's disk by its name, any other image by that of its archive. */
+function imageOfArchive(archive: string): string | null {
+  return diskOfArchive(archive) ?? /^(.+)\.img\.fidx$/.exec(archive)?.[1] ?? null;
 }
 
 async function verifySnapshot(world: CliWorld, text: string, options: ReadOptions): Promise<void> {

@@ -1,18 +1,25 @@
 import type { Command } from 'commander';
+import { openSnapshot } from '#adapters/backup-client/snapshot-source.ts';
+import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
 import { AppError } from '#base/error.ts';
 import { parseVmid } from '#base/ids.ts';
 import { readSnapshotTime } from '#core/backup/names.ts';
+import { diskOfArchive } from '#core/guest-backup/guest-blob.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { BackupTarget } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
+import { addFileOptions, serveFiles, type FileOptions } from '#cli/image-files.ts';
 import { setWanted } from '#cli/guest-wanted.ts';
 import { findNode, listRecords, readRecord } from '#cli/records.ts';
 import { performRequest } from '#cli/request-run.ts';
 import type { Act, Session } from '#cli/session.ts';
+import { clientWorkers } from '#programs/backup-client/workers.ts';
+import { openGuestBackup } from '#programs/guest-backup/choose-snapshot.ts';
+import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
 
 type RestoreOptions = {
-  target: string;
+  target?: string;
   over?: boolean;
   node?: string;
   name?: string;
@@ -23,12 +30,12 @@ type RestoreOptions = {
 };
 
 export function addRestoreCommand(program: Command, act: Act): void {
-  program
+  const restore = program
     .command('restore <guest> [vmid]')
     .description(
       "make guest VMID from another one's backup, or with --over bring a stopped guest back to one: GUEST is its number, or NUMBER/YYYY-MM-DDTHH:MM:SSZ for an older one",
     )
-    .requiredOption('--target <id>', 'where from')
+    .option('--target <id>', 'where from')
     .option('--over', 'replace the disks and the configuration of the stopped guest; what it had is kept as a tail')
     .option('--node <node>', 'its home; on a server: this one if not given')
     .option('--name <name>', 'another name')
@@ -37,10 +44,34 @@ export function addRestoreCommand(program: Command, act: Act): void {
     .option('--start', 'want it started at once')
     .option('--timeout <duration>', 'how long to wait', longTimeout)
     .action(act((session, [from, vmid], options) => restoreGuest(session, from ?? '', vmid, options as RestoreOptions)));
+  const files = restore
+    .command('files <guest>')
+    .description('single files out of a backup: on a server, whose files hold the secret and the key of the target')
+    .option('--target <id>', 'where from');
+  addFileOptions(files).action(
+    act((session, [from], options) => {
+      const target = (options as Partial<RestoreOptions>).target ?? restore.opts<Partial<RestoreOptions>>().target;
+      return restoreFiles(session, from ?? '', target, options);
+    }),
+  );
 }
 
-export async function requireTarget(session: Session, id: string): Promise<void> {
-  if ((await readRecord<BackupTarget>(session, keys.backupTarget(id))) !== null) return;
+async function restoreFiles(session: Session, from: string, targetId: string | undefined, options: FileOptions): Promise<void> {
+  const choice = readSource(from);
+  const target = await requireTarget(session, targetId);
+  const access = await readTargetAccess(target);
+  const { session: opened } = await openGuestBackup(access, choice, session.world.signal);
+  using reader = opened;
+  await using pool = clientWorkers.startPool(access.key);
+  const source = await openSnapshot(reader, access.key, pool, nodeBytes);
+  await serveFiles(session, source, diskOfArchive, options);
+}
+
+/** Raises AppError missing, naming the targets that there are; invalid without an id. */
+export async function requireTarget(session: Session, id: string | undefined): Promise<BackupTarget> {
+  if (id === undefined) throw new AppError('invalid', 'target: say where from: --target ID (see `backup target list`)');
+  const target = await readRecord<BackupTarget>(session, keys.backupTarget(id));
+  if (target !== null) return target;
   const known = (await listRecords<BackupTarget>(session, prefixes.backupTargets)).map((target) => target.id).join(', ');
   throw new AppError('missing', `target: there is no backup target ${id} (known: ${known === '' ? 'none' : known})`);
 }
@@ -52,7 +83,7 @@ async function restoreGuest(session: Session, from: string, number: string | und
   if (number === undefined && !isOver)
     throw new AppError('invalid', 'vmid: say the number of the new guest, or --over to replace the disks of this one');
   const vmid = number === undefined ? source.vmid : parseVmid(number);
-  await requireTarget(session, options.target);
+  const { id: target } = await requireTarget(session, options.target);
   const existing = (await listRecords<GuestRecord>(session, prefixes.guests)).find((guest) => guest.vmid === vmid) ?? null;
   const node = isOver ? findHome(vmid, existing, options) : await findPlace(session, vmid, existing, options);
   const result = await performRequest(
@@ -61,7 +92,7 @@ async function restoreGuest(session: Session, from: string, number: string | und
     {
       kind: 'guest-restore',
       vmid,
-      target: options.target,
+      target,
       from: source,
       name: options.name ?? null,
       bridge: options.bridge ?? null,

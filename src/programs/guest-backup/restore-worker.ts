@@ -1,17 +1,14 @@
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
-import { callRest, logIn, type Login, type Target } from '#adapters/backup-client/connection.ts';
 import { restoreImage } from '#adapters/backup-client/image-restore.ts';
 import { openSnapshot, restoreWidth, type SnapshotSource } from '#adapters/backup-client/snapshot-source.ts';
 import { describeTrouble } from '#adapters/backup-client/trouble.ts';
-import { openSession } from '#adapters/backup-client/wire-session.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
-import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { formatGroup, type SnapshotId } from '#core/backup/names.ts';
 import { diskArchiveName, guestBlobName, parseGuestBlob } from '#core/guest-backup/guest-blob.ts';
 import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
+import { openGuestBackup } from '#programs/guest-backup/choose-snapshot.ts';
 import { restoreDifferences } from '#programs/guest-backup/differing-restore.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
@@ -24,21 +21,6 @@ const tell = (message: FromRestore): void => parentPort?.postMessage(message);
 async function nextOrder(): Promise<ToRestore> {
   while (inbox.length === 0) await new Promise<void>((resolve) => (wake = resolve));
   return inbox.shift()!;
-}
-
-async function chooseSnapshot(target: Target, login: Login): Promise<SnapshotId> {
-  const group = { namespace: access.namespace, type: 'vm' as const, id: String(from.vmid) };
-  if (from.atSeconds !== null) return { ...group, atSeconds: from.atSeconds };
-  const ns = access.namespace.length === 0 ? null : access.namespace.join('/');
-  const list = (await callRest(target, login, {
-    method: 'GET',
-    path: `admin/datastore/${access.repository.store}/snapshots`,
-    query: { 'backup-type': group.type, 'backup-id': group.id, ns },
-  })) as Record<string, unknown>[];
-  // Without a size it is not finished.
-  const times = list.flatMap((item) => (item['size'] === undefined ? [] : [Number(item['backup-time'])]));
-  if (times.length === 0) throw new AppError('missing', `there is no finished backup of ${formatGroup(group)}`);
-  return { ...group, atSeconds: Math.max(...times) };
 }
 
 async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, to }: ToRestore): Promise<void> {
@@ -59,10 +41,8 @@ async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, to }: 
 
 async function run(): Promise<void> {
   setPriority(limits.backupNice); // as in a backup
-  const target = { repository: access.repository, fingerprint: access.fingerprint, signal: new AbortController().signal };
-  const login = await logIn(target, access.secret);
-  const snapshot = await chooseSnapshot(target, login);
-  using session = await openSession('reader', access.repository.store, snapshot, target, login);
+  const { snapshot, session: opened } = await openGuestBackup(access, from, new AbortController().signal);
+  using session = opened;
   await using pool = clientWorkers.startPool(access.key);
   const source = await openSnapshot(session, access.key, pool, nodeBytes);
   const guest = parseGuestBlob(await source.readBlob(guestBlobName));
