@@ -59,6 +59,7 @@ function measure(job: Job, isCounted = false): Outcome {
   if (job !== 'nothing' && outcome.removed !== Number(values.garbage))
     throw new Error(`${job} removed ${outcome.removed} of ${values.garbage} chunks`);
   if (job === 'nothing') run('ours'); // so that the garbage does not pile up
+  if (job === 'sweep') run('ours-scan'); // it removed chunks behind the store's back
   return outcome;
 }
 

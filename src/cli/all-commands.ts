@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { addBackupCommands } from '#cli/commands/backup.ts';
 import { addGuestBackupCommands } from '#cli/commands/backup-guest.ts';
+import { addBackupServerGroup } from '#cli/backup-server/group.ts';
 import { addDrillCommands } from '#cli/commands/drill.ts';
 import { addGuestCommands } from '#cli/commands/guest.ts';
 import { addHaCommands } from '#cli/commands/ha.ts';
@@ -24,6 +25,7 @@ export function addAllCommands(program: Command, world: CliWorld, run: (code: nu
   addReplicationCommands(program, world, run);
   addPoolCommands(program, world, run);
   addGuestBackupCommands(program, addBackupCommands(program, world), world, run);
+  addBackupServerGroup(program);
   addWhatIfCommand(program, world, run);
   addNodeCommands(program, world, run);
   addRequestsCommands(program, world, run);

@@ -41,6 +41,8 @@ function reportError(error: unknown, world: CliWorld): number {
 async function loadCommands([group, command]: string[]): Promise<AddCommands> {
   const isClient = group === 'backup' && clientCommands.has(command ?? '');
   if (isClient) return (await import('#cli/commands/backup.ts')).addBackupCommands;
+  // Its table of calls brings the server along.
+  if (group === 'backup-server') return (await import('#cli/commands/backup-server.ts')).addBackupServerCommands;
   return (await import('#cli/all-commands.ts')).addAllCommands;
 }
 

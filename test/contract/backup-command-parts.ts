@@ -125,7 +125,7 @@ function configuration(store: string, port: number, sync: string): string {
   ].join('\n');
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once('error', reject).listen(0, '127.0.0.1', () => {
@@ -136,7 +136,7 @@ function freePort(): Promise<number> {
   });
 }
 
-async function waitForPort(port: number, server: ChildProcess): Promise<void> {
+export async function waitForPort(port: number, server: ChildProcess): Promise<void> {
   const deadline = Date.now() + 60_000;
   while (Date.now() < deadline && server.exitCode === null) {
     const isOpen = await new Promise<boolean>((resolve) => {

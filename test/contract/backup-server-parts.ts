@@ -7,11 +7,15 @@ import { join } from 'node:path';
 import { createLog } from '#programs/log.ts';
 import { hashSecret } from '#programs/backup/access.ts';
 import { checkContentHere } from '#programs/backup/incoming-chunk.ts';
+import { openDatastores, readDatastoresFile } from '#programs/backup/datastores.ts';
+import { makeDatastore } from '#programs/backup/make-datastore.ts';
 import { startServer } from '#programs/backup/server.ts';
 import { openServices } from '#programs/backup/services.ts';
+import { openStateFile } from '#programs/backup/state-file.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
 import { rest } from './backup-client.ts';
-import { makeBareStore } from './datastore-parts.ts';
+import { openDatastore } from '../../src/adapters/datastore/datastore.ts';
+import { makeBareStore, realParts } from './datastore-parts.ts';
 
 /** Who is who: `u` and its token and `v`'s own backups; `admin` everything; `w` nothing. */
 export const secrets = {
@@ -37,8 +41,23 @@ export async function startTestServer() {
     propagate: true,
   }));
   acl.push({ path: '/', who: 'admin@pbs', role: 'Admin', propagate: true });
-  const stores = new Map([['store', made.store]]);
-  const services = openServices({ node: 'test', stateFolder: scratch, stores, rules: { accounts, acl }, key: randomBytes(32) });
+  const entry = { name: 'store', path: made.root, sync: 'filesystem', lockDays: 0, reserveBytes: 0 } as const;
+  const datastores = await openDatastores({
+    fixed: [{ ...entry, verifiesNew: false, touchesChunks: false }],
+    file: openStateFile(join(scratch, 'datastores.json'), [], readDatastoresFile),
+    async open({ name, path }, mode) {
+      if (name === 'store') return made.store;
+      if (mode === 'create') await makeDatastore(path);
+      return openDatastore(realParts(path));
+    },
+  });
+  const services = openServices({
+    node: 'test',
+    stateFolder: scratch,
+    datastores,
+    rules: { accounts, acl },
+    key: randomBytes(32),
+  });
   const log = createLog('backup', 'test');
   log.level = 'error';
   const tls = makeCertificate(scratch);

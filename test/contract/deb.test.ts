@@ -51,6 +51,10 @@ test('everything belongs to root, nothing is writable by others or set-uid, and 
     './usr/lib/holdfast/bin/node',
     './usr/lib/holdfast/src/programs/guard/main.js',
     './usr/lib/holdfast/src/programs/replication/chunk-worker.js',
+    './usr/lib/holdfast/src/programs/backup/check-worker.js',
+    './usr/lib/holdfast/src/cli/commands/backup-server.js',
+    './lib/systemd/system/holdfast-backup.service',
+    './usr/share/doc/holdfast/backup-server.md',
     './lib/systemd/system/holdfast-guard.service',
     './usr/share/doc/holdfast/copyright',
   ]) {

@@ -69,7 +69,7 @@ function connectError(place: string, cause: NodeJS.ErrnoException): AppError {
 export async function callRest(
   target: Target,
   login: Login,
-  call: { method: 'GET' | 'POST'; path: string; query?: Query; body?: object },
+  call: { method: 'GET' | 'POST' | 'PUT' | 'DELETE'; path: string; query?: Query; body?: object },
 ): Promise<unknown> {
   const { repository, signal } = target;
   const socket = await connect(target);

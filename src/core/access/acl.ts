@@ -8,6 +8,7 @@ export type Privilege =
   | 'Datastore.Verify'
   | 'Datastore.Backup'
   | 'Datastore.Prune'
+  | 'Datastore.Allocate'
   | 'Remote.Audit'
   | 'Remote.Modify'
   | 'Remote.Read'
@@ -31,7 +32,7 @@ const remote = ['Remote.Audit', 'Remote.Modify', 'Remote.Read'] as const;
 /** Roles as Proxmox Backup Server has them. */
 export const roles: Readonly<Record<string, readonly Privilege[]>> = {
   NoAccess: [],
-  Admin: [...datastore, ...remote, 'Permissions.Modify', 'Sys.Audit', 'Sys.Modify'],
+  Admin: [...datastore, 'Datastore.Allocate', ...remote, 'Permissions.Modify', 'Sys.Audit', 'Sys.Modify'],
   Audit: ['Datastore.Audit', 'Remote.Audit', 'Sys.Audit'],
   DatastoreAdmin: datastore,
   DatastoreAudit: ['Datastore.Audit'],

@@ -35,7 +35,7 @@ export type DatastoreConfig = {
   touchesChunks: boolean;
 };
 
-const defaultReserveMib = 64;
+export const defaultReserveMib = 64;
 const strict = { additionalProperties: false };
 const text = Type.String({ minLength: 1 });
 const fileSchema = Type.Object(
@@ -52,18 +52,20 @@ const fileSchema = Type.Object(
       },
       strict,
     ),
-    datastore: Type.Array(
-      Type.Object(
-        {
-          name: text,
-          path: text,
-          sync: Type.Optional(Type.Enum(['none', 'file', 'filesystem'])),
-          'lock-days': Type.Optional(Type.Integer({ minimum: 0, maximum: 36_500 })),
-          'reserve-mib': Type.Optional(Type.Integer({ minimum: 0, maximum: 1_048_576 })),
-          'verify-new': Type.Optional(Type.Boolean()),
-          'touch-chunks': Type.Optional(Type.Boolean()),
-        },
-        strict,
+    datastore: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            name: text,
+            path: text,
+            sync: Type.Optional(Type.Enum(['none', 'file', 'filesystem'])),
+            'lock-days': Type.Optional(Type.Integer({ minimum: 0, maximum: 36_500 })),
+            'reserve-mib': Type.Optional(Type.Integer({ minimum: 0, maximum: 1_048_576 })),
+            'verify-new': Type.Optional(Type.Boolean()),
+            'touch-chunks': Type.Optional(Type.Boolean()),
+          },
+          strict,
+        ),
       ),
     ),
     account: Type.Optional(
@@ -86,7 +88,7 @@ export function readBackupConfig(file: string): BackupConfig {
   const raw = parseFile(file);
   const trouble = Value.Errors(fileSchema, raw)[0];
   if (trouble !== undefined) throw new AppError('invalid', `${file}: ${trouble.instancePath || '/'}: ${trouble.message}`);
-  const { server, datastore, account = [], acl = [] } = Value.Parse(fileSchema, raw);
+  const { server, datastore = [], account = [], acl = [] } = Value.Parse(fileSchema, raw);
   const at = (path: string): string => (isAbsolute(path) ? path : resolve(dirname(file), path));
   return {
     name: server.name,

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
-import { createDatastore, openDatastore } from '#adapters/datastore/datastore.ts';
+import { openDatastore } from '#adapters/datastore/datastore.ts';
 import { openNodeFiles } from '#adapters/datastore/node-files.ts';
 import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
 import type { Datastore } from '#ports/datastore.ts';
@@ -12,10 +12,13 @@ import { createLog, type Log } from '#programs/log.ts';
 import { hashSecret } from './access.ts';
 import { startCheckPool, type CheckPool } from './check-pool.ts';
 import { readBackupConfig, type BackupConfig, type DatastoreConfig } from './config.ts';
+import { openDatastores, readDatastoresFile } from './datastores.ts';
+import { makeDatastore } from './make-datastore.ts';
 import { describeRest } from './rest.ts';
 import { startSchedule } from './schedule.ts';
 import { startServer } from './server.ts';
 import { openServices, toLocal } from './services.ts';
+import { openStateFile } from './state-file.ts';
 
 const refusalDelayMs = 3_000;
 
@@ -47,12 +50,16 @@ async function main(): Promise<void> {
 async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
   const log = createLog('backup', config.name);
   const pool = startCheckPool(Math.min(4, availableParallelism()));
-  const stores = new Map<string, Datastore>();
-  for (const datastore of config.datastores) stores.set(datastore.name, await openStore(datastore, pool, log, isCreating));
+  mkdirSync(config.stateFolder, { recursive: true, mode: 0o750 });
+  const datastores = await openDatastores({
+    fixed: config.datastores,
+    file: openStateFile(join(config.stateFolder, 'datastores.json'), [], readDatastoresFile),
+    open: (entry, mode) => openStore(entry, pool, log, mode === 'create' ? 'create' : isCreating ? 'either' : 'open'),
+  });
   const services = openServices({
     node: config.name,
     stateFolder: config.stateFolder,
-    stores,
+    datastores,
     rules: config,
     key: readTicketKey(config.ticketKeyFile),
   });
@@ -64,17 +71,16 @@ async function serve(config: BackupConfig, isCreating: boolean): Promise<void> {
       log,
       tls: { cert: readFileSync(config.certFile), key: readFileSync(config.keyFile) },
       refusalDelayMs,
-      verifiesNew: new Set(config.datastores.filter(({ verifiesNew }) => verifiesNew).map(({ name }) => name)),
     },
     config.listen,
   );
   const schedule = startSchedule({ ...services, functions: nodeBytes }, log);
-  log.info({ event: 'backup.serving', ...config.listen, datastores: [...stores.keys()] }, 'the backup server listens');
+  log.info({ event: 'backup.serving', ...config.listen, datastores: [...datastores.stores.keys()] }, 'the backup server listens');
   const end = async (): Promise<void> => {
     schedule.stop();
     await server.close();
     await services.close();
-    for (const store of stores.values()) await store.close();
+    await datastores.close();
     await pool.close();
     process.exit(0);
   };
@@ -85,11 +91,10 @@ async function openStore(
   { name, path, sync, lockDays, reserveBytes, touchesChunks }: DatastoreConfig,
   pool: CheckPool,
   log: Log,
-  isCreating: boolean,
+  mode: 'open' | 'create' | 'either',
 ): Promise<Datastore> {
-  if (isCreating) mkdirSync(path, { recursive: true, mode: 0o750 });
   const files = openNodeFiles(path);
-  if (isCreating && !existsSync(join(path, '.chunks'))) await createDatastore({ files });
+  if (mode === 'create' || (mode === 'either' && !existsSync(join(path, '.chunks')))) await makeDatastore(path);
   const store = await openDatastore({
     files,
     functions: nodeBytes,

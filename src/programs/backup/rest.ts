@@ -9,13 +9,23 @@ import type { RestReply } from './reply.ts';
 import { accessRoutes } from './rest/access-routes.ts';
 import { contentRoutes } from './rest/content-routes.ts';
 import { type RestContext } from './rest/context.ts';
+import { datastoreRoutes } from './rest/datastore-routes.ts';
 import { jobRoutes } from './rest/job-routes.ts';
 import { snapshotRoutes } from './rest/snapshot-routes.ts';
 import { storeRoutes } from './rest/store-routes.ts';
 import { taskRoutes } from './rest/task-routes.ts';
 import { workRoutes } from './rest/work-routes.ts';
 
-const routes = [...storeRoutes, ...snapshotRoutes, ...contentRoutes, ...workRoutes, ...taskRoutes, ...accessRoutes, ...jobRoutes];
+const routes = [
+  ...storeRoutes,
+  ...datastoreRoutes,
+  ...snapshotRoutes,
+  ...contentRoutes,
+  ...workRoutes,
+  ...taskRoutes,
+  ...accessRoutes,
+  ...jobRoutes,
+];
 
 /** The largest body a call may have. */
 export const restBodyBytes = { parameters: 512 * 1024, raw: blobLimits.chunkBytes + blobLimits.headerBytes } as const;

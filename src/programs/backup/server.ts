@@ -20,8 +20,6 @@ export type ServerParts = Omit<RestContext, 'caller' | 'body'> & {
   tls: { cert: string | Buffer; key: string | Buffer };
   /** Guessing gets slow answers: three seconds, but for tests. */
   refusalDelayMs: number;
-  /** Datastores whose new snapshots are verified at once. */
-  verifiesNew?: ReadonlySet<string>;
 };
 
 /**

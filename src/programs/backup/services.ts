@@ -5,6 +5,7 @@ import type { LocalTime } from '#core/backup/prune.ts';
 import type { Tasks } from '#ports/tasks.ts';
 import { createAccess, type Access, type AccessRules } from './access.ts';
 import { AccessBook, readBookFile } from './access-book.ts';
+import type { Datastores } from './datastores.ts';
 import { JobsBook, readJobsFile } from './jobs-book.ts';
 import type { Stores } from './stores.ts';
 import { openStateFile } from './state-file.ts';
@@ -14,6 +15,7 @@ import { readUsageFile, startUsageHistory, type UsageHistory } from './usage-his
 export type Services = {
   node: string;
   stores: Stores;
+  datastores: Datastores;
   access: Access;
   book: AccessBook;
   jobs: JobsBook;
@@ -28,11 +30,12 @@ export type Services = {
 export function openServices(parts: {
   node: string;
   stateFolder: string;
-  stores: Stores;
+  datastores: Datastores;
   rules: AccessRules;
   key: Uint8Array;
 }): Services {
-  const { node, stateFolder, stores } = parts;
+  const { node, stateFolder, datastores } = parts;
+  const { stores } = datastores;
   const nowSeconds = (): number => Date.now() / 1_000;
   mkdirSync(stateFolder, { recursive: true, mode: 0o750 });
   const rules = { accounts: [...parts.rules.accounts], acl: [...parts.rules.acl] };
@@ -48,6 +51,7 @@ export function openServices(parts: {
   return {
     node,
     stores,
+    datastores,
     book,
     jobs,
     usage,

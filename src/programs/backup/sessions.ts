@@ -12,6 +12,7 @@ import type { Log } from '#programs/log.ts';
 import type { Access } from './access.ts';
 import { BackupProtocol, type Call } from './backup-protocol.ts';
 import type { CheckContent } from './incoming-chunk.ts';
+import type { Datastores } from './datastores.ts';
 import { ReaderProtocol } from './reader-protocol.ts';
 import type { Reply } from './reply.ts';
 
@@ -32,8 +33,7 @@ type Parts = {
   checkContent: CheckContent;
   log: Log;
   nowSeconds: () => number;
-  /** Datastores whose new snapshots are verified at once. */
-  verifiesNew?: ReadonlySet<string>;
+  datastores: Pick<Datastores, 'verifiesNew'>;
 };
 /** `isUpgraded`: it speaks HTTP/2 from now on. */
 export type Connection = { socket: TLSSocket; rest: Uint8Array; isUpgraded: boolean };
@@ -60,7 +60,7 @@ export async function runBackup(parts: Parts, caller: string, params: WireParame
         throw new AppError('unavailable', 'the client left before it finished: nothing of it is kept');
     },
   });
-  if (protocol.isFinished && parts.verifiesNew?.has(storeName) === true) verifyNew(parts, store, storeName, snapshot, caller);
+  if (protocol.isFinished && parts.datastores.verifiesNew(storeName)) verifyNew(parts, store, storeName, snapshot, caller);
 }
 
 function verifyNew({ tasks, nowSeconds }: Parts, store: Datastore, storeName: string, snapshot: SnapshotId, who: string): void {

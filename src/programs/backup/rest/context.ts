@@ -9,6 +9,7 @@ import type { Datastore, GroupInfo } from '#ports/datastore.ts';
 import type { Tasks } from '#ports/tasks.ts';
 import type { Access } from '../access.ts';
 import type { AccessBook } from '../access-book.ts';
+import type { Datastores } from '../datastores.ts';
 import type { JobsBook } from '../jobs-book.ts';
 import type { RestReply } from '../reply.ts';
 import type { Stores } from '../stores.ts';
@@ -20,6 +21,7 @@ export type RestContext = {
   body: Uint8Array;
   node: string;
   stores: Stores;
+  datastores: Datastores;
   access: Access;
   book: AccessBook;
   jobs: JobsBook;

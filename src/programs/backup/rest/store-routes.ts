@@ -29,7 +29,14 @@ export const storeRoutes = [
     what: 'lists the datastores in which one may see something',
     permission: { kind: 'known' },
     parameters: {},
-    run: (_, context) => Promise.resolve(data(visibleStores(context).map((store) => ({ store })))),
+    run(_, context) {
+      const known = new Map(context.datastores.list().map((entry) => [entry.name, entry]));
+      const listed = visibleStores(context).map((store) => {
+        const comment = known.get(store)?.comment ?? null;
+        return { store, ...(comment === null ? {} : { comment }) };
+      });
+      return Promise.resolve(data(listed));
+    },
   }),
   route({
     method: 'GET',
