@@ -1,10 +1,10 @@
-import { Worker } from 'node:worker_threads';
 import { raiseTrouble } from '#adapters/backup-client/trouble.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
 import type { NbdPlace } from '#ports/guest-storage.ts';
+import { startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** A backup of a guest that is open for reading. */
@@ -23,7 +23,7 @@ export async function openBackup(
   onProgress: (disk: string, doneBytes: number, totalBytes: number) => void,
   signal: AbortSignal,
 ): Promise<OpenBackup> {
-  const worker = new Worker(new URL('restore-worker.ts', import.meta.url), { workerData: start });
+  const worker = startPoliteThread(new URL('restore-worker.ts', import.meta.url), start);
   let answer = Promise.withResolvers<FromRestore>();
   const fail = (error: unknown): void => answer.reject(error);
   let stall: NodeJS.Timeout | null = null;

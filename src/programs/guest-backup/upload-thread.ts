@@ -1,8 +1,9 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { raiseTrouble } from '#adapters/backup-client/trouble.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { BackedUp, BackedUpDisk } from '#core/guest-backup/plan-backup.ts';
+import { startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
 import type {
   FromUpload,
   ToUpload,
@@ -27,7 +28,7 @@ export type Upload = AsyncDisposable & {
 
 /** Raises AppError when the server cannot be reached or refuses. `signal` ends everything at once. */
 export async function openUpload(start: UploadStart, signal: AbortSignal): Promise<Upload> {
-  const worker = new Worker(new URL('upload-worker.ts', import.meta.url), { workerData: start });
+  const worker = startPoliteThread(new URL('upload-worker.ts', import.meta.url), start);
   const talk = followWorker(worker, signal);
   try {
     const { previous } = await talk.next('opened', limits.backupOpenMs, 'its backup server does not open a session');

@@ -13,6 +13,8 @@ import { mustOperate, type Operated, operate, type Stage } from '#lab/drills/man
 export type BackupStage = Stage & { vault: Vault; quiet: Latency | null; home: string };
 
 const quietMs = 15_000;
+/** Whoever gives the command sits elsewhere: that it is started must not cost the guests here their processor. */
+const operatorNice = 10;
 
 /** Commits' latency over some seconds in which nothing but replication goes on. */
 export async function readQuiet(stage: BackupStage): Promise<Latency> {
@@ -41,7 +43,8 @@ export async function addTarget(stage: BackupStage, id: string, store: VaultStor
 }
 
 export function backUp(stage: BackupStage, target: string, more: string[] = []): Promise<Operated> {
-  return operate(stage, ['backup', 'guest', 'run', String(databaseGuest.vmid), '--target', target, ...more], 300_000);
+  const argv = ['backup', 'guest', 'run', String(databaseGuest.vmid), '--target', target, ...more];
+  return operate(stage, argv, 300_000, operatorNice);
 }
 
 export async function mustBackUp(stage: BackupStage, target: string): Promise<NonNullable<GuestBackupRecord['last']>> {

@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
+import { setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
@@ -33,6 +33,7 @@ export const secretPath = (name: string): string => `/etc/holdfast/secrets/${nam
 
 const port = 8007;
 const smallMebibytes = 32;
+const elsewhereNice = 19;
 
 /** Makes the server's files and the nodes' secrets, and starts it. */
 export async function openVault(lab: string): Promise<Vault> {
@@ -65,6 +66,8 @@ export async function openVault(lab: string): Promise<Vault> {
       child = spawn(process.execPath, [main, '--config', join(folder, 'vault.toml'), '--create'], {
         stdio: ['ignore', 'ignore', 'inherit'],
       });
+      // It stands for another machine: what it does must not cost the guests here their processor.
+      if (child.pid !== undefined) setPriority(child.pid, elsewhereNice);
       await waitUntil('the backup server to listen', 120_000, async () => ((await canConnect(address)) ? true : null));
     },
     async end() {

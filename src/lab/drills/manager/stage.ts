@@ -27,15 +27,21 @@ const holdfast = fileURLToPath(new URL('../../../../bin/holdfast', import.meta.u
 export type Operated = { code: number; text: string; tookMs: number };
 
 /** Runs `holdfast ...` as an operator does. Its exit code is the caller's to judge. */
-export async function operate(stage: Stage, argv: string[], deadlineMs = 120_000): Promise<Operated> {
+export async function operate(stage: Stage, argv: string[], deadlineMs = 120_000, nice = 0): Promise<Operated> {
   const startedMs = performance.now();
   return new Promise((resolve, reject) => {
-    execFile(holdfast, ['--lab', stage.lab, ...argv], { timeout: deadlineMs }, (error, stdout, stderr) => {
-      const tookMs = Math.round(performance.now() - startedMs);
-      if (error?.killed === true) reject(new AppError('timeout', `holdfast ${argv.join(' ')} took longer than ${deadlineMs} ms`));
-      else
-        resolve({ code: typeof error?.code === 'number' ? error.code : error === null ? 0 : 1, text: stdout + stderr, tookMs });
-    });
+    execFile(
+      'nice',
+      ['-n', String(nice), holdfast, '--lab', stage.lab, ...argv],
+      { timeout: deadlineMs },
+      (error, stdout, stderr) => {
+        const tookMs = Math.round(performance.now() - startedMs);
+        if (error?.killed === true)
+          reject(new AppError('timeout', `holdfast ${argv.join(' ')} took longer than ${deadlineMs} ms`));
+        else
+          resolve({ code: typeof error?.code === 'number' ? error.code : error === null ? 0 : 1, text: stdout + stderr, tookMs });
+      },
+    );
   });
 }
 

@@ -1,0 +1,6 @@
+import { setPriority } from 'node:os';
+import { limits } from '#base/limits.ts';
+
+/** See polite-thread.ts. */
+setPriority(limits.backupNice);
+await import(process.argv.at(-1) ?? '');
