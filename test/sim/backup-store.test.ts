@@ -4,7 +4,19 @@ import { createChance } from '#core/ha/seeded-chance.ts';
 import { BackupWorld } from './backup-world.ts';
 
 const users = 5;
-const totals = { finished: 0, reused: 0, removedChunks: 0, pending: 0, crashes: 0, pruned: 0, caughtUp: 0, steps: 0 };
+const totals = {
+  finished: 0,
+  reused: 0,
+  removedChunks: 0,
+  pending: 0,
+  crashes: 0,
+  pruned: 0,
+  caughtUp: 0,
+  locked: 0,
+  kept: 0,
+  copied: 0,
+  steps: 0,
+};
 
 /** Several users at once on one store, cut off at a step that chance chooses, several times over. */
 async function live(seed: number): Promise<void> {
@@ -30,7 +42,18 @@ async function live(seed: number): Promise<void> {
   }
   await world.checkNothingWasted();
   world.checkPromises();
-  for (const name of ['finished', 'reused', 'removedChunks', 'pending', 'crashes', 'pruned', 'caughtUp'] as const)
+  for (const name of [
+    'finished',
+    'reused',
+    'removedChunks',
+    'pending',
+    'crashes',
+    'pruned',
+    'caughtUp',
+    'locked',
+    'kept',
+    'copied',
+  ] as const)
     totals[name] += world.counts[name];
   totals.steps += world.disk.steps;
 }

@@ -13,8 +13,11 @@ import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
 import { openDatastore } from '../../src/adapters/datastore/datastore.ts';
 import { MemoryDisk } from '../fakes/memory-files.ts';
 
-type Acknowledged = { snapshot: SnapshotId; digests: Uint8Array[]; mayBeGone: boolean };
+/** `lockedUntilMs` 0: not locked. */
+type Acknowledged = { snapshot: SnapshotId; digests: Uint8Array[]; mayBeGone: boolean; lockedUntilMs: number };
 const groups = ['100', '101', '102'];
+/** Of the world's clock, which goes on by a second each time somebody looks. */
+const lockMs = 2_000_000;
 const contents = 14;
 
 /** A datastore on a disk in memory, its users, and what they were promised. */
@@ -34,6 +37,9 @@ export class BackupWorld {
     crashes: 0,
     reused: 0,
     caughtUp: 0,
+    locked: 0,
+    kept: 0,
+    copied: 0,
   };
   #clockMs = 1_800_000_000_000;
   store!: Datastore & { cleared: string[] };
@@ -68,7 +74,8 @@ export class BackupWorld {
   async act(): Promise<void> {
     const choice = this.#chance();
     try {
-      if (choice < 0.5) await this.#backup();
+      if (choice < 0.42) await this.#backup();
+      else if (choice < 0.5) await this.#copy();
       else if (choice < 0.72) await this.#collect();
       else if (choice < 0.86) await this.#prune();
       else if (choice < 0.93) await this.store.verifyChunks({ bytes: 200, olderThan: 2 ** 31 });
@@ -100,6 +107,7 @@ export class BackupWorld {
       }
       assert.ok(manifest, `${path} was acknowledged and is gone`);
       if (promise.mayBeGone) continue; // half removed by a crash would be found below; a removal in progress is not ours to judge
+      if (promise.lockedUntilMs > 0) assert.ok(this.disk.peekFile(`${path}/.locked-until`), `${path}: its lock is gone`);
       const index = parseIndex('dynamic', this.disk.peekFile(`${path}/data.didx`) ?? new Uint8Array(), path);
       assert.equal(index.count, promise.digests.length);
       for (const [at, digest] of promise.digests.entries()) {
@@ -154,11 +162,58 @@ export class BackupWorld {
         return;
       }
       await session.finish();
-      this.#acknowledged.set(snapshotPath(snapshot), { snapshot, digests, mayBeGone: false });
-      this.counts.finished += 1;
+      this.#promise(snapshot, digests);
     } catch (error) {
       await session.abort();
       throw error;
+    }
+    if (this.#chance() < 0.2) await this.#lock(snapshot);
+    if (this.#chance() < 0.2) await this.store.verifySnapshot(snapshot, 'UPID:new'); // as a store does that verifies new ones
+  }
+
+  #promise(snapshot: SnapshotId, digests: Uint8Array[]): void {
+    this.#acknowledged.set(snapshotPath(snapshot), { snapshot, digests, mayBeGone: false, lockedUntilMs: 0 });
+    this.counts.finished += 1;
+  }
+
+  async #lock(snapshot: SnapshotId): Promise<void> {
+    const untilMs = Math.floor((this.#clockMs + lockMs) / 1_000) * 1_000;
+    await this.store.lockUntil(snapshot, untilMs / 1_000);
+    const promise = this.#acknowledged.get(snapshotPath(snapshot));
+    if (promise !== undefined) promise.lockedUntilMs = untilMs;
+    this.counts.locked += 1;
+  }
+
+  /** A snapshot goes into another group chunk by chunk, as a sync brings it. */
+  async #copy(): Promise<void> {
+    const from = { namespace: [], type: 'vm', id: pick(groups, this.#chance) } as const;
+    const { snapshots } = await this.store.readGroup(from);
+    const finished = snapshots.filter(({ isFinished }) => isFinished);
+    if (finished.length === 0) return;
+    const reader = await this.store.openSnapshot(pick(finished, this.#chance).snapshot);
+    try {
+      const index = parseIndex('dynamic', await reader.read('data.didx'), 'source');
+      const atSeconds = Math.floor((this.#clockMs += 1_000) / 1_000);
+      const snapshot: SnapshotId = { namespace: [], type: 'vm', id: `copy-${from.id}`, atSeconds };
+      const session = await this.store.startBackup(snapshot, 'root@pam');
+      try {
+        const digests = Array.from({ length: index.count }, (_, at) => Uint8Array.from(digestAt(index, at)));
+        for (const digest of digests) {
+          const encoded = await this.store.readChunk(digest);
+          assert.ok(encoded !== null, 'a chunk of a snapshot that is read was removed');
+          const data = decodeBlob(encoded, { key: null, maxBytes: 1_000, what: 'chunk' }, nodeBytes);
+          await session.addChunk({ digest, sizeBytes: data.length, encoded, header: checkBlob(encoded, 'chunk', nodeBytes) });
+        }
+        await this.#writeIndex(session, digests);
+        await session.finish();
+        this.#promise(snapshot, digests);
+        this.counts.copied += 1;
+      } catch (error) {
+        await session.abort();
+        throw error;
+      }
+    } finally {
+      reader.close();
     }
   }
 
@@ -213,10 +268,15 @@ export class BackupWorld {
   }
 
   async #prune(): Promise<void> {
-    const group = { namespace: [], type: 'vm', id: pick(groups, this.#chance) } as const;
+    const group = { namespace: [], type: 'vm', id: pick([...groups, 'copy-100'], this.#chance) } as const;
     const rules = parseKeepRules({ last: 1 + Math.floor(this.#chance() * 3) });
     // The plan first and then each removal by itself: from its beginning on a snapshot may be gone or not.
     for (const { snapshot, mark } of await this.store.prune(group, rules, { dryRun: true })) {
+      if ((this.#acknowledged.get(snapshotPath(snapshot))?.lockedUntilMs ?? 0) > this.#clockMs + 100_000) {
+        await assert.rejects(this.store.removeSnapshot(snapshot), (error) => isAppError(error, 'denied', 'busy', 'missing'));
+        this.counts.kept += 1;
+        continue;
+      }
       if (mark !== 'remove') continue;
       this.#expectGone(snapshot);
       await this.store.removeSnapshot(snapshot);
