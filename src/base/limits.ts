@@ -40,7 +40,7 @@ export const limits = {
   acceleratorProbeMs: 10_000,
   /** An agent inside a guest answers at once or is not there. */
   guestAgentMs: 2_000,
-  /** A guest stands still for its own agent at most this long, and its agent is waited for as long: flushing a busy file system takes a while. */
+  /** A guest stands still for its own agent at most this long. */
   guestRestMs: 5_000,
   /** How much of QEMU's own log goes into an error message. */
   qemuWordsChars: 600,
@@ -102,6 +102,10 @@ export const limits = {
   relaySilenceMs: 1_500,
   /** A relay's connection to another relay, or its local client's arrival on the path it was given. */
   relayConnectMs: 2_000,
+  /** The same where copies travel as streams of ZFS: no guest ever waits for such a link, so a busy machine may be late. */
+  streamSilenceMs: 10_000,
+  streamConnectMs: 10_000,
+  streamCutMs: 10_000,
   /** QEMU must answer a plain question within this while it writes to another node, or the way there is cut. */
   qemuPulseMs: 750,
   /** How long the agent waits for the relay's word that a tunnel is cut. */

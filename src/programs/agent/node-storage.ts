@@ -92,7 +92,19 @@ function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) 
     log: (text) => log.info({ event: 'storage' }, text),
   });
   const withRest = restGuests(run);
-  return { storage, driver: createZfsDriver({ node: name, storage, run, readPeers, withRest, clock, log: say }) };
+  return {
+    storage,
+    driver: createZfsDriver({
+      node: name,
+      storage,
+      run,
+      readPeers,
+      withRest,
+      resumeFromBytes: limits.zfsResumeBytes,
+      clock,
+      log: say,
+    }),
+  };
 }
 
 function restGuests(run: string): WithRest {

@@ -1,11 +1,11 @@
 import { connect, type Socket } from 'node:net';
 import { createServer, type TLSSocket } from 'node:tls';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
-import { limits } from '#base/limits.ts';
 import { runPaths } from '#programs/replication/paths.ts';
 import { readFirstLine } from './first-line.ts';
 import { watchHeartbeat } from './heartbeat.ts';
 import { joinSockets } from './joined-sockets.ts';
+import type { RelayPatience } from './patience.ts';
 import { parseService, type Service } from './service.ts';
 import { readPeerName, type TlsIdentity } from './tls.ts';
 
@@ -16,13 +16,18 @@ type Link = { cuts: Set<() => void> };
  * The side that peers connect to. A connection's first line names a service and the link it belongs to; a tunnel without a living
  * heartbeat of the same link is refused, so a peer that hangs never leaves anything open here.
  */
-export function createAcceptor(options: { identity: TlsIdentity; run: string; log: (text: string) => void }) {
+export function createAcceptor(options: {
+  identity: TlsIdentity;
+  run: string;
+  patience: RelayPatience;
+  log: (text: string) => void;
+}) {
   const links = new Map<string, Link>();
   const open = new Set<Socket>();
 
   async function accept(socket: TLSSocket): Promise<void> {
     const peer = readPeerName(socket.getPeerCertificate());
-    const asked = await readFirstLine(socket, `a connection from ${peer}`, limits.relayConnectMs);
+    const asked = await readFirstLine(socket, `a connection from ${peer}`, options.patience.connectMs);
     const service = parseService(String(asked['service']));
     const link = `${peer}/${String(asked['link'])}`;
     if (service.kind === 'heartbeat') return keepLink(socket, link);
@@ -43,6 +48,7 @@ export function createAcceptor(options: { identity: TlsIdentity; run: string; lo
     socket.write('{"ok":true}\n');
     watchHeartbeat(socket, {
       sends: false,
+      silenceMs: options.patience.silenceMs,
       lost: (because) => {
         if (links.get(link) === mine) links.delete(link);
         if (mine.cuts.size > 0) options.log(`link ${link} lost: ${because}; cutting ${mine.cuts.size} tunnel(s)`);
@@ -56,7 +62,7 @@ export function createAcceptor(options: { identity: TlsIdentity; run: string; lo
     requestCert: true,
     rejectUnauthorized: true,
     minVersion: 'TLSv1.3',
-    handshakeTimeout: limits.relayConnectMs,
+    handshakeTimeout: options.patience.connectMs,
   });
   server.on('secureConnection', (socket) => {
     open.add(socket);

@@ -3,10 +3,10 @@ import { chown, chmod, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { AppError, type ErrorKind } from '#base/error.ts';
-import { limits } from '#base/limits.ts';
 import { readFirstLine } from './first-line.ts';
 import { watchHeartbeat } from './heartbeat.ts';
 import { joinSockets } from './joined-sockets.ts';
+import type { RelayPatience } from './patience.ts';
 import { dialPeer, type TlsIdentity } from './tls.ts';
 import { createTokenBucket, type TokenBucket } from './token-bucket.ts';
 
@@ -32,6 +32,7 @@ export function createDialer(options: {
   identity: TlsIdentity;
   directory: string;
   user: { uid: number; gid: number } | null;
+  patience: RelayPatience;
   log: (text: string) => void;
 }) {
   const linkId = randomUUID();
@@ -40,10 +41,10 @@ export function createDialer(options: {
   let serial = 0;
 
   async function callPeer(order: Pick<TunnelOrder, 'node' | 'address' | 'port'>, service: string): Promise<Socket> {
-    const socket = await dialPeer(options.identity, order);
+    const socket = await dialPeer(options.identity, order, options.patience.connectMs);
     try {
       socket.write(`${JSON.stringify({ service, link: linkId })}\n`);
-      const answer = await readFirstLine(socket, `open ${service} on ${order.node}`, limits.relayConnectMs);
+      const answer = await readFirstLine(socket, `open ${service} on ${order.node}`, options.patience.connectMs);
       const refusal = answer['error'] as { kind: ErrorKind; message: string } | undefined;
       if (refusal !== undefined) throw new AppError(refusal.kind, `open ${service} on ${order.node}: ${refusal.message}`);
       return socket;
@@ -58,6 +59,7 @@ export function createDialer(options: {
     const link: Link = { stop: () => {}, tunnels: new Set() };
     link.stop = watchHeartbeat(socket, {
       sends: true,
+      silenceMs: options.patience.silenceMs,
       lost: (because) => {
         links.delete(key);
         options.log(`link to ${order.node} lost: ${because}; cutting ${link.tunnels.size} tunnel(s)`);
@@ -92,7 +94,7 @@ export function createDialer(options: {
       const far = await callPeer(order, order.service);
       serial += 1;
       const path = join(options.directory, `${serial}.sock`);
-      return await listenOnce(path, far, { link, bucket: findBucket(order), user: options.user });
+      return await listenOnce(path, far, { link, bucket: findBucket(order), user: options.user, patience: options.patience });
     },
     close(): void {
       for (const link of links.values()) void link.then((found) => found.stop()).catch(() => {});
@@ -104,7 +106,7 @@ export function createDialer(options: {
 async function listenOnce(
   path: string,
   far: Socket,
-  about: { link: Link; bucket: TokenBucket | null; user: { uid: number; gid: number } | null },
+  about: { link: Link; bucket: TokenBucket | null; user: { uid: number; gid: number } | null; patience: RelayPatience },
 ): Promise<Tunnel> {
   const closed = Promise.withResolvers<void>();
   let cutJoined = (): void => {};
@@ -118,9 +120,9 @@ async function listenOnce(
     void rm(path, { force: true });
     closed.resolve();
   };
-  const timer = setTimeout(close, limits.relayConnectMs);
+  const timer = setTimeout(close, about.patience.connectMs);
   about.link.tunnels.add(close);
-  far.on('close', () => setTimeout(close, limits.relaySilenceMs)); // what came before the end is still passed on
+  far.on('close', () => setTimeout(close, about.patience.silenceMs)); // what came before the end is still passed on
   far.on('error', close);
   server.once('connection', (local) => {
     clearTimeout(timer);

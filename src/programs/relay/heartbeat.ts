@@ -7,7 +7,10 @@ const beat = Buffer.from('.');
  * Watches a heartbeat stream: the dialling side (`sends`) writes a beat at a fixed pace and the other side returns each. Calls `lost` once when the
  * stream ends or is silent too long. Returns the function that stops watching and closes the stream.
  */
-export function watchHeartbeat(socket: Socket, options: { sends: boolean; lost: (because: string) => void }): () => void {
+export function watchHeartbeat(
+  socket: Socket,
+  options: { sends: boolean; silenceMs: number; lost: (because: string) => void },
+): () => void {
   let lastMs = performance.now();
   let over = false;
   const end = (because: string): void => {
@@ -19,7 +22,7 @@ export function watchHeartbeat(socket: Socket, options: { sends: boolean; lost: 
   };
   const timer = setInterval(() => {
     const silentMs = performance.now() - lastMs;
-    if (silentMs > limits.relaySilenceMs) end(`no sign of life for ${Math.round(silentMs)} ms`);
+    if (silentMs > options.silenceMs) end(`no sign of life for ${Math.round(silentMs)} ms`);
     else if (options.sends) socket.write(beat);
   }, limits.relayHeartbeatMs / 2); // looked at twice as often, so that silence is noticed in time
   socket.on('data', () => {

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { AppError, exitCodeOf, formatErrorChain, isAppError } from '#base/error.ts';
 import { createLog } from '#programs/log.ts';
 import { readNodeConfig } from '#programs/node-config.ts';
+import { choosePatience } from './patience.ts';
 import { startRelay } from './relay.ts';
 
 /** `relay/main.ts --config FILE`: carries replication between nodes. It holds no state; whoever kills it costs one cycle. */
@@ -17,6 +18,7 @@ async function main(): Promise<void> {
     port: config.relay.port,
     tls: config.etcd.tls,
     user: { uid: config.guests.uid, gid: config.guests.gid },
+    patience: choosePatience(config.storage.driver),
     log: (text) => log.info({ event: 'relay.said' }, text),
   });
   log.info({ event: 'relay.started', address: config.node.address, port: config.relay.port }, 'relay listens');

@@ -3,6 +3,7 @@ import { runPaths } from '#programs/replication/paths.ts';
 import { createAcceptor } from './acceptor.ts';
 import { createControl } from './control.ts';
 import { createDialer } from './dialer.ts';
+import type { RelayPatience } from './patience.ts';
 import { readIdentity, type TlsFiles } from './tls.ts';
 
 export type RelayOptions = {
@@ -12,6 +13,7 @@ export type RelayOptions = {
   tls: TlsFiles;
   /** Who may connect to tunnel sockets besides root: the user QEMU runs as. */
   user: { uid: number; gid: number } | null;
+  patience: RelayPatience;
   log: (text: string) => void;
 };
 
@@ -21,8 +23,8 @@ export async function startRelay(options: RelayOptions): Promise<{ close(): void
   const directory = runPaths.relayTunnels(options.run);
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true, mode: 0o711 });
-  const dialer = createDialer({ identity, directory, user: options.user, log: options.log });
-  const acceptor = createAcceptor({ identity, run: options.run, log: options.log });
+  const dialer = createDialer({ identity, directory, user: options.user, patience: options.patience, log: options.log });
+  const acceptor = createAcceptor({ identity, run: options.run, patience: options.patience, log: options.log });
   const control = createControl({ open: (order) => dialer.open(order), log: options.log });
   const path = runPaths.relayControl(options.run);
   await rm(path, { force: true });

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { connect, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { AppError } from '#base/error.ts';
-import { limits } from '#base/limits.ts';
 
 export type TlsFiles = { caFile: string; certFile: string; keyFile: string };
 export type TlsIdentity = { ca: Buffer; cert: Buffer; key: Buffer };
@@ -31,7 +30,11 @@ export function readPeerName(certificate: PeerCertificate): string {
 }
 
 /** A TLS connection to the relay of `node`, both sides verified. Raises AppError unavailable, timeout or denied. */
-export function dialPeer(identity: TlsIdentity, peer: { node: string; address: string; port: number }): Promise<TLSSocket> {
+export function dialPeer(
+  identity: TlsIdentity,
+  peer: { node: string; address: string; port: number },
+  deadlineMs: number,
+): Promise<TLSSocket> {
   const what = `reach the relay of ${peer.node} at ${peer.address}:${peer.port}`;
   return new Promise((resolve, reject) => {
     const socket = connect({
@@ -46,8 +49,8 @@ export function dialPeer(identity: TlsIdentity, peer: { node: string; address: s
           : new AppError('denied', `${what}: its certificate is for ${String(certificate.subject?.CN)}`),
     });
     const timer = setTimeout(
-      () => socket.destroy(new AppError('timeout', `${what}: no answer within ${limits.relayConnectMs} ms`)),
-      limits.relayConnectMs,
+      () => socket.destroy(new AppError('timeout', `${what}: no answer within ${deadlineMs} ms`)),
+      deadlineMs,
     );
     socket.once('secureConnect', () => {
       clearTimeout(timer);

@@ -17,15 +17,16 @@ export type ControlClient = {
 export type Peer = { node: string; address: string; relayPort: number };
 
 /** A control stream to the receive service of `peer`. Raises AppError as `openTunnel` does. */
-export async function callTarget(run: string, peer: Peer): Promise<ControlClient> {
-  const tunnel = await openTunnel(run, {
+export async function callTarget(run: string, peer: Peer, options: { patient?: boolean } = {}): Promise<ControlClient> {
+  const request = {
     node: peer.node,
     address: peer.address,
     port: peer.relayPort,
     service: 'replica',
     rateBytesPerSecond: null,
     rateGroup: 'control',
-  });
+  };
+  const tunnel = await openTunnel(run, request, options);
   return connectControl(tunnel, peer.node);
 }
 

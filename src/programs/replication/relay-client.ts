@@ -13,6 +13,9 @@ export type TunnelRequest = {
   rateGroup: string;
 };
 
+/** `patient`: no guest is at either end of the tunnel, so nobody is hurt when it takes its time. */
+type TunnelOptions = { patient?: boolean };
+
 /**
  * A way to a service of another node: whoever connects to `path` (once) talks to it. `close` returns when the relay has cut it, or at once when the
  * relay is gone; a relay that hangs is killed after `tunnelCutMs` (its supervisor starts it again): QEMU must find its connection dead before it is asked to let go of it.
@@ -20,7 +23,7 @@ export type TunnelRequest = {
 export type Tunnel = { path: string; close(): Promise<void> };
 
 /** Orders a tunnel from this node's relay. Raises AppError unavailable (no relay here, or no way to the peer), timeout or denied. */
-export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel> {
+export function openTunnel(run: string, request: TunnelRequest, options: TunnelOptions = {}): Promise<Tunnel> {
   const what = `open a tunnel for ${request.service} to ${request.node}`;
   return new Promise((resolve, reject) => {
     const socket = connect(runPaths.relayControl(run));
@@ -30,7 +33,8 @@ export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel>
       reject(error);
     };
     // The relay itself needs up to three waits: its link, the peer's answer, the peer's local service.
-    const timer = setTimeout(() => fail(new AppError('timeout', `${what}: the relay did not answer`)), 3 * limits.relayConnectMs);
+    const stepMs = options.patient === true ? limits.streamConnectMs : limits.relayConnectMs;
+    const timer = setTimeout(() => fail(new AppError('timeout', `${what}: the relay did not answer`)), 3 * stepMs);
     socket.on('error', (cause) => fail(new AppError('unavailable', `${what}: this node's relay does not answer`, { cause })));
     socket.on('close', () => fail(new AppError('unavailable', `${what}: this node's relay hung up`)));
     readJsonLines(socket, (line) => {
@@ -40,7 +44,10 @@ export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel>
         return fail(new AppError('unsupported', `${what}: the relay's answer makes no sense`));
       clearTimeout(timer);
       const { path, pid } = answer;
-      return resolve({ path, close: () => closeAndWait(socket, pid) });
+      return resolve({
+        path,
+        close: () => closeAndWait(socket, pid, options.patient === true ? limits.streamCutMs : limits.tunnelCutMs),
+      });
     });
     socket.write(`${JSON.stringify(request)}\n`);
   });
@@ -49,7 +56,7 @@ export function openTunnel(run: string, request: TunnelRequest): Promise<Tunnel>
 /** Counts short waits instead of one long one: when this process itself stood still, the relay's answer is read before the next. */
 const looks = 10;
 
-function closeAndWait(socket: Socket, relayPid: number): Promise<void> {
+function closeAndWait(socket: Socket, relayPid: number, deadlineMs: number): Promise<void> {
   return new Promise((resolve) => {
     if (socket.destroyed) return resolve();
     let left = looks;
@@ -57,7 +64,7 @@ function closeAndWait(socket: Socket, relayPid: number): Promise<void> {
       left -= 1;
       // The connection is still open, so this process still is the relay; its death is the only thing that closes QEMU's socket.
       if (left === 0) killRelay(relayPid);
-    }, limits.tunnelCutMs / looks);
+    }, deadlineMs / looks);
     socket.once('close', () => {
       clearInterval(timer);
       resolve();

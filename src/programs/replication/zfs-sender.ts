@@ -23,6 +23,8 @@ export type ZfsSenderDeps = {
   run: string;
   readPeers: () => Peer[];
   withRest: WithRest;
+  /** A cut stream is gone on with from this much on; below it the newest state is there sooner. */
+  resumeFromBytes: number;
   clock: Clock;
   log: (text: string) => void;
 };
@@ -70,11 +72,11 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
   async function send(order: CycleOrder, signal: AbortSignal, named?: ReplicaPoint): Promise<CycleResult> {
     const { peer } = order;
     const startedMs = performance.now();
-    using control = await callTarget(deps.run, peer);
-    const state = await control.call('state', { vmid });
+    using control = await callTarget(deps.run, peer, { patient: true });
+    const state = await control.call('state', { vmid }, { deadlineMs: limits.zfsCommandMs });
     const { disks: targetDisks, ...about } = requireZfs(state, peer.node);
     const before = await source.read(vmid, generation);
-    const plan = planZfsSend(generation, ownDisks(before), { ...about, disks: targetDisks }, limits.zfsResumeBytes);
+    const plan = planZfsSend(generation, ownDisks(before), { ...about, disks: targetDisks }, deps.resumeFromBytes);
     if (plan.kind === 'refuse') throw new AppError('conflict', `send guest ${vmid} to ${peer.node}: ${plan.because}`);
     const isResumed = plan.kind === 'resume' && named === undefined;
     const taken = isResumed ? readTaken(before, plan.point) : await choosePoint(order, state.point, named);
@@ -129,18 +131,19 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
     signal: AbortSignal,
   ): Promise<number> {
     try {
-      const tunnel = await openTunnel(deps.run, {
+      const request = {
         node: peer.node,
         address: peer.address,
         port: peer.relayPort,
         service: `stream:${vmid}:${disk}`,
         rateBytesPerSecond: job.rateBytesPerSecond,
         rateGroup: `${vmid}@${peer.node}`,
-      });
+      };
+      const tunnel = await openTunnel(deps.run, request, { patient: true });
       const socket = connect(tunnel.path);
       try {
         const bytes = await pipeStream(stream, socket, signal).catch(async (error: unknown) => {
-          await control.call('received', { disk }); // its own words are better than "the pipe broke"
+          await control.call('received', { disk }, { deadlineMs: limits.zfsCommandMs }); // its own words are better than "the pipe broke"
           throw error;
         });
         await waitReceived(control, disk, signal);
@@ -214,7 +217,7 @@ function planStreams(
 /** The target says that the stream is in its pool, whole. */
 async function waitReceived(control: ControlClient, disk: string, signal: AbortSignal): Promise<void> {
   const deadlineMs = performance.now() + limits.zfsCommandMs;
-  while (!(await control.call('received', { disk })).done) {
+  while (!(await control.call('received', { disk }, { deadlineMs: limits.zfsCommandMs })).done) {
     signal.throwIfAborted();
     if (performance.now() > deadlineMs) {
       throw new AppError(
