@@ -1,40 +1,16 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { listenAsAgent as standInForAgent } from './checker/agent-stand-in.ts';
 import { freezeGuest, setGuestTime, thawGuest } from '#adapters/qmp/guest-agent.ts';
 
-/** A guest agent that first sends what an earlier conversation left, then answers each command by `answer`. */
 async function listenAsAgent(t: TestContext, answer: (command: string) => string): Promise<{ path: string; heard: string[] }> {
   const folder = await mkdtemp(join(tmpdir(), 'hf-qga-'));
   const path = join(folder, 'qga.sock');
-  const heard: string[] = [];
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket);
-    socket.write('{"return": {"left": "over"}}\n');
-    socket.on('data', (data) => {
-      const lines = data
-        .filter((byte) => byte !== 0xff)
-        .toString()
-        .trim()
-        .split('\n');
-      for (const line of lines) {
-        heard.push(line);
-        const id = /"guest-sync-delimited","arguments":\{"id":(\d+)/.exec(line)?.[1];
-        if (id !== undefined) socket.write(Buffer.concat([Buffer.from([0xff]), Buffer.from(`{"return": ${id}}\n`)]));
-        else socket.write(`${answer(line)}\n`);
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  t.after(async () => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-    await rm(folder, { recursive: true, force: true });
-  });
+  const { heard } = await standInForAgent(t, path, answer);
+  t.after(() => rm(folder, { recursive: true, force: true }));
   return { path, heard };
 }
 

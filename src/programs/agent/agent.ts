@@ -111,7 +111,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
   const lacking = listLacking(await hypervisor.probeFeatures());
   log.info({ event: 'hypervisor.probed', ...hypervisorFacts, lacking }, hypervisorFacts.because);
   const ownProblems = lacking.length === 0 ? [] : [`its QEMU lacks ${lacking.join(', ')}`];
-  const { storage, replication, points } = openNodeStorage({ config, store, world, clock, log });
+  const { storage, replication, points, rests } = openNodeStorage({ config, store, world, clock, log });
   storageRoom.replication = replication;
 
   const guard = followGuard({
@@ -153,6 +153,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     scratchLimitBytes: limits.backupScratchBytes,
     user: { uid: config.guests.uid, gid: config.guests.gid },
     points,
+    rests,
     clock,
     storage,
     running: () => guests.running(),

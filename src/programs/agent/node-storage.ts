@@ -5,11 +5,9 @@ import { runCommand } from '#adapters/dir/command.ts';
 import { serveDisks } from '#adapters/dir/serve-disks.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
-import { withGuestAtRest } from '#adapters/qmp/guest-rest.ts';
 import { createZfsStorage } from '#adapters/zfs/zfs-storage.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { NodeInfo } from '#core/ha/records.ts';
@@ -19,6 +17,7 @@ import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { Store } from '#ports/store.ts';
 import { readRecord, type World, writeOwnedRecord } from '#programs/agent/world.ts';
 import type { Log } from '#programs/log.ts';
+import { createGuestRests, type GuestRests } from '#programs/guest-rest.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { createDirDriver } from '#programs/replication/dir-driver.ts';
@@ -36,13 +35,17 @@ export function openNodeStorage(parts: NodeStorageParts): {
   storage: GuestStorage;
   replication: Replication;
   points: PointLock;
+  rests: GuestRests;
 } {
   const { config, store, world, clock, log } = parts;
   const { name, run } = config.node;
   const points = createPointLock();
   const say = (text: string): void => log.info({ event: 'replication' }, text);
   const readPeers = (): Peer[] => listPeers(world, name);
-  const { storage, driver } = config.storage.driver === 'zfs' ? openPool(parts, say, readPeers) : openFiles(parts, say, points);
+  const rests = createGuestRests({ run, log: say });
+  const withRest: WithRest = (guest, work) => rests.hold(guest.vmid, work);
+  const { storage, driver } =
+    config.storage.driver === 'zfs' ? openPool(parts, { say, withRest, readPeers }) : openFiles(parts, { say, withRest, points });
   const replication = createReplication({
     driver,
     run,
@@ -54,12 +57,17 @@ export function openNodeStorage(parts: NodeStorageParts): {
     readJob: (vmid) => world.read<ReplicationJob>(keys.replicationJob(vmid))?.value ?? { vmid, ...defaultReplicationJob },
     readConfigSha256: (vmid) => hashConfig(world.read<GuestRecord>(keys.guest(vmid))?.value ?? null),
   });
-  return { storage, replication, points };
+  return { storage, replication, points, rests };
 }
 
 type OpenedStorage = { storage: GuestStorage; driver: ReplicationDriver };
 
-function openFiles({ config, clock, log }: NodeStorageParts, say: (text: string) => void, points: PointLock): OpenedStorage {
+type Shared = { say: (text: string) => void; withRest: WithRest };
+
+function openFiles(
+  { config, clock, log }: NodeStorageParts,
+  { say, withRest, points }: Shared & { points: PointLock },
+): OpenedStorage {
   const { name, data, run } = config.node;
   const user = { uid: config.guests.uid, gid: config.guests.gid };
   const storage = createDirStorage({
@@ -71,11 +79,13 @@ function openFiles({ config, clock, log }: NodeStorageParts, say: (text: string)
     log: (text) => log.info({ event: 'storage' }, text),
   });
   const scratch = { scratch: join(data, 'scratch'), scratchLimitBytes: limits.scratchBytes };
-  const withRest = restGuests(run);
   return { storage, driver: createDirDriver({ node: name, storage, points, withRest, run, ...scratch, user, clock, log: say }) };
 }
 
-function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) => void, readPeers: () => Peer[]): OpenedStorage {
+function openPool(
+  { config, clock, log }: NodeStorageParts,
+  { say, withRest, readPeers }: Shared & { readPeers: () => Peer[] },
+): OpenedStorage {
   const { name, data, run } = config.node;
   const { dataset, disks, blockBytes } = requirePool(config);
   const user = { uid: config.guests.uid, gid: config.guests.gid };
@@ -91,7 +101,6 @@ function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) 
     wallMs: () => clock.wallMs(),
     log: (text) => log.info({ event: 'storage' }, text),
   });
-  const withRest = restGuests(run);
   return {
     storage,
     driver: createZfsDriver({
@@ -105,10 +114,6 @@ function openPool({ config, clock, log }: NodeStorageParts, say: (text: string) 
       log: say,
     }),
   };
-}
-
-function restGuests(run: string): WithRest {
-  return (guest, work) => withGuestAtRest(guestRunPaths(run, guest.vmid).guestAgent, work);
 }
 
 function requirePool(config: NodeConfig): Extract<NodeConfig['storage'], { driver: 'zfs' }> {

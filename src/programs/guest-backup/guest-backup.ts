@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
@@ -12,9 +11,9 @@ import type { BackupFigures, BackupKind } from '#core/guest-backup/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { readBackupBases, writeBackupBases } from '#programs/guest-backup/basis-file.ts';
-import { bringToRest, markPath, releaseRest } from '#programs/guest-backup/guest-rest.ts';
 import type { TargetAccess, UploadProgress } from '#programs/guest-backup/upload-messages.ts';
 import { openUpload, type Upload } from '#programs/guest-backup/upload-thread.ts';
+import type { GuestRests } from '#programs/guest-rest.ts';
 import {
   closeFleece,
   ensureTracking,
@@ -36,6 +35,8 @@ export type GuestBackupDeps = {
   scratchLimitBytes: number;
   user: { uid: number; gid: number } | null;
   points: PointLock;
+  /** Shared with replication as well. */
+  rests: GuestRests;
   clock: Clock;
   log: (text: string) => void;
 };
@@ -116,10 +117,8 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
 
   async function takePoint(order: GuestBackupOrder, disks: FleeceDisk[], kind: BackupKind) {
     const names = backupNames(order.target);
-    const rest = await bringToRest(deps.run, vmid, order.freeze, deps.log);
-    let fleece: Fleece;
-    try {
-      fleece = await openFleece(qmp, {
+    const open = (): Promise<Fleece> =>
+      openFleece(qmp, {
         disks,
         names,
         changedOnly: () => kind === 'delta',
@@ -128,9 +127,10 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
         wallMs: () => deps.clock.wallMs(),
         log: deps.log,
       });
-    } finally {
-      await rest.release();
-    }
+    const rest = order.freeze
+      ? await deps.rests.hold(vmid, open)
+      : { result: await open(), isRested: false, because: 'not asked for' };
+    const fleece = rest.result;
     try {
       for (const { name } of disks) await showPoint(names.cycle, name, kind);
       return { fleece, rest };
@@ -175,7 +175,7 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
           disks,
           bitmap: plan.kind === 'delta' ? changes : null,
           canRelease: true,
-          guestBlob: formatGuestBlob({ ...blob, pointAtMs: fleece.pointAtMs, consistency: rest.consistency }),
+          guestBlob: formatGuestBlob({ ...blob, pointAtMs: fleece.pointAtMs, consistency: rest.isRested ? 'frozen' : 'crash' }),
           notes: order.notes,
           rateBytesPerSecond: order.rateBytesPerSecond,
         },
@@ -235,9 +235,10 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
       arrived = true;
       await note(target, () => ({ base: made, pending: null }));
       const { pointAtMs, pausedMs } = point.fleece;
-      const { consistency, because: unrested } = point.rest;
+      const { isRested, because: unrested } = point.rest;
+      const consistency = isRested ? ('frozen' as const) : ('crash' as const);
       const because =
-        order.freeze && unrested !== null ? `${plan.because}; its file systems were not at rest: ${unrested}` : plan.because;
+        order.freeze && !isRested ? `${plan.because}; its file systems were not at rest: ${unrested}` : plan.because;
       const figures = {
         ...sent.figures,
         kind: plan.kind,
@@ -266,7 +267,7 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
         await closeFleece(qmp, { disks, names: replicaNodes, scratch: { directory: join(deps.scratch, String(vmid)) } });
         await clear(disks);
         await settleLeft(disks);
-        if (existsSync(markPath(deps.run, vmid))) await releaseRest(deps.run, vmid, deps.log);
+        await deps.rests.releaseLeft(vmid);
         const { status } = await qmp.execute<{ status: string }>('query-status');
         // Only `stop` makes "paused"; a backup that was cut between stop and cont is the one who says it here.
         if (status === 'paused' && bases.size > 0) await qmp.execute('cont');

@@ -4,6 +4,7 @@ import type { BackupTarget } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
+import { createGuestRests } from '#programs/guest-rest.ts';
 import { createBackupDesk } from '#programs/agent/backup-desk.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { runRequests } from '#programs/agent/requests.ts';
@@ -32,6 +33,7 @@ export function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
     scratchLimitBytes: 1 << 30,
     user: imageUser,
     points: node.points,
+    rests: createGuestRests({ run: node.run, log: (text) => node.logged.push(text) }),
     clock,
     storage: node.storage,
     running: () => agent.loop.running(),

@@ -5,6 +5,7 @@ import { parseFingerprint } from '#core/backup/crypt-key.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
 import { checkProbeDisks, type ProbeVerdict } from '#lab/images/probe-disks.ts';
 import { probeDisks } from '#lab/images/probe.ts';
+import { createGuestRests } from '#programs/guest-rest.ts';
 import { createGuestBackups, type GuestBackupOrder, type GuestBackups } from '#programs/guest-backup/guest-backup.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { BackupPlace } from '../backup-command-parts.ts';
@@ -29,6 +30,7 @@ export function backupsOf(rig: Rig, name: string, guest: RunningGuest, scratchLi
     scratchLimitBytes,
     user: imageUser,
     points: node.points,
+    rests: createGuestRests({ run: node.run, log: (text) => node.logged.push(text) }),
     clock: createClock(),
     log: (text) => node.logged.push(text),
   });
