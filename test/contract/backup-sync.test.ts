@@ -5,12 +5,13 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { encodeBlob } from '#core/backup/blob.ts';
 import { encodeText, formatHex } from '#core/backup/bytes.ts';
+import { deriveCryptKey } from '#core/backup/crypt-key.ts';
 import { chunkPath } from '#core/backup/names.ts';
 import { createLog } from '#programs/log.ts';
 import { startSchedule } from '#programs/backup/schedule.ts';
 import { nodeBytes } from '../../src/adapters/bytes/node-bytes.ts';
 import { createAsker, secrets, startTestServer, type RunningServer, type Who } from './backup-server-parts.ts';
-import { addArchive, addManifest, chunkOf } from './datastore-parts.ts';
+import { addArchive, addManifest, chunkOf, sendArchive } from './datastore-parts.ts';
 
 /** Two servers: what lies on `there` comes here, and what lies here goes there. */
 let here: RunningServer;
@@ -118,6 +119,48 @@ test('what vanished there goes here, but for what is protected or locked', async
   await here.made.store.setProtected({ namespace: [], type: 'vm', id: '100', atSeconds: 2 * hour }, false);
   assert.equal((await run('pull', { ...pullAll, 'remove-vanished': true, 'group-filter': 'group:vm/100' })).status, 'OK');
   assert.deepEqual(await times(here, '100'), [3]);
+});
+
+test('a log that its client sent after the snapshot was brought comes with the next pull', async () => {
+  const snapshot = { namespace: [], type: 'vm', id: '500', atSeconds: hour } as const;
+  const log = encodeBlob(encodeText('late'), { compress: false, crypt: null }, nodeBytes);
+  await backup(there, hour, '500', 'late log');
+  const filter = { 'group-filter': 'group:vm/500' };
+  assert.equal((await run('pull', { ...pullAll, ...filter })).status, 'OK');
+  await there.made.store.addLog(snapshot, log);
+  assert.equal((await run('pull', { ...pullAll, ...filter })).status, 'OK');
+  assert.ok(readFileSync(join(here.made.root, 'vm/500/1970-01-01T01:00:00Z/client.log.blob')).equals(log));
+  await there.made.store.removeGroup(snapshot);
+});
+
+test('an encrypted chunk with damage, or one that lies under a plain digest, is not taken', async () => {
+  const key = deriveCryptKey(new Uint8Array(32).fill(7), nodeBytes);
+  const sealed = chunkOf(encodeText('secret data'), key);
+  const secret = await there.made.store.startBackup({ namespace: [], type: 'vm', id: '600', atSeconds: hour }, 'admin@pbs');
+  await sendArchive(secret, [sealed], 'encrypt');
+  await secret.finish();
+  const path = join(there.made.root, chunkPath(formatHex(sealed.digest)));
+  const whole = readFileSync(path);
+  writeFileSync(path, Buffer.concat([whole.subarray(0, -1), Buffer.of(whole.at(-1)! ^ 1)]));
+  const filter = { 'group-filter': 'group:vm/600', 'max-depth': 0 };
+  const damaged = await run('pull', { ...pullAll, ...filter });
+  assert.match(damaged.log, /CRC/);
+  writeFileSync(path, whole);
+  // Here somebody has put an encrypted envelope under the digest of what the other server holds plain.
+  const plain = chunkOf(encodeText('plain data'));
+  await backup(there, hour, '601', 'plain data');
+  const forged = chunkOf(encodeText('plain data'), key);
+  const session = await here.made.store.startBackup({ namespace: [], type: 'vm', id: '602', atSeconds: hour }, 'root@pam');
+  await session.addChunk({ ...forged, digest: plain.digest });
+  const taken = await run('pull', { ...pullAll, 'group-filter': ['group:vm/600', 'group:vm/601'], 'max-depth': 0 });
+  await session.abort();
+  assert.equal(taken.status, 'OK', taken.log);
+  for (const id of ['600', '601'])
+    assert.deepEqual(
+      (await here.made.store.verifySnapshot({ namespace: [], type: 'vm', id, atSeconds: hour }, 'UPID:c')).problems,
+      [],
+    );
+  for (const id of ['600', '601']) await there.made.store.removeGroup({ namespace: [], type: 'vm', id });
 });
 
 test('a chunk that is damaged there never gets here, and nothing of its snapshot', async () => {

@@ -2,6 +2,7 @@ import { callRest, logIn, type Login, type Target } from '#adapters/backup-clien
 import { openSession, type WireSession } from '#adapters/backup-client/wire-session.ts';
 import { AppError, isAppError } from '#base/error.ts';
 import {
+  clientLogFile,
   parseBackupId,
   parseBackupTime,
   parseBackupType,
@@ -11,8 +12,8 @@ import {
 } from '#core/backup/names.ts';
 import type { Remote } from '../jobs-book.ts';
 
-/** A snapshot at the other server. One without a size is being written, or damaged. */
-export type PeerSnapshot = { snapshot: SnapshotId; isFinished: boolean };
+/** A snapshot at the other server. One without a size is being written, or damaged. `hasLog`: its client sent a log. */
+export type PeerSnapshot = { snapshot: SnapshotId; isFinished: boolean; hasLog: boolean };
 
 /** The other server of a sync. */
 export type Peer = {
@@ -22,6 +23,10 @@ export type Peer = {
   snapshots(group: GroupId): Promise<PeerSnapshot[]>;
   open(kind: 'backup' | 'reader', snapshot: SnapshotId): Promise<WireSession>;
 };
+
+function isLog(file: unknown): boolean {
+  return typeof file === 'object' && file !== null && 'filename' in file && file.filename === clientLogFile;
+}
 
 /** Logs in at a remote. Raises AppError with the other server's words. */
 export async function openPeer(remote: Remote, store: string, signal: AbortSignal): Promise<Peer> {
@@ -53,6 +58,7 @@ export async function openPeer(remote: Remote, store: string, signal: AbortSigna
       return (await list('snapshots', query)).map((entry) => ({
         snapshot: { ...readGroup(group.namespace, entry), atSeconds: parseBackupTime(entry['backup-time']) },
         isFinished: typeof entry['size'] === 'number',
+        hasLog: Array.isArray(entry['files']) && entry['files'].some(isLog),
       }));
     },
     open: (kind, snapshot) => openSession(kind, store, snapshot, target, login),

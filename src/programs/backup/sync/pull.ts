@@ -1,6 +1,6 @@
 import type { WireSession } from '#adapters/backup-client/wire-session.ts';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
-import { blobLimits, decodeBlob, encodeBlob } from '#core/backup/blob.ts';
+import { blobLimits, checkBlob, decodeBlob, encodeBlob } from '#core/backup/blob.ts';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { formatHex } from '#core/backup/bytes.ts';
 import { chunksOf, fixedChunkBytes, type KnownChunk } from '#core/backup/index-writer.ts';
@@ -20,7 +20,7 @@ import { planSync } from '#core/backup/sync-plan.ts';
 import type { BackupSession, Datastore } from '#ports/datastore.ts';
 import { checkIncoming } from '../incoming-chunk.ts';
 import type { Work } from '../rest/work.ts';
-import type { Peer } from './peer.ts';
+import type { Peer, PeerSnapshot } from './peer.ts';
 import type { SyncChoice } from './sync.ts';
 
 const chunksAtOnce = 16;
@@ -70,6 +70,7 @@ async function pullGroup({ work, peer, choice, functions }: Parts, there: GroupI
     work.signal.throwIfAborted();
     await pullSnapshot({ work, peer, choice, functions }, { ...there, atSeconds }, { ...here, atSeconds });
   }
+  await pullLateLog({ work, peer }, source, here);
   if (!choice.removeVanished) return;
   for (const atSeconds of plan.vanished) await removeVanished(work, { ...here, atSeconds });
 }
@@ -132,7 +133,7 @@ async function pullArchive(
     if (session.knownSize(chunk.digest) !== null) continue;
     work.signal.throwIfAborted();
     if (underWay.size >= chunksAtOnce) await Promise.race(underWay);
-    const job = pullChunk(work.store, wire, session, chunk).finally(() => underWay.delete(job));
+    const job = pullChunk({ work, functions }, wire, session, entry, chunk).finally(() => underWay.delete(job));
     job.catch(() => {}); // raised by the race or below
     underWay.add(job);
   }
@@ -152,14 +153,21 @@ async function pullArchive(
 }
 
 async function pullChunk(
-  store: Datastore,
+  { work, functions }: Pick<Parts, 'work' | 'functions'>,
   wire: WireSession,
   session: BackupSession,
+  entry: ManifestEntry,
   { digest, sizeBytes }: KnownChunk,
 ): Promise<void> {
-  const isNew = async (encoded: Uint8Array): Promise<void> =>
-    void (await session.addChunk(await checkIncoming({ digest, sizeBytes, encodedBytes: encoded.length }, encoded)));
-  const own = await store.readChunk(digest);
+  const expected = entry.cryptMode === 'encrypt' ? 'encrypted' : 'plain';
+  const isNew = async (encoded: Uint8Array): Promise<void> => {
+    // A stored chunk has its CRC; of an encrypted one that is all by which damage is seen. One of the other class is not this chunk.
+    const { cryptClass } = checkBlob(encoded, `chunk ${formatHex(digest)}`, functions);
+    if (cryptClass !== expected)
+      throw new AppError('invalid', `${entry.name}: chunk ${formatHex(digest)} is ${cryptClass}, the archive is ${expected}`);
+    await session.addChunk(await checkIncoming({ digest, sizeBytes, encodedBytes: encoded.length }, encoded));
+  };
+  const own = await work.store.readChunk(digest);
   if (own !== null) {
     try {
       return await isNew(own);
@@ -179,6 +187,22 @@ async function pullLog({ store, warn }: Work, wire: WireSession, here: SnapshotI
   const { status, bytes } = await wire.ask({ method: 'GET', path: 'download', query: { 'file-name': clientLogFile } });
   if (status !== 200) return;
   await store.addLog(here, bytes).catch((error: unknown) => warn(`${formatSnapshot(here)}: its log: ${formatErrorChain(error)}`));
+}
+
+/** A client sends its log after the finish: it may have come since the newest snapshot was brought. */
+async function pullLateLog(
+  { work, peer }: Pick<Parts, 'work' | 'peer'>,
+  source: readonly PeerSnapshot[],
+  here: GroupId,
+): Promise<void> {
+  const mine = (await listHere(work.store, here)).filter(({ isFinished }) => isFinished);
+  const newest = Math.max(0, ...mine.map(({ atSeconds }) => atSeconds));
+  const there = source.find(({ snapshot, hasLog }) => snapshot.atSeconds === newest && hasLog);
+  if (there === undefined) return;
+  const snapshot = { ...here, atSeconds: newest };
+  if ((await work.store.readSnapshot(snapshot)).files.includes(clientLogFile)) return;
+  using wire = await peer.open('reader', there.snapshot);
+  await pullLog(work, wire, snapshot);
 }
 
 async function removeVanished({ store, note, warn }: Work, snapshot: SnapshotId): Promise<void> {
