@@ -12,6 +12,12 @@ import { ChunkCatalogue } from '#core/backup/chunk-catalogue.ts';
 import { parseIndex } from '#core/backup/chunk-index.ts';
 import { deriveCryptKey } from '#core/backup/crypt-key.ts';
 import { parseKeyFile } from '#core/backup/key-file.ts';
+import { parseArchiveSpec, parseSnapshotText } from '#core/backup/archive-spec.ts';
+import { parseGroupFilter } from '#core/backup/group-filter.ts';
+import { parseNamespace } from '#core/backup/names.ts';
+import { parseRepository } from '#core/backup/repository.ts';
+import { readCredentials, readTicket } from '#core/access/credentials.ts';
+import { parseUpid } from '#core/task/upid.ts';
 import { parseManifest } from '#core/backup/manifest.ts';
 import { PxarDecoder } from '#core/backup/pxar-decoder.ts';
 import { PxarEncoder } from '#core/backup/pxar-encoder.ts';
@@ -56,7 +62,11 @@ function spoil(bytes: Uint8Array, chance: () => number): Uint8Array {
 const stat = (mode: number) => ({ mode, flags: 0n, uid: 1, gid: 1, mtimeSeconds: 1, mtimeNanos: 0 });
 const key = deriveCryptKey(randomBytes(32), nodeBytes);
 
-/** A good file of every kind, and how it is read. */
+function asText(read: (text: string) => unknown): (file: Uint8Array) => unknown {
+  return (file) => read(Buffer.from(file).toString());
+}
+
+/** A good file or text of every kind, and how it is read. */
 function kinds(): { name: string; file: Uint8Array; read: (file: Uint8Array) => unknown }[] {
   const data = encodeText('some data, some more data '.repeat(40));
   const crypt = { key, iv: randomBytes(16) };
@@ -95,6 +105,7 @@ function kinds(): { name: string; file: Uint8Array; read: (file: Uint8Array) => 
     encoder.addSymlink({ name: encodeText('l'), stat: stat(modeType.symlink | 0o777) }, encodeText('x')),
     encoder.endDirectory(),
   );
+  const upid = 'UPID:b1:00000836:003BCE9E:00000003:6B03BF50:garbage_collection:clinic:root@pam!local:';
   const log = new ChunkCatalogue(1);
   for (const number of [1, 2, 3])
     log.put(new Uint8Array(32).fill(number), { sizeBytes: number, cryptClass: 'plain', verifiedAt: 5 });
@@ -109,6 +120,29 @@ function kinds(): { name: string; file: Uint8Array; read: (file: Uint8Array) => 
     { name: 'catalog', file: joinBytes(tables), read: (file) => walkCatalog(file, readCatalogRoot(file), 0) },
     { name: 'pxar', file: joinBytes(archive), read: readArchive },
     { name: 'chunk log', file: log.encode(), read: (file) => new ChunkCatalogue(2).replay(file, 0) },
+    { name: 'upid', file: encodeText(upid), read: asText(parseUpid) },
+    { name: 'repository', file: encodeText('u@pbs!t@[::1]:8007:store'), read: asText(parseRepository) },
+    { name: 'snapshot', file: encodeText('vm/100/2026-01-31T12:00:00Z'), read: asText(parseSnapshotText) },
+    { name: 'group filter', file: encodeText('exclude:regex:^vm/1[0-9]+$'), read: asText(parseGroupFilter) },
+    { name: 'archive', file: encodeText('root.pxar:/srv/data'), read: asText(parseArchiveSpec) },
+    { name: 'namespace', file: encodeText('a/b_1/c-2'), read: asText(parseNamespace) },
+    {
+      name: 'credentials',
+      file: encodeText('PBSAPIToken u@pbs!t:a%20b'),
+      read: asText((authorization) => readCredentials({ authorization })),
+    },
+    {
+      name: 'ticket',
+      file: encodeText('PBS:u@pbs:00000001::abc'),
+      read: asText((text) =>
+        readTicket(
+          text,
+          1,
+          () => 'abc',
+          (a, b) => a === b,
+        ),
+      ),
+    },
     { name: 'schedule', file: encodeText('mon..fri 02:30'), read: (file) => parseCalendarEvent(Buffer.from(file).toString()) },
   ];
 }

@@ -192,6 +192,21 @@ test('a push sends what the other server lacks', async () => {
   assert.match((await run('push', { ...pullAll, 'group-filter': 'group:vm/400', 'max-depth': 0 })).log, /0 new/);
 });
 
+test('an encrypted chunk that is damaged here is not sent', async () => {
+  const sealed = chunkOf(encodeText('damaged here'), deriveCryptKey(new Uint8Array(32).fill(9), nodeBytes));
+  const session = await here.made.store.startBackup({ namespace: [], type: 'vm', id: '700', atSeconds: hour }, 'admin@pbs');
+  await sendArchive(session, [sealed], 'encrypt');
+  await session.finish();
+  const path = join(here.made.root, chunkPath(formatHex(sealed.digest)));
+  const whole = readFileSync(path);
+  writeFileSync(path, Buffer.concat([whole.subarray(0, -1), Buffer.of(whole.at(-1)! ^ 1)]));
+  const pushed = await run('push', { ...pullAll, 'group-filter': 'group:vm/700' });
+  assert.match(pushed.log, /CRC/);
+  writeFileSync(path, whole);
+  assert.deepEqual((await there.made.store.readGroup({ namespace: [], type: 'vm', id: '700' })).snapshots, []);
+  await here.made.store.removeGroup({ namespace: [], type: 'vm', id: '700' });
+});
+
 test('a job runs by its schedule, once, and by hand; only who may', async () => {
   const job = { id: 'nightly', ...pullAll, schedule: '*:*', 'group-filter': ['group:vm/100'], ns: 'copy' };
   assert.equal((await ask('u@pbs', 'POST', 'config/sync', job)).status, 403);

@@ -24,6 +24,21 @@ const here = { node: 'localhost' };
 const jobKinds = ['prune', 'gc', 'verify', 'scrub', 'sync'] as const;
 const jobColumns = ['id', 'store', 'schedule', 'disable', 'next-run', 'last-run-state', 'comment'];
 
+/** What the commands of a group are about. */
+export const groupTexts: Readonly<Record<string, string>> = {
+  datastore: 'folders that hold backups',
+  namespace: 'divisions of a datastore',
+  group: 'all snapshots of one machine',
+  snapshot: 'single backups',
+  gc: 'removal of what no snapshot refers to any more',
+  remote: 'other servers to sync with',
+  job: 'work that is done by a schedule',
+  user: 'who logs in',
+  token: 'what machines log in with',
+  acl: 'who may do what where',
+  task: 'work that runs or ran',
+};
+
 /** The commands, in the order in which help lists them. */
 export const verbs: readonly Verb[] = [
   { words: 'datastore list', call: 'GET config/datastore' },

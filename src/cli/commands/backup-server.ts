@@ -8,7 +8,7 @@ import { addInit } from '#cli/backup-server/init.ts';
 import { followTask } from '#cli/backup-server/follow-task.ts';
 import { reachOwnServer, type Method, type ServerOptions } from '#cli/backup-server/reach-server.ts';
 import { showAnswer } from '#cli/backup-server/show.ts';
-import { verbs, type Verb } from '#cli/backup-server/verbs.ts';
+import { groupTexts, verbs, type Verb } from '#cli/backup-server/verbs.ts';
 import { createPrinter, type CommonOptions } from '#cli/session.ts';
 import type { CliWorld } from '#cli/world.ts';
 
@@ -38,7 +38,7 @@ function addVerb(group: Command, world: CliWorld, verb: Verb, call: Description)
   const words = verb.words.split(' ');
   const last = words.pop() ?? '';
   const parent = words.reduce(
-    (above, word) => above.commands.find((child) => child.name() === word) ?? above.command(word),
+    (above, word) => above.commands.find((child) => child.name() === word) ?? addGroup(above, word),
     group,
   );
   const command = parent.command(last).description(verb.what ?? call.description);
@@ -64,6 +64,10 @@ function addVerb(group: Command, world: CliWorld, verb: Verb, call: Description)
   command.action(async () => {
     await runVerb(world, verb, call, command.args, command.optsWithGlobals<VerbOptions>());
   });
+}
+
+function addGroup(above: Command, word: string): Command {
+  return above.command(word).description(groupTexts[word] ?? `jobs of the kind ${word}`);
 }
 
 function addServerOptions(command: Command): Command {

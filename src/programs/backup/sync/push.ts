@@ -6,7 +6,7 @@ import { parseIndex, type ChunkIndex } from '#core/backup/chunk-index.ts';
 import { isChosen } from '#core/backup/group-filter.ts';
 import { chunksOf, type KnownChunk } from '#core/backup/index-writer.ts';
 import { formatManifest, withUnprotected, type ManifestEntry } from '#core/backup/manifest.ts';
-import { encodeBlob } from '#core/backup/blob.ts';
+import { checkBlob, encodeBlob } from '#core/backup/blob.ts';
 import {
   formatGroup,
   formatSnapshot,
@@ -116,7 +116,7 @@ async function sendArchive(sending: Sending, entry: ManifestEntry): Promise<void
     known.add(hex);
     work.signal.throwIfAborted();
     if (underWay.size >= chunksAtOnce) await Promise.race(underWay);
-    const job = sendChunk(sending, kind, wid, chunk).finally(() => underWay.delete(job));
+    const job = sendChunk(sending, entry, wid, chunk).finally(() => underWay.delete(job));
     job.catch(() => {}); // raised by the race or below
     underWay.add(job);
   }
@@ -134,17 +134,25 @@ async function learnPrevious({ wire, known }: Sending, name: string, kind: Chunk
 }
 
 async function sendChunk(
-  { work, wire, sent }: Sending,
-  kind: ChunkIndex['kind'],
+  { work, wire, sent, functions }: Sending,
+  entry: ManifestEntry,
   wid: number,
   { digest, sizeBytes }: KnownChunk,
 ): Promise<void> {
   const hex = formatHex(digest);
   const encoded = await work.store.readChunk(digest);
   if (encoded === null) throw new AppError('unavailable', `chunk ${hex} is not there; verify the snapshot`);
+  // The other server writes the CRC anew and could not see damage of what is encrypted.
+  const { cryptClass } = checkBlob(encoded, `chunk ${hex}`, functions);
+  const expected = entry.cryptMode === 'encrypt' ? 'encrypted' : 'plain';
+  if (cryptClass !== expected)
+    throw new AppError(
+      'invalid',
+      `${entry.name}: chunk ${hex} is ${cryptClass}, the archive is ${expected}; verify the snapshot`,
+    );
   await wire.call({
     method: 'POST',
-    path: `${kind}_chunk`,
+    path: entry.name.endsWith('.fidx') ? 'fixed_chunk' : 'dynamic_chunk',
     query: { wid, digest: hex, size: sizeBytes, 'encoded-size': encoded.length },
     body: encoded,
   });
