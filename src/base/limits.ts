@@ -102,6 +102,8 @@ export const limits = {
   relaySilenceMs: 1_500,
   /** A relay's connection to another relay, or its local client's arrival on the path it was given. */
   relayConnectMs: 2_000,
+  /** Guests that send to one node at a time: more of them only make each point older. */
+  cyclesAtOnce: 4,
   /** The same where copies travel as streams of ZFS: no guest ever waits for such a link, so a busy machine may be late. */
   streamSilenceMs: 10_000,
   streamConnectMs: 10_000,

@@ -7,6 +7,7 @@ import { formatPoint } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
+import type { CycleGate } from '#programs/replication/cycle-gate.ts';
 import type { CycleResult, GuestSender } from '#programs/replication/sender.ts';
 
 /** Where replication of a guest to one node stands. */
@@ -31,6 +32,8 @@ export type GuestCycles = {
 
 export type GuestCyclesOptions = {
   sender: GuestSender;
+  /** Shared by all guests of this node. */
+  gate: CycleGate;
   /** Settles when an earlier loop for this guest has ended. */
   before: Promise<void>;
   readPeers: () => Peer[];
@@ -111,10 +114,32 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
     const job = options.readJob(vmid);
     const schedules = peers.map((peer) => requireTarget(peer.node).schedule).filter((schedule) => job.enabled || schedule.asked);
     const next = planNextCycle(schedules, job.intervalMs, clock.bootMs());
-    const peer = peers.find((candidate) => candidate.node === next?.target);
-    if (next !== null && peer !== undefined && next.dueInMs === 0) return await runCycle(peer, job);
-    const waitMs = Math.min(next?.dueInMs ?? Number.POSITIVE_INFINITY, limits.agentRoundMs);
-    await pause(waitMs);
+    const begun = begin(schedules, job.intervalMs);
+    const peer = peers.find((candidate) => candidate.node === begun);
+    if (begun !== null && peer !== undefined) {
+      try {
+        return await runCycle(peer, job);
+      } finally {
+        options.gate.leave(vmid, begun);
+      }
+    }
+    // What is due and has no place rings when there is one.
+    const isHeldBack = next?.dueInMs === 0;
+    await pause(Math.min(isHeldBack || next === null ? Number.POSITIVE_INFINITY : next.dueInMs, limits.agentRoundMs));
+  }
+
+  /** The target whose cycle begins now: the first one in order that is due and to which the guest may send; null: none. */
+  function begin(schedules: TargetSchedule[], intervalMs: number): string | null {
+    const now = clock.bootMs();
+    let left = schedules;
+    for (;;) {
+      const next = planNextCycle(left, intervalMs, now);
+      if (next === null || next.dueInMs > 0) return null;
+      const { asked, lastPointBootMs } = requireTarget(next.target).schedule;
+      const ageMs = asked || lastPointBootMs === null ? null : now - lastPointBootMs;
+      if (options.gate.tryEnter(vmid, next.target, ageMs)) return next.target;
+      left = left.filter((schedule) => schedule.target !== next.target);
+    }
   }
 
   async function pause(waitMs: number): Promise<void> {
@@ -140,9 +165,11 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
   }
 
   over.signal.addEventListener('abort', () => bell.resolve(), { once: true });
+  const stopListening = options.gate.onFree(() => bell.resolve());
   const ended = run()
     .catch((error: unknown) => log(`guest ${vmid}: replication ended: ${formatErrorChain(error)}`))
     .finally(() => {
+      stopListening();
       const gone = new AppError('unavailable', `replicate guest ${vmid}: it stopped meanwhile`, { cause: over.signal.reason });
       for (const target of targets.values()) for (const waiter of target.waiters.splice(0)) waiter.reject(gone);
     });

@@ -5,6 +5,7 @@ import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { createAnnouncer } from '#programs/replication/announcer.ts';
+import { createCycleGate } from '#programs/replication/cycle-gate.ts';
 import type { Peer } from '#programs/replication/control-client.ts';
 import { startGuestCycles, type GuestCycles, type TargetStatus } from '#programs/replication/guest-cycles.ts';
 import { type LastCopies, sendLastPoint } from '#programs/replication/last-point.ts';
@@ -57,6 +58,7 @@ export function createReplication(options: ReplicationOptions): Replication {
   const { driver } = options;
   const guests = new Map<number, GuestCycles>();
   const announcer = createAnnouncer(options);
+  const gate = createCycleGate(() => options.clock.bootMs());
 
   async function announceOften(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -86,7 +88,7 @@ export function createReplication(options: ReplicationOptions): Replication {
     startGuest(guest) {
       if (guests.get(guest.vmid)?.guest === guest) return;
       const before = guests.get(guest.vmid)?.stop() ?? Promise.resolve();
-      const cycles = startGuestCycles(guest, { ...options, sender: driver.createSender(guest), before });
+      const cycles = startGuestCycles(guest, { ...options, sender: driver.createSender(guest), gate, before });
       guests.set(guest.vmid, cycles);
       void cycles.ended.then(() => {
         if (guests.get(guest.vmid) === cycles) guests.delete(guest.vmid);
