@@ -218,3 +218,12 @@ test('node bmc set refuses what no controller can be reached by', async () => {
     assert.deepEqual([refused.code, refused.err.startsWith(`holdfast: ${name}: `)], [2, true], refused.err);
   }
 });
+
+test('tails are listed with their size, their age and how long they are kept', async () => {
+  const fake = createHealthyCluster();
+  const kept = await fake.run('replication', 'tails');
+  assert.match(kept.out, /LAST WRITE +KEPT/);
+  assert.match(kept.out, /100 +n3 +left-behind-g1 +5 MiB +42 s +15 min \d+ s +until it is released/);
+  await fake.run('replication', 'set', '100', '--keep-tails', '30d');
+  assert.match((await fake.run('replication', 'tails')).out, /left-behind-g1 .*15 min \d+ s +(29|30) d.* more/);
+});

@@ -145,14 +145,30 @@ function formatCopy(guest: GuestView, copy: CopyView): Cell[] {
   ];
 }
 
-/** The table of kept tails, also for `replication tails`. */
-export function formatTails(tails: ClusterView['tails'], printer: Printer): string {
+/** The table of kept tails; `more`: with their age and when they are removed, for `replication tails`. */
+export function formatTails(
+  tails: (ClusterView['tails'][number] & { expiresAtMs?: number | null })[],
+  printer: Printer,
+  more?: { nowMs: number },
+): string {
+  const formatExpiry = (expiresAtMs: number | null, nowMs: number): string =>
+    expiresAtMs === null
+      ? 'until it is released'
+      : expiresAtMs <= nowMs
+        ? 'about to go'
+        : `${formatDuration(expiresAtMs - nowMs)} more`;
   const rows = tails.map((tail): Cell[] => [
     String(tail.vmid),
     tail.node,
     tail.name,
     tail.sizeBytes === null ? 'not measured' : formatSize(tail.sizeBytes),
     tail.fromAtMs === null || tail.untilAtMs === null ? 'not known' : formatDuration(tail.untilAtMs - tail.fromAtMs),
+    ...(more === undefined
+      ? []
+      : [
+          tail.untilAtMs === null ? 'not known' : formatDuration(Math.max(0, more.nowMs - tail.untilAtMs)),
+          formatExpiry(tail.expiresAtMs ?? null, more.nowMs),
+        ]),
   ]);
   const columns = [
     { title: 'LEFT BEHIND BY', align: 'right' as const },
@@ -160,6 +176,7 @@ export function formatTails(tails: ClusterView['tails'], printer: Printer): stri
     { title: 'NAME' },
     { title: 'SIZE', align: 'right' as const },
     { title: 'PERIOD', align: 'right' as const },
+    ...(more === undefined ? [] : [{ title: 'LAST WRITE', align: 'right' as const }, { title: 'KEPT' }]),
   ];
   return printer.table(columns, rows, 'no writes were left behind');
 }

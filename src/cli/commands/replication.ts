@@ -4,6 +4,7 @@ import { AppError } from '#base/error.ts';
 import type { GuestView, TailView } from '#core/ha/cluster-view.ts';
 import type { KeptDisksRecord } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
+import { findTailExpiry } from '#core/replica/tail-expiry.ts';
 import { defaultReplicationJob, type ReplicationJob } from '#core/replica/records.ts';
 import { formatDuration } from '#core/text/duration.ts';
 import { formatSize } from '#core/text/size.ts';
@@ -112,8 +113,11 @@ async function syncNow(session: Session, numberOrName: string, options: { to?: s
 async function listTails(session: Session, numberOrName: string | undefined): Promise<void> {
   const vmid = numberOrName === undefined ? null : (await findGuest(session, numberOrName)).vmid;
   const tails = await readTails(session);
-  const shown = tails.filter((tail) => vmid === null || tail.vmid === vmid);
-  session.printer.show(shown, () => formatTails(shown, session.printer));
+  const jobs = await listRecords<ReplicationJob>(session, prefixes.replication);
+  const shown = tails
+    .filter((tail) => vmid === null || tail.vmid === vmid)
+    .map((tail) => ({ ...tail, expiresAtMs: findTailExpiry(tail, jobs.find((job) => job.vmid === tail.vmid)?.keepTailsDays) }));
+  session.printer.show(shown, () => formatTails(shown, session.printer, { nowMs: session.world.nowMs() }));
 }
 
 async function releaseTail(session: Session, numberOrName: string, name: string, options: TailOptions): Promise<void> {

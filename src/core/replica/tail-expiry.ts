@@ -10,7 +10,14 @@ export const shortestTailDays = 7;
  * can say yet what would be lost. `keepDays` null or left out: all stay.
  */
 export function listExpiredTails(tails: readonly LeftBehind[], keepDays: number | null | undefined, nowMs: number): LeftBehind[] {
-  if (keepDays === null || keepDays === undefined) return [];
-  const keepMs = Math.max(shortestTailDays, keepDays) * dayMs;
-  return tails.filter((tail) => tail.sizeBytes !== null && tail.untilAtMs !== null && nowMs - tail.untilAtMs > keepMs);
+  return tails.filter((tail) => {
+    const expiresAtMs = findTailExpiry(tail, keepDays);
+    return expiresAtMs !== null && nowMs > expiresAtMs;
+  });
+}
+
+/** When a tail is removed by itself; null: only a person removes it, or nobody can say yet. */
+export function findTailExpiry(tail: LeftBehind, keepDays: number | null | undefined): number | null {
+  if (keepDays === null || keepDays === undefined || tail.sizeBytes === null || tail.untilAtMs === null) return null;
+  return tail.untilAtMs + Math.max(shortestTailDays, keepDays) * dayMs;
 }
