@@ -54,6 +54,14 @@ function told(options: {
   return planStatus(facts, planGuestAction(facts), tries, nowBootMs);
 }
 
+test('a guest whose node came back only to end is not told to run on', () => {
+  const stopped = { state: 'stopped', because: 'this node ends', end: null };
+  assert.deepEqual(told({ change: { epoch: 8, ending: 'stop' } }), stopped);
+  assert.equal(told({ change: { epoch: 8, ending: 'stop', hasFailed: true } }), null);
+  assert.equal(told({ change: { epoch: null, ending: 'stop' } }), null);
+  assert.equal(told({ change: { epoch: 8 } }), null);
+});
+
 test('a guest that is left alone and has ended is not told to run on', () => {
   for (const want of ['ignored', null] as const) {
     const change = { want };

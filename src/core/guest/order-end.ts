@@ -35,7 +35,8 @@ export function planStatus(
 ): StatusChange | null {
   const { record, process } = facts;
   const order = record?.order ?? null;
-  if (record === null || order === null || record.home !== facts.self || whyInvalid(facts, order) !== null) return null;
+  if (record === null || order === null || record.home !== facts.self) return null;
+  if (whyInvalid(facts, order) !== null) return planOver(facts, action, order);
   if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
   if (action.kind !== 'none') return null;
   if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
@@ -48,6 +49,14 @@ export function planStatus(
     return { state: 'running', because: 'runs', end, promoted: facts.copy?.promotedFrom ?? null };
   }
   return planFailure(facts, order);
+}
+
+/** Its node has come back to end at once: nobody orders the guest to run again, and what was told of it before would stay. */
+function planOver(facts: GuestPlanFacts, action: GuestAction, order: GuestOrder): StatusChange | null {
+  const { epoch, process, ending, hasFailed } = facts;
+  const isOver = epoch !== null && order.nodeEpoch < epoch;
+  if (!isOver || hasFailed === true || process !== null || ending === null || action.kind !== 'none') return null;
+  return { state: 'stopped', because: 'this node ends', end: null };
 }
 
 /** Why nobody starts a guest that does not run, so that its having run under its last order is over; null: it is to run. */
