@@ -156,6 +156,10 @@ test('work runs as tasks that are followed, listed, and tell their log; jobs are
   assert.match(await ok('gc', 'run', 'store', '--detach'), /^UPID:/);
   await ok('job', 'prune', 'add', 'nightly', 'store', '--schedule', 'daily', '--keep-daily', '7');
   assert.equal((await json('job', 'prune', 'show', 'nightly'))['keep-daily'], 7);
+  await ok('job', 'prune', 'change', 'nightly', '--schedule', 'sat 03:00', '--keep-last', '2', '--delete', 'keep-daily');
+  const { schedule, ...changed } = await json('job', 'prune', 'show', 'nightly');
+  assert.deepEqual([schedule, changed['keep-last'], changed['keep-daily'], changed.store], ['sat 03:00', 2, undefined, 'store']);
+  assert.match((await run('job', 'prune', 'change', 'nightly', '--delete', 'store')).err, /delete: store is nothing/);
   await ok('job', 'prune', 'run', 'nightly');
   const bound = await run('datastore', 'forget', 'store');
   assert.deepEqual([bound.code, /prune job nightly/.test(bound.err)], [4, true], bound.err);

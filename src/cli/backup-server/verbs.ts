@@ -102,7 +102,7 @@ export const verbs: readonly Verb[] = [
     { words: `job ${kind} list`, call: `GET config/${kind}`, columns: jobColumns },
     { words: `job ${kind} show`, call: `GET config/${kind}/{id}`, places: ['id'] },
     { words: `job ${kind} add`, call: `POST config/${kind}`, places: ['id', 'store'] },
-    { words: `job ${kind} replace`, call: `PUT config/${kind}/{id}`, places: ['id', 'store'] },
+    { words: `job ${kind} change`, call: `PUT config/${kind}/{id}`, places: ['id'] },
     { words: `job ${kind} remove`, call: `DELETE config/${kind}/{id}`, places: ['id'] },
     { words: `job ${kind} run`, call: `POST admin/${kind}/{id}/run`, places: ['id'] },
   ]),

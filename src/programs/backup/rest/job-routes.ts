@@ -1,5 +1,14 @@
 import { AppError } from '#base/error.ts';
-import { integer, optional, parsed, text, type ParameterTable } from '#core/access/parameter.ts';
+import {
+  integer,
+  list,
+  optional,
+  parsed,
+  readParameters,
+  text,
+  type Parameter,
+  type ParameterTable,
+} from '#core/access/parameter.ts';
 import type { Route } from '#core/access/route.ts';
 import { parseCalendarEvent } from '#core/text/calendar-event.ts';
 import { parseFingerprint } from '#core/backup/crypt-key.ts';
@@ -23,6 +32,13 @@ function routesOf(kind: JobKind): Route<RestContext, RestReply>[] {
   const { options, privilege, what } = jobRules[kind];
   const rights = { kind: 'rights', on: '/datastore/{store}', any: [privilege] } as const;
   const table: ParameterTable = { id: jobId, ...jobParameters, ...options };
+  const changeTable: ParameterTable = {
+    ...Object.fromEntries(
+      Object.entries<Parameter<unknown>>({ ...jobParameters, ...options }).map(([name, each]) => [name, optional(each)]),
+    ),
+    id: jobId,
+    delete: list(text(64, 'name of an option'), 32, 'options to be taken away'),
+  };
   return [
     route({
       method: 'GET',
@@ -61,12 +77,14 @@ function routesOf(kind: JobKind): Route<RestContext, RestReply>[] {
     route({
       method: 'PUT',
       path: `config/${kind}/{id}`,
-      what: 'replaces a job; what is not given is as if it had never been',
-      permission: rights,
-      parameters: table,
+      what: 'changes a job; what is not given stays',
+      permission: known,
+      parameters: changeTable,
       run(params, context) {
-        findJob(context, kind, String(params['id'])); // he must have had the right to the old one too
-        context.jobs.replace(readJob(kind, params, context));
+        const old = findJob(context, kind, String(params['id'])); // he must have the right to it, and to where it goes
+        const job = readJob(kind, readParameters(table, changedJob(old, params, table)), context);
+        if (!maySee(context, job)) throw new AppError('denied', 'permission check failed');
+        context.jobs.replace(job);
         return Promise.resolve(data(null));
       },
     }),
@@ -180,7 +198,7 @@ function readJob(kind: JobKind, params: Readonly<Record<string, unknown>>, conte
   storeOf(context, store);
   if (schedule !== null) parseCalendarEvent(schedule);
   const given = Object.keys(jobRules[kind].options).map((name) => [name, plain(name, params[name])] as const);
-  const options = Object.fromEntries(given.filter(([, value]) => value !== null));
+  const options = Object.fromEntries(given.filter(([, value]) => value !== null && value !== ''));
   if (kind === 'sync') {
     requireRemote(context, String(options['remote']), String(options['remote-store']));
     context.jobs.findRemote(String(options['remote']));
@@ -196,6 +214,23 @@ function readJob(kind: JobKind, params: Readonly<Record<string, unknown>>, conte
     createdSeconds: Math.floor(context.nowSeconds()),
     options,
   };
+}
+
+/** The job's parameters after a change, as a call that made it would give them. */
+function changedJob(old: Job, params: Readonly<Record<string, unknown>>, table: ParameterTable): Record<string, unknown> {
+  const before: Record<string, unknown> = {
+    ...old.options,
+    store: old.store,
+    schedule: old.schedule,
+    comment: old.comment,
+    disable: old.isDisabled,
+  };
+  for (const name of params['delete'] as string[]) {
+    if (table[name]?.isOptional !== true) throw new AppError('invalid', `delete: ${name} is nothing that can be taken away`);
+    delete before[name];
+  }
+  const given = Object.entries(params).filter(([name, value]) => name !== 'delete' && value !== null);
+  return { ...before, ...Object.fromEntries(given.map(([name, value]) => [name, plain(name, value)])) };
 }
 
 /** As it was given: namespaces are text again. */
