@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createChance } from '#core/ha/seeded-chance.ts';
 
@@ -69,19 +70,30 @@ export function makeGuestImage(folder: string, mib: number): string {
   return image;
 }
 
-/** Overwrites `percent` of the image in runs of `runBytes` with seeded bytes, half of them random, at seeded places. Returns the bytes. */
-export function changeImage(image: string, mib: number, percent: number, runBytes: number, seed: number): number {
+/** Writes to an image. */
+export type WriteAt = (at: number, data: Uint8Array) => Promise<void>;
+
+/** Overwrites `percent` of an image of `mib` MiB in runs of `runBytes` with seeded bytes, half of them random, at seeded places. */
+export async function changeImage(
+  write: WriteAt,
+  { mib, percent, runBytes, seed }: { mib: number; percent: number; runBytes: number; seed: number },
+): Promise<void> {
   const chance = createChance(seed);
   const runs = Math.round((mib * mebibyte * percent) / 100 / runBytes);
-  const file = openSync(image, 'r+');
   for (let run = 0; run < runs; run += 1) {
     const bytes = Buffer.alloc(runBytes, `row ${run} of change ${seed};`);
     for (let at = 0; at < runBytes / 2; at += 1) bytes[at] = Math.floor(chance() * 256);
-    const place = Math.floor((chance() * (mib * mebibyte - runBytes)) / 4_096) * 4_096;
-    writeSync(file, bytes, 0, runBytes, place);
+    await write(Math.floor((chance() * (mib * mebibyte - runBytes)) / 4_096) * 4_096, bytes);
   }
-  closeSync(file);
-  return runs * runBytes;
+}
+
+/** Writes to a file itself. */
+export function writeTo(image: string): WriteAt {
+  return async (at, data) => {
+    const file = await open(image, 'r+');
+    await file.write(data, 0, data.length, at);
+    await file.close();
+  };
 }
 
 function openedEmpty(path: string): string {

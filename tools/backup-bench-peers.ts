@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { startBackupPlace, type BackupPlace } from '../test/contract/backup-command-parts.ts';
+import type { WriteAt } from './backup-bench-data.ts';
 
 /** Seconds of wall time, and of processor time of every process that took part. */
 export type Cost = { wallSeconds: number; cpuSeconds: number };
@@ -13,16 +13,16 @@ export type Peer = AsyncDisposable & {
   note: string;
   /** Backs up `path` (an image, or a directory) as the next of its backups. */
   backup(path: string): Promise<Cost>;
+  /** Who else than we changes the image. */
+  write?: WriteAt;
   /** Restores the newest backup into the new directory `target`; returns where `path` lies in it. */
   restore(path: string, target: string): Promise<{ cost: Cost; restored: string }>;
   /** The folder whose files are what was stored. */
   store: string;
 };
 
-const clockTicks = 100; // USER_HZ of Linux's /proc, on every architecture
-
 /** Runs a command to its end and measures it; what it prints is shown when it fails. */
-async function measure(argv: string[], options: { env?: NodeJS.ProcessEnv; cwd?: string }): Promise<Cost> {
+export async function measure(argv: string[], options: { env?: NodeJS.ProcessEnv; cwd?: string }): Promise<Cost> {
   // The shell tells what its children cost, which Node.js does not.
   const script = 'TIMEFORMAT="%U %S"; time "$@" >&3 2>&3';
   const start = performance.now();
@@ -41,46 +41,8 @@ async function measure(argv: string[], options: { env?: NodeJS.ProcessEnv; cwd?:
   return { wallSeconds, cpuSeconds };
 }
 
-function baseOf(path: string): string {
+export function baseOf(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1);
-}
-
-/** Holdfast: its server (its processor time counts), and its client over TLS on loopback. */
-export async function startHoldfast(folder: string, isEncrypted: boolean): Promise<Peer> {
-  mkdirSync(folder);
-  const place = await startBackupPlace({ storeIn: folder, isStoreKept: true, sync: 'filesystem' });
-  const key = join(folder, 'key.json');
-  if (isEncrypted) await place.run(['key', 'create', key, '--kdf', 'none']);
-  const keyOptions = isEncrypted ? ['--keyfile', key] : [];
-  const archiveOf = (path: string): string => (path.endsWith('.raw') ? 'data.img' : 'data.pxar');
-  let second = Math.floor(Date.now() / 1_000) - 100_000;
-  const run = async (args: string[]): Promise<Cost> => {
-    const before = serverSeconds(place);
-    const cost = await measure(place.commandLine(args), { env: place.env });
-    return { ...cost, cpuSeconds: cost.cpuSeconds + serverSeconds(place) - before };
-  };
-  return {
-    name: isEncrypted ? 'holdfast, encrypted' : 'holdfast',
-    note: isEncrypted ? 'AES-256-GCM, zstd 2' : 'not encrypted, zstd 2',
-    store: place.store,
-    backup(path) {
-      const time = new Date((second += 60) * 1_000).toISOString().replace(/\.\d+Z$/, 'Z');
-      return run(['create', `${archiveOf(path)}:${path}`, '--backup-id', 'bench', '--backup-time', time, ...keyOptions]);
-    },
-    async restore(path, target) {
-      mkdirSync(target);
-      const restored = join(target, baseOf(path));
-      return { cost: await run(['restore', 'host/bench', archiveOf(path), restored, ...keyOptions]), restored };
-    },
-    [Symbol.asyncDispose]: () => place[Symbol.asyncDispose](),
-  };
-}
-
-function serverSeconds({ serverPid }: BackupPlace): number {
-  const fields = readFileSync(`/proc/${serverPid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / clockTicks; // utime, stime
 }
 
 /** restic with a local repository: always encrypted. */

@@ -14,7 +14,6 @@ import { hashSecret } from '#programs/backup/access.ts';
 import { makeCertificate } from './backup-server-parts.ts';
 
 const root = join(import.meta.dirname, '../..');
-const node = process.execPath;
 
 export type Ran = { code: number | null; out: string; err: string };
 
@@ -34,25 +33,37 @@ export type BackupPlace = AsyncDisposable & {
   start(args: string[], env?: Record<string, string>, output?: string): ChildProcess;
 };
 
-/** `storeIn`: below which folder the datastore lies, `isStoreKept` at the end; `sync`: as in the server's configuration. */
-export async function startBackupPlace(
-  { storeIn, isStoreKept, sync }: { storeIn: string; isStoreKept: boolean; sync: 'none' | 'file' | 'filesystem' } = {
-    // 65,536 folders: in memory where that is possible.
-    storeIn: existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
-    isStoreKept: false,
-    sync: 'none',
-  },
-): Promise<BackupPlace> {
+/** What runs: Node.js, and the entries of the server and the command line. */
+export type Programs = { node: string; server: string; cli: string };
+/** `storeIn`: below which folder the datastore lies, `isStoreKept` at the end; `sync`, `reserveMib`: as in the server's configuration. */
+type PlaceOptions = {
+  storeIn: string;
+  isStoreKept: boolean;
+  sync: 'none' | 'file' | 'filesystem';
+  reserveMib: number | null;
+  programs: Programs;
+};
+const defaultOptions: PlaceOptions = {
+  // 65,536 folders: in memory where that is possible.
+  storeIn: existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
+  isStoreKept: false,
+  sync: 'none',
+  reserveMib: null,
+  programs: { node: process.execPath, server: join(root, 'src/programs/backup/main.ts'), cli: join(root, 'src/cli/main.ts') },
+};
+
+export async function startBackupPlace(options: Partial<PlaceOptions> = {}): Promise<BackupPlace> {
+  const { storeIn, isStoreKept, sync, reserveMib, programs } = { ...defaultOptions, ...options };
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-backup-command-'));
   const store = mkdtempSync(join(storeIn, 'holdfast-backup-store-'));
   const { cert } = makeCertificate(folder);
   const fingerprint = new X509Certificate(cert).fingerprint256;
   const port = await freePort();
-  writeFileSync(join(folder, 'server.toml'), configuration(store, port, sync));
+  writeFileSync(join(folder, 'server.toml'), configuration({ store, port, sync, reserveMib }));
   writeFileSync(join(folder, 'secret'), 'geheim\n', { mode: 0o600 });
   mkdirSync(join(folder, 'work'));
   process.chdir(join(folder, 'work'));
-  const server = spawn(node, [join(root, 'src/programs/backup/main.ts'), '--config', join(folder, 'server.toml'), '--create'], {
+  const server = spawn(programs.node, [programs.server, '--config', join(folder, 'server.toml'), '--create'], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   await waitForPort(port, server);
@@ -64,9 +75,9 @@ export async function startBackupPlace(
     PBS_PASSWORD: 'geheim',
     ...more,
   });
-  const commandLine = (args: string[]): string[] => [node, join(root, 'src/cli/main.ts'), 'backup', ...args];
+  const commandLine = (args: string[]): string[] => [programs.node, programs.cli, 'backup', ...args];
   const start = (args: string[], more: Record<string, string> = {}, output?: string): ChildProcess =>
-    spawn(node, commandLine(args).slice(1), {
+    spawn(programs.node, commandLine(args).slice(1), {
       env: env(more),
       cwd: join(folder, 'work'),
       stdio: ['ignore', output === undefined ? 'pipe' : openSync(output, 'w'), 'pipe'],
@@ -114,12 +125,15 @@ export function collect(child: ChildProcess): Promise<Ran> {
   return new Promise((resolve) => void child.once('close', (code) => resolve({ ...ran, code })));
 }
 
-function configuration(store: string, port: number, sync: string): string {
+type Configured = { store: string; port: number; sync: string; reserveMib: number | null };
+
+function configuration({ store, port, sync, reserveMib }: Configured): string {
+  const reserve = reserveMib === null ? '' : `reserve-mib = ${reserveMib}\n`;
   const account = (id: string, secret: string): string =>
     `[[account]]\nid = "${id}"\nsecret-hash = "${hashSecret(secret)}"\n\n[[acl]]\npath = "/datastore/store"\nwho = "${id}"\nrole = "DatastorePowerUser"\n`;
   return [
     `[server]\nname = "b"\naddress = "127.0.0.1"\nport = ${port}\ncert = "cert"\nkey = "key"\nticket-key = "ticket"\n`,
-    `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "${sync}"\n`,
+    `[[datastore]]\nname = "store"\npath = "${store}"\nsync = "${sync}"\n${reserve}`,
     account('u@pbs', 'passwort'),
     account('u@pbs!t', 'geheim'),
   ].join('\n');
