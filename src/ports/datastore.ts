@@ -1,4 +1,5 @@
 import type { BlobHeader } from '#core/backup/blob.ts';
+import type { ByteRooms } from '#core/backup/byte-rooms.ts';
 import type { IndexKind } from '#core/backup/chunk-index.ts';
 import type { ClosedIndex, IndexWriter } from '#core/backup/index-writer.ts';
 import type { JsonObject } from '#core/backup/canonical-json.ts';
@@ -109,7 +110,7 @@ export interface Datastore {
   startBackup(snapshot: SnapshotId, owner: string): Promise<BackupSession>;
   openSnapshot(snapshot: SnapshotId): Promise<SnapshotReader>;
   /** The chunk's file; null: not there. */
-  readChunk(digest: Uint8Array): Promise<Uint8Array | null>;
+  readChunk(digest: Uint8Array, rooms?: ByteRooms): Promise<Uint8Array | null>;
   collectGarbage(options?: CollectOptions): Promise<GarbageResult>;
   /** The figures of the last collection as they are kept beside the chunks; null: there was none. */
   readGarbageStatus(): Promise<JsonObject | null>;

@@ -1,5 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { kindOfHead } from '#core/backup/blob.ts';
+import type { ByteRooms } from '#core/backup/byte-rooms.ts';
 import { encodeText, formatHex, joinBytes, parseHex } from '#core/backup/bytes.ts';
 import { ChunkCatalogue } from '#core/backup/chunk-catalogue.ts';
 import { planInsert, type InsertPlan } from '#core/backup/chunk-check.ts';
@@ -92,8 +93,8 @@ export class ChunkStore {
     });
   }
 
-  read(digest: Uint8Array): Promise<Uint8Array | null> {
-    return this.#parts.files.read(chunkPath(formatHex(digest)));
+  read(digest: Uint8Array, rooms?: ByteRooms): Promise<Uint8Array | null> {
+    return this.#parts.files.read(chunkPath(formatHex(digest)), rooms);
   }
 
   /** Looks at a chunk's file; one that is bad is set aside. Answers what is wrong, or null. */

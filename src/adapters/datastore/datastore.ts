@@ -83,7 +83,7 @@ function assemble(
       return startSession(parts, chunks, snapshots, { snapshot, owner });
     },
     openSnapshot: (snapshot) => openReader(parts, snapshots, snapshot),
-    readChunk: (digest) => chunks.read(digest),
+    readChunk: (digest, rooms) => chunks.read(digest, rooms),
     async collectGarbage(options = {}) {
       if (isCollecting) throw new AppError('busy', 'garbage is being collected already');
       isCollecting = true;

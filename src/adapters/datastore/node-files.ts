@@ -3,6 +3,7 @@ import { appendFile, link, mkdir, open, readdir, readFile, rename, rm, rmdir, st
 import { dirname, join } from 'node:path';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
+import type { ByteRooms } from '#core/backup/byte-rooms.ts';
 import { syncFileSystem, touchAccessTime, tryFlock, tryRecordLock } from './native.ts';
 import { own } from './parts.ts';
 import type { FileLock, StoreFiles } from './store-files.ts';
@@ -29,7 +30,8 @@ export function openNodeFiles(root: string): StoreFiles {
   }
 
   return {
-    read: (path) => guard(`reading ${path}`, () => orNull(readFile(at(path)))),
+    read: (path, rooms) =>
+      guard(`reading ${path}`, () => orNull(rooms === undefined ? readFile(at(path)) : readInto(at(path), rooms))),
     peek: (path, bytes) => guard(`looking at ${path}`, () => orNull(peek(at(path), bytes))),
     list: (path) =>
       guard(`listing ${path}`, async () => {
@@ -105,6 +107,22 @@ function makeFolderSync(path: string): void {
     mkdirSync(path, { mode: 0o750 });
   } catch (error) {
     if (!hasCode(error, 'EEXIST')) throw error;
+  }
+}
+
+async function readInto(path: string, rooms: ByteRooms): Promise<Uint8Array> {
+  const file = await open(path, 'r');
+  try {
+    const room = rooms.take((await file.stat()).size);
+    let filled = 0;
+    while (filled < room.length) {
+      const { bytesRead } = await file.read(room, filled, room.length - filled, filled);
+      if (bytesRead === 0) break; // somebody cut it off: whoever looks into it finds out
+      filled += bytesRead;
+    }
+    return room.subarray(0, filled);
+  } finally {
+    await file.close();
   }
 }
 

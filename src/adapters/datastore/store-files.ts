@@ -1,3 +1,5 @@
+import type { ByteRooms } from '#core/backup/byte-rooms.ts';
+
 /** What a name in a folder is. */
 export type FolderEntry = { name: string; isFolder: boolean };
 
@@ -10,8 +12,8 @@ export type FileLock = { release(): void };
  * Troubles other than "not there" are AppErrors: unavailable, or busy with no space left.
  */
 export type StoreFiles = {
-  /** null: not there. */
-  read(path: string): Promise<Uint8Array | null>;
+  /** null: not there. `rooms`: where the memory comes from; whoever asks gives it back. */
+  read(path: string, rooms?: ByteRooms): Promise<Uint8Array | null>;
   /** Size, and the first `bytes` of the content; null: not there. */
   peek(path: string, bytes: number): Promise<{ sizeBytes: number; head: Uint8Array } | null>;
   list(path: string): Promise<FolderEntry[] | null>;

@@ -1,6 +1,7 @@
 import { AppError } from '#base/error.ts';
 import { digestAt, parseIndex } from '#core/backup/chunk-index.ts';
 import { formatHex } from '#core/backup/bytes.ts';
+import { createByteRooms } from '#core/backup/byte-rooms.ts';
 import { DigestTable } from '#core/backup/digest-table.ts';
 import { nameLimits, parseArchiveName } from '#core/backup/names.ts';
 import { readDigest, readText } from '#core/backup/wire-parameters.ts';
@@ -15,6 +16,7 @@ export class ReaderProtocol {
   readonly #reader: SnapshotReader;
   readonly #store: Pick<Datastore, 'readChunk'>;
   readonly #allowed: DigestTable;
+  readonly #rooms = createByteRooms();
   /** How many chunks were given. */
   chunksRead = 0;
 
@@ -55,9 +57,9 @@ export class ReaderProtocol {
         `download chunk ${formatHex(digest)} is not allowed: no index downloaded here names it`,
       );
     }
-    const bytes = await this.#store.readChunk(digest);
+    const bytes = await this.#store.readChunk(digest, this.#rooms);
     if (bytes === null) throw new AppError('missing', `chunk ${formatHex(digest)} is not there: the snapshot is damaged`);
     this.chunksRead += 1;
-    return { kind: 'bytes', bytes };
+    return { kind: 'bytes', bytes, onSent: () => this.#rooms.give(bytes) };
   }
 }

@@ -1,9 +1,9 @@
 import { isAppError, type ErrorKind } from '#base/error.ts';
 
-/** What a call answers. `json`: in the envelope {"data": …, …attributes}. */
+/** What a call answers. `json`: in the envelope {"data": …, …attributes}. `onSent`: nobody needs the bytes any more. */
 export type Reply =
   | { kind: 'json'; data: unknown; attributes?: Record<string, unknown> }
-  | { kind: 'bytes'; bytes: Uint8Array }
+  | { kind: 'bytes'; bytes: Uint8Array; onSent?: () => void }
   | { kind: 'text'; status: number; text: string };
 /** `sizeBytes` null: not known before. `close` is to be called once, when all is sent or the other side left. */
 export type StreamReply = { kind: 'stream'; content: AsyncIterable<Uint8Array>; sizeBytes: number | null; close(): void };

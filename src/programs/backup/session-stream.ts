@@ -79,6 +79,8 @@ async function serveStream(
     const params = isParameters ? { ...query, ...parseBody(body, String(headers['content-type'] ?? '')) } : query;
     const reply = await answer({ method, path, params, body: isParameters ? new Uint8Array() : body });
     respond(stream, encodeReply(reply));
+    // Not when the stream was cut: what was handed on to be sent is still looked at.
+    if (reply.kind === 'bytes' && reply.onSent !== undefined) stream.once('finish', reply.onSent);
   } catch (error) {
     const { status, text } = replyToError(error);
     if (status >= 500) onTrouble(error);
