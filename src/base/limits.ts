@@ -36,8 +36,8 @@ export const limits = {
   qemuQuitMs: 10_000,
   /** SIGKILL until the process is gone; longer only when it hangs in the kernel on its disks. */
   guestKillMs: 10_000,
-  /** Booting the probe guest once per boot of the node; an emulated CPU needs a fifth of a second. */
-  acceleratorProbeMs: 10_000,
+  /** Booting the probe guest once per boot of the node; an emulated CPU needs a fifth of a second, one that is emulated twice and starved many. */
+  acceleratorProbeMs: 30_000,
   /** An agent inside a guest answers at once or is not there. */
   guestAgentMs: 2_000,
   /** A guest stands still for its own agent at most this long. */

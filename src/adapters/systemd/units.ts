@@ -5,8 +5,8 @@ import { limits } from '#base/limits.ts';
 /** Our programs as systemd's units. Every call waits for its end, with a deadline. Raise AppError unavailable, timeout or missing. */
 export type Units = {
   isActive(unit: string): Promise<boolean>;
-  /** Starts it now and at every boot; one that runs already goes on. */
-  enable(unit: string): Promise<void>;
+  /** Starts them now, in the order that they themselves tell systemd, and at every boot; one that runs already goes on. */
+  enable(...units: string[]): Promise<void>;
   /** Stops it and keeps it stopped. */
   disable(unit: string): Promise<void>;
 };
@@ -14,7 +14,8 @@ export type Units = {
 export function createUnits(): Units {
   return {
     isActive: async (unit) => (await systemctl(['is-active', '--quiet', unit])).code === 0,
-    enable: (unit) => demand(`start ${unit}`, ['enable', '--now', '--quiet', unit]),
+    // All at once: systemd reads every unit of the machine anew for each call.
+    enable: (...units) => demand(`start ${units.join(', ')}`, ['enable', '--now', '--quiet', ...units]),
     disable: (unit) => demand(`stop ${unit}`, ['disable', '--now', '--quiet', unit]),
   };
 }

@@ -80,7 +80,7 @@ export function writeStoreSettings(
 /** Starts the node's programs and waits until the guard serves and the agent has told the cluster what the node has. */
 export async function startPrograms(setup: SetupRecord, endpoints: string[], { units, say }: SetupParts): Promise<void> {
   say('starting guard, relay and agent');
-  for (const unit of programUnits) await units.enable(unit);
+  await units.enable(...programUnits);
   await using store = createEtcdStore(storeOf(endpoints));
   let missing: string[] = [];
   const ready = await waitFor(limits.programsReadyMs, async () => {
