@@ -1,3 +1,4 @@
+import { createSecureContext } from 'node:tls';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync, rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile } from 'node:fs/promises';
@@ -143,7 +144,11 @@ async function assembleCluster(directory: string, count: number, children: Set<C
     readLog,
     leader,
     async compact(revision: bigint) {
-      const material = { ca: await readFile(tls.caFile), cert: await readFile(tls.certFile), key: await readFile(tls.keyFile) };
+      const material = createSecureContext({
+        ca: await readFile(tls.caFile),
+        cert: await readFile(tls.certFile),
+        key: await readFile(tls.keyFile),
+      });
       const endpoint = members.find(({ running }) => running)!.endpoint;
       const connection = await openConnection(
         endpoint,

@@ -84,7 +84,7 @@ function leaveSilent<T>(members: EtcdMembers, asked: Map<EtcdMember, Question<T>
   for (const { member, askedMs } of asked.values()) {
     const silentMs = performance.now() - askedMs;
     if (silentMs < limits.etcdHedgeMs) continue;
-    member.dropConnection();
+    member.distrustConnection();
     members.leave(member, `no answer in ${Math.round(silentMs)} ms`, answered);
   }
 }
@@ -92,7 +92,7 @@ function leaveSilent<T>(members: EtcdMembers, asked: Map<EtcdMember, Question<T>
 /** The deadline passed in silence. */
 function leaveAll<T>(members: EtcdMembers, asked: Map<EtcdMember, Question<T>>): void {
   for (const member of asked.keys()) {
-    member.dropConnection();
+    member.distrustConnection();
     members.leave(member, 'no answer before the deadline');
   }
 }
@@ -108,7 +108,7 @@ export function leaveTroubled(
   attempt: { kind: 'not-applied' | 'lost'; error: unknown },
   to: EtcdMember,
 ): void {
-  if (attempt.kind === 'lost') member.dropConnection();
+  if (attempt.kind === 'lost') member.distrustConnection();
   members.leave(member, attempt.error, to);
 }
 

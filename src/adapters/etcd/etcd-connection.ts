@@ -1,19 +1,21 @@
 import * as http2 from 'node:http2';
 import { connect as connectPlain, isIP, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTls, type SecureContext } from 'node:tls';
 import type { Transport } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 
 export type EtcdTls = { caFile: string; certFile: string; keyFile: string };
 
-/** Certificates as read from their files, for `http2.connect`. */
-export type TlsMaterial = { ca: Buffer; cert: Buffer; key: Buffer };
+/** Certificates as read from their files, understood once: reading them again costs as much as the handshake that follows. */
+export type TlsMaterial = SecureContext;
 
 /** One HTTP/2 session to one member. It never reconnects: whoever needs another opens another. */
 export interface EtcdConnection {
   readonly transport: Transport;
   /** No new call can start on it. */
   readonly gone: boolean;
+  /** What the member has sent so far, in bytes: one that sends is slow, not dead. */
+  readonly receivedBytes: number;
   close(): void;
 }
 
@@ -77,7 +79,13 @@ function openSocket(endpoint: string, material: TlsMaterial | null): Socket {
   const { hostname: host, port } = new URL(endpoint);
   if (material === null) return connectPlain({ host, port: Number(port || 80) });
   const servername = isIP(host) === 0 ? host : undefined; // a name for the server's choice of certificate; addresses are not allowed there
-  return connectTls({ ...material, host, port: Number(port || 443), ALPNProtocols: ['h2'], ...(servername && { servername }) });
+  return connectTls({
+    secureContext: material,
+    host,
+    port: Number(port || 443),
+    ALPNProtocols: ['h2'],
+    ...(servername && { servername }),
+  });
 }
 
 function end(session: http2.ClientHttp2Session, socket: Socket): void {
@@ -104,6 +112,9 @@ function wrapSession(endpoint: string, session: http2.ClientHttp2Session, socket
     transport: createGrpcTransport({ baseUrl: endpoint, sessionManager }),
     get gone() {
       return isGone();
+    },
+    get receivedBytes() {
+      return socket.bytesRead;
     },
     close() {
       end(session, socket);

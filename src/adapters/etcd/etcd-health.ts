@@ -29,7 +29,7 @@ async function askHealth(member: EtcdMember, untilMs: number, signal: AbortSigna
     member.attempt((transport, call) => createClient(Maintenance, transport).status({}, withoutLeader(call)), options),
     member.attempt((transport, call) => createClient(Cluster, transport).memberList({}, withoutLeader(call)), options),
   ]);
-  if (status.kind === 'lost') member.dropConnection();
+  if (status.kind === 'lost') member.distrustConnection();
   return {
     endpoint: member.endpoint,
     status: status.kind === 'answer' ? status.value : null,

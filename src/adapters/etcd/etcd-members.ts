@@ -21,8 +21,12 @@ export interface EtcdMember {
   attempt<T>(call: MemberCall<T>, options: AttemptOptions): Promise<Attempt<T>>;
   /** A connection of the caller's own, to be closed by the caller. Raises NotSent. */
   connect(signal: AbortSignal): Promise<EtcdConnection>;
-  /** New calls do not use the present connection any more; it is closed when its last call has ended. One that is being made goes on. */
-  dropConnection(): void;
+  /**
+   * A call got no answer in time. When nothing else came over the present connection since the last such complaint, new calls do not use it any
+   * more, and it is closed when its last call has ended. One that is being made goes on, and so does one on which the member is only slow: making
+   * another would make it slower.
+   */
+  distrustConnection(): void;
   /** Nobody will ask this member again. */
   close(): void;
 }
@@ -83,7 +87,14 @@ export function createMembers(endpoints: string[], tls: EtcdTls | null, onTroubl
   };
 }
 
-type SharedConnection = { opened: Promise<EtcdConnection>; connection: EtcdConnection | null; calls: number; dropped: boolean };
+type SharedConnection = {
+  opened: Promise<EtcdConnection>;
+  connection: EtcdConnection | null;
+  calls: number;
+  dropped: boolean;
+  /** What had come over it at the last complaint. */
+  heard: { bytes: number; atMs: number };
+};
 
 function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMaterial | null): EtcdMember {
   let shared: SharedConnection | null = null;
@@ -94,7 +105,13 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
   const opener = createOpener(open, { patienceMs: limits.etcdConnectMs, keepMs: limits.etcdHandshakeMs });
 
   function openShared(): SharedConnection {
-    const opening: SharedConnection = { opened: open(), connection: null, calls: 0, dropped: false };
+    const opening: SharedConnection = {
+      opened: open(),
+      connection: null,
+      calls: 0,
+      dropped: false,
+      heard: { bytes: 0, atMs: 0 },
+    };
     opening.opened.then(
       (connection) => {
         opening.connection = connection;
@@ -114,8 +131,14 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
   return {
     endpoint,
     connect: (signal) => opener.take(signal),
-    dropConnection() {
-      if (shared !== null && shared.connection !== null) drop(shared);
+    distrustConnection() {
+      if (shared === null || shared.connection === null) return;
+      const { connection, heard } = shared;
+      const nowMs = performance.now();
+      if (connection.gone) drop(shared);
+      else if (connection.receivedBytes > heard.bytes) shared.heard = { bytes: connection.receivedBytes, atMs: nowMs };
+      // Calls that were made together complain together.
+      else if (nowMs - heard.atMs >= limits.etcdConnectMs) drop(shared);
     },
     close() {
       if (shared !== null) drop(shared);
@@ -165,12 +188,11 @@ function readTlsMaterial(tls: EtcdTls): TlsMaterial {
   };
   const material = { ca: read(tls.caFile), cert: read(tls.certFile), key: read(tls.keyFile) };
   try {
-    createSecureContext(material);
+    return createSecureContext(material);
   } catch (cause) {
     const files = `${tls.caFile}, ${tls.certFile}, ${tls.keyFile}`;
     throw new AppError('invalid', `etcd client: ${files} are not an authority, a certificate and the key that belongs to it`, {
       cause,
     });
   }
-  return material;
 }

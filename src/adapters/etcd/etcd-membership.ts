@@ -89,7 +89,7 @@ async function call<T>(members: EtcdMembers, what: string, act: MemberCall<T>): 
     if (said !== null && (said.code === Code.FailedPrecondition || said.code === Code.NotFound)) {
       throw new AppError('conflict', `${what}: the store refuses`, { cause: attempt.error });
     }
-    if (attempt.kind === 'lost') asked.dropConnection();
+    if (attempt.kind === 'lost') asked.distrustConnection();
     trouble = attempt.error;
     asked = members.after(asked);
   }

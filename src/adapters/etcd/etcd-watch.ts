@@ -64,7 +64,7 @@ async function pumpBatches(context: WatchContext, prefix: string, queue: BatchQu
 
 /** A member that is silent for the watch will be silent for calls too. */
 function distrust(members: EtcdMembers, member: EtcdMember, because: unknown, next: EtcdMember): void {
-  member.dropConnection();
+  member.distrustConnection();
   members.leave(member, because, next);
 }
 
