@@ -4,6 +4,7 @@ import { becomeNode, installPackage, makePool, placeAssets } from './founding.ts
 import { playScenes, printResult } from './full-drill.ts';
 import type { FullScene } from '#lab/drills/drill-names.ts';
 import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
+import type { Machine } from './machine.ts';
 import { openStage, startTinyGuest } from './stage.ts';
 
 /**
@@ -20,28 +21,28 @@ function say(line: string): void {
   process.stdout.write(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(5)} s  ${line}\n`);
 }
 
-/**
- * One machine after the other, each as far as a node: three that boot at once on two cores leave each so little that its own services
- * run into their time limits. What an earlier drill did is not done again.
- */
+/** All machines boot and get the package at once, then become nodes one after the other. What an earlier drill did is not done again. */
 async function bringUp({ machines }: Room): Promise<void> {
+  await Promise.all(machines.map(prepare));
   for (const machine of machines) {
-    await machine.on();
-    await machine.waitForLogin();
-    const { shell } = machine;
-    if ((await shell.run('grep -q \'"state": "done"\' /etc/holdfast/setup.json')).code === 0) continue;
-    const versions = await shell.must('uname -r; cat /sys/module/zfs/version');
-    say(`${machine.name}: booted, kernel ${versions.trim().replace('\n', ', OpenZFS ')}`);
-    if ((await shell.run('zpool list tank')).code !== 0) {
-      await installPackage(machine);
-      await makePool(machine);
-      await placeAssets(machine);
-    }
-    const pool = await shell.must('zpool list -H -o name,size,health tank');
-    say(`${machine.name}: holdfast installed with apt; pool ${pool.trim().replaceAll('\t', ' ')}`);
+    if ((await machine.shell.run('grep -q \'"state": "done"\' /etc/holdfast/setup.json')).code === 0) continue;
     await becomeNode(machine, machines[0]!, say);
     say(`${machine.name}: is a node`);
   }
+}
+
+async function prepare(machine: Machine): Promise<void> {
+  await machine.on();
+  await machine.waitForLogin();
+  const { name, shell } = machine;
+  if ((await shell.run('zpool list tank')).code === 0) return;
+  const versions = await shell.must('uname -r; cat /sys/module/zfs/version');
+  say(`${name}: booted, kernel ${versions.trim().replace('\n', ', OpenZFS ')}`);
+  await installPackage(machine);
+  await makePool(machine);
+  await placeAssets(machine);
+  const pool = await shell.must('zpool list -H -o name,size,health tank');
+  say(`${name}: holdfast installed with apt; pool ${pool.trim().replaceAll('\t', ' ')}`);
 }
 
 async function run(options: InsideOptions): Promise<number> {
