@@ -63,6 +63,19 @@ export function decodeCounterRecord(bytes: Uint8Array): { counter: number; gener
   return { counter: Number(view.getBigUint64(8, true)), generation: Number(view.getBigUint64(16, true)) };
 }
 
+/** One record of the counter disk, as probe.c writes it. */
+export function encodeCounterRecord(counter: number, generation: number): Uint8Array {
+  const bytes = new Uint8Array(blockBytes);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, counterMagic, true);
+  view.setBigUint64(8, BigInt(counter), true);
+  view.setBigUint64(16, BigInt(generation), true);
+  let sum = counterMagic;
+  for (let i = 0; i < 8; i++) sum = mix(sum ^ view.getUint32(8 + i * 4, true));
+  view.setUint32(4, sum, true);
+  return bytes;
+}
+
 /** The index that the sequence 1..last put into each slot last; 0: none. */
 function expectedIndexes(last: number, slots: number): Float64Array {
   const expected = new Float64Array(slots);
