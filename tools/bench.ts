@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
  *
  *   round         CPU of one manager round by number of guests, beside its goal
  *   replication   one cycle of a changed disk beside `rsync --inplace` of the same image and the same change
+ *   zfs           one cycle between two pools beside the bare `zfs send | zfs receive` of the same change; needs HOLDFAST_TEST_POOL=tank[,bank]
  *   backup-gc     garbage collection of a million references beside a sweep by access times
  *   backup        backups and restores beside restic, borg and bup of Debian; ARGS="backup --runs 3" measures more often
  *   pulls         plug to QEMU start by role, and data age; ARGS="pulls --count 10" pulls more often
@@ -14,6 +15,7 @@ const benches: Record<string, { title: string; argv: string[] }> = {
   round: { title: 'one manager round', argv: [process.execPath, path('bench-round.ts')] },
   'cluster-round': { title: 'one manager round, records to commits', argv: [process.execPath, path('bench-cluster-round.ts')] },
   replication: { title: 'replication cycle beside rsync', argv: [process.execPath, path('bench-replication.ts')] },
+  zfs: { title: 'replication cycle between pools beside zfs send | receive', argv: [process.execPath, path('bench-zfs.ts')] },
   'backup-gc': {
     title: 'garbage collection beside a sweep by access times',
     argv: [process.execPath, path('bench-backup-gc.ts')],

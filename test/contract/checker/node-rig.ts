@@ -168,12 +168,13 @@ async function buildNode(
   return node;
 }
 
-async function spawnRelay(config: string, run: string): Promise<ChildProcess> {
+/** Starts a node's relay; returns when it listens. */
+export async function spawnRelay(config: string, run: string, deadlineMs = 10_000): Promise<ChildProcess> {
   rmSync(join(run, 'relay.sock'), { force: true });
   const output = openSync(join(run, 'relay.log'), 'a');
   const main = new URL('../../../src/programs/relay/main.ts', import.meta.url).pathname;
   const child = spawn(process.execPath, [main, '--config', config], { stdio: ['ignore', output, output] });
-  await until('the relay listens', 10_000, () => {
+  await until('the relay listens', deadlineMs, () => {
     if (child.exitCode !== null) throw new Error(`the relay ended: see ${join(run, 'relay.log')}`);
     return canConnect(join(run, 'relay.sock')); // a socket's file is there a moment before anybody listens
   });
@@ -188,7 +189,8 @@ export async function endProcess(child: ChildProcess): Promise<void> {
   await gone;
 }
 
-function formatConfig(about: {
+/** A node's configuration, as far as its relay reads it. */
+export function formatConfig(about: {
   name: string;
   directory: string;
   run: string;
@@ -196,6 +198,8 @@ function formatConfig(about: {
   caFile: string;
   certFile: string;
   keyFile: string;
+  /** A pool's dataset; left out: disks are files. */
+  dataset?: string;
 }): string {
   return `[node]
 name = "${about.name}"
@@ -219,7 +223,7 @@ gid = ${imageUser.gid}
 accelerator = "tcg"
 [relay]
 port = ${about.port}
-`;
+${about.dataset === undefined ? '' : `[storage]\ndriver = "zfs"\ndataset = "${about.dataset}"\n`}`;
 }
 
 function canConnect(path: string): Promise<boolean> {
@@ -233,7 +237,8 @@ function canConnect(path: string): Promise<boolean> {
   });
 }
 
-function findFreePort(): Promise<number> {
+/** A port of this machine's loopback that nobody listens on. */
+export function findFreePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);

@@ -13,8 +13,15 @@ import { imageUser } from './dir-rig.ts';
 import { disks, piece, type StorageBench, vmid } from './storage-suite.ts';
 import { until } from './until.ts';
 
-/** The pool that tests may use, `tank` say; undefined: this machine has none. Everything below its dataset `holdfast-test` is destroyed. */
-export const testPool = process.env['HOLDFAST_TEST_POOL'];
+/**
+ * The pools that tests may use: HOLDFAST_TEST_POOL, `tank` or `tank,bank` (a second one for what goes from pool to pool); undefined: this machine has
+ * none. Everything below their datasets `holdfast-test` is destroyed.
+ */
+const [testPool, secondPool = testPool] = process.env['HOLDFAST_TEST_POOL']?.split(',') ?? [];
+export const testPools = testPool === undefined ? undefined : ([testPool, secondPool ?? testPool] as const);
+
+/** Why these tests are skipped elsewhere. */
+export const withoutPool = 'no pool for tests: set HOLDFAST_TEST_POOL on a machine with OpenZFS (the full lab has some)';
 
 export function zfs(...args: string[]): string {
   return execFileSync('zfs', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
@@ -23,9 +30,9 @@ export function zfs(...args: string[]): string {
 let serial = 0;
 
 /** A dataset of its own for one node of one test. */
-export function makeRoot(name: string): { root: string; [Symbol.dispose](): void } {
+export function makeRoot(name: string, pool = testPool): { root: string; [Symbol.dispose](): void } {
   serial += 1;
-  const root = `${testPool}/holdfast-test/${name}-${process.pid}-${serial}`;
+  const root = `${pool}/holdfast-test/${name}-${process.pid}-${serial}`;
   zfs('create', '-p', '-o', 'canmount=off', '-o', 'mountpoint=none', root);
   return { root, [Symbol.dispose]: () => destroyRoot(root) };
 }
