@@ -49,7 +49,7 @@ test('a server killed anywhere loses no acknowledged backup and leaves no debris
   const acknowledged = new Set<number>();
   let next = 1;
   for (let round = 0; round < 6; round += 1) {
-    const lines = await runAndKill([script, made.root, String(next)], 600 + round * 137);
+    const lines = await runAndKill([script, made.root, String(next)], 5 + 2 * round, (round * 37) % 100);
     for (const [verb, second] of lines.map((line) => line.split(' '))) {
       if (verb === 'done') acknowledged.add(Number(second));
       else acknowledged.delete(Number(second));
@@ -77,13 +77,16 @@ test('a server killed anywhere loses no acknowledged backup and leaves no debris
   assert.ok(next > 20, `only ${next} backups were begun`);
 });
 
-/** Lets the writer work for a while after its first word, then kills it. */
-async function runAndKill(command: string[], afterMs: number): Promise<string[]> {
+/** Lets the writer work until it has said so many lines, and a little longer, then kills it. */
+async function runAndKill(command: string[], lines: number, moreMs: number): Promise<string[]> {
   const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'inherit'] });
   const out: Buffer[] = [];
+  let said = 0;
   child.stdout.on('data', (data: Buffer) => {
-    if (out.length === 0) setTimeout(() => child.kill('SIGKILL'), afterMs);
     out.push(data);
+    const before = said;
+    said += data.toString().split('\n').length - 1;
+    if (before < lines && said >= lines) setTimeout(() => child.kill('SIGKILL'), moreMs);
   });
   await new Promise((resolve) => void child.once('close', resolve));
   return Buffer.concat(out)
