@@ -13,6 +13,7 @@ import { alignDisks, listAllVersions } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
 import { closeDisk, describeZfsDisk, openDisk } from './device.ts';
 import type { GuestFacts } from './guest-facts.ts';
+import { isOwnTag, releaseHolds } from './holds.ts';
 import { runZfs, runZfsWhenFree } from './zfs-command.ts';
 
 type Deps = { options: ZfsStorageOptions; copies: Copies };
@@ -209,7 +210,7 @@ export function newestSnapshot(dataset: Dataset | undefined): Version | undefine
 }
 
 /** Removes a guest's copy with all that belongs to it. */
-export async function removeGuest(deps: Deps, vmid: number, letGo: (facts: GuestFacts) => Promise<void>): Promise<void> {
+export async function removeGuest(deps: Deps, vmid: number): Promise<void> {
   const { options, copies } = deps;
   let facts: GuestFacts;
   try {
@@ -219,7 +220,7 @@ export async function removeGuest(deps: Deps, vmid: number, letGo: (facts: Guest
     copies.forget(vmid);
     return;
   }
-  await letGo(facts);
+  await releaseHolds(facts, isOwnTag);
   for (const disks of facts.aside.values()) {
     for (const dataset of disks.values()) await runZfsWhenFree(destroyDataset(dataset.name));
   }

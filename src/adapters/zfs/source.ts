@@ -7,7 +7,6 @@ import {
   destroySnapshots,
   holdSnapshots,
   listPools,
-  releaseSnapshots,
   sendPoint,
   sendRest,
   takeBookmark,
@@ -29,6 +28,7 @@ import { planSourcePrune, type PrunePlan } from '#core/storage/zfs/prune-plan.ts
 import type { DiskBase } from '#core/storage/zfs/send-plan.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
 import type { GuestFacts } from './guest-facts.ts';
+import { cutTag, heldTag, releaseHolds } from './holds.ts';
 import { openSend, runZfs, type ZfsStream } from './zfs-command.ts';
 
 /** A primary copy with all that its disks have been. */
@@ -97,7 +97,8 @@ export function createSource(deps: { options: ZfsStorageOptions; copies: Copies 
     },
     async confirm(vmid, generation, node, point, peers) {
       const before = await copies.facts(vmid);
-      await letGoOfCut(before, node);
+      // What was held for its stream, and what was held while this node was a target: a home's own rules of pruning spare what is needed.
+      await releaseHolds(before, (tag) => tag === cutTag(node) || tag === heldTag);
       for (const disk of before.live.values()) {
         const has = (name: string): boolean => disk.versions.some((version) => version.name === name);
         const isHere = has(snapshotName(point)) && !has(targetBookmark(node, point));
@@ -121,8 +122,6 @@ export function createSource(deps: { options: ZfsStorageOptions; copies: Copies 
   };
 }
 
-const cutTag = (node: string): string => `holdfast-cut-${node}`;
-
 /** The points that bookmarks on every disk tell of. */
 function confirmedBy(facts: GuestFacts): Map<string, ReplicaPoint> {
   const found = new Map<string, ReplicaPoint>();
@@ -134,16 +133,6 @@ function confirmedBy(facts: GuestFacts): Map<string, ReplicaPoint> {
     if (known === undefined || comparePoints(target.point, known) > 0) found.set(target.node, target.point);
   }
   return found;
-}
-
-async function letGoOfCut(facts: GuestFacts, node: string): Promise<void> {
-  for (const disk of facts.live.values()) {
-    for (const version of disk.versions) {
-      if (version.kind !== 'snapshot' || version.holds === 0) continue;
-      // A hold of somebody else stays, and that there was none of ours is no failure.
-      await runZfs(releaseSnapshots([{ of: disk.name, name: version.name }], cutTag(node))).catch(() => {});
-    }
-  }
 }
 
 /** Bookmarks first, then the snapshots that they stand for. */

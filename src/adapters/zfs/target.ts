@@ -1,9 +1,9 @@
-import { AppError } from '#base/error.ts';
+import { AppError, formatErrorChain } from '#base/error.ts';
 import type { GuestLock } from '#base/guest-lock.ts';
 import { formatPoint, refuseSender } from '#core/replica/send-plan.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import { planRetention } from '#core/replica/retention.ts';
-import { createFolder, explainToken, holdSnapshots, releaseSnapshots } from '#core/storage/zfs/commands.ts';
+import { createFolder, explainToken, holdSnapshots } from '#core/storage/zfs/commands.ts';
 import { parseToken } from '#core/storage/zfs/listing.ts';
 import * as manifests from '#core/storage/zfs/manifest.ts';
 import type { ZfsManifest } from '#core/storage/zfs/manifest.ts';
@@ -14,6 +14,7 @@ import type { TargetDisk, ZfsTargetState } from '#core/storage/zfs/send-plan.ts'
 import { alignDisks, listAllVersions } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
 import type { GuestFacts } from './guest-facts.ts';
+import { heldTag, releaseHolds } from './holds.ts';
 import {
   checkArrived,
   openStreams,
@@ -25,9 +26,6 @@ import {
 import { performPrune, readPoolUse } from './source.ts';
 import { runZfs } from './zfs-command.ts';
 
-/** Our hold on the newest point that was confirmed: to lose it would mean to send everything again. */
-const heldTag = 'holdfast';
-
 type Session = { request: ZfsIncomingRequest; desk: StreamDesk };
 
 /** The side that copies come to. */
@@ -38,8 +36,6 @@ export type ZfsTarget = {
   /** Drops what is on its way; for callers that hold the guest's lock. */
   discard(vmid: number): Promise<void>;
   thin(vmid: number, keep: ReplicationJob['keep']): Promise<void>;
-  /** Our holds on a guest's snapshots, so that it can be removed. */
-  letGo(facts: GuestFacts): Promise<void>;
   closeAll(): Promise<void>;
 };
 
@@ -111,22 +107,15 @@ export function createTarget(deps: { options: ZfsStorageOptions; copies: Copies;
       const disks = request.disks.map(({ name, sizeBytes }) => ({ name, sizeBytes }));
       const sealed = manifests.sealZfsPoint({ ...manifest, anchors: request.anchors }, disks, { ...point, guids, ...about });
       await copies.commit(sealed);
-      await letGo(facts, snapshotName(point));
+      // Those on older points, and what a crash left of them.
+      await releaseHolds(facts, (tag) => tag === heldTag, snapshotName(point)).catch((error: unknown) => {
+        // The point is committed; what is held too long is only space, and is let go with the next one.
+        options.log(`guest ${vmid}: letting go of older points failed: ${formatErrorChain(error)}`);
+      });
     } finally {
       sessions.delete(vmid);
       await desk.close();
     }
-  }
-
-  /** Our holds on everything but `but`; what a crash leaves of them is let go next time. */
-  async function letGo(facts: GuestFacts, but: string | null = null): Promise<void> {
-    const all = [...facts.live.values(), ...[...facts.aside.values()].flatMap((disks) => [...disks.values()])];
-    const held = all.flatMap((disk) =>
-      disk.versions
-        .filter((version) => version.holds > 0 && version.name !== but)
-        .map((version) => ({ of: disk.name, name: version.name })),
-    );
-    for (const snapshot of held) await runZfs(releaseSnapshots([snapshot], heldTag)).catch(() => {}); // somebody else's
   }
 
   async function thin(vmid: number, keep: ReplicationJob['keep']): Promise<void> {
@@ -163,7 +152,6 @@ export function createTarget(deps: { options: ZfsStorageOptions; copies: Copies;
     },
     discard,
     thin: (vmid, keep) => lock.run(vmid, () => thin(vmid, keep)),
-    letGo: (facts) => letGo(facts),
     async closeAll() {
       for (const vmid of sessions.keys()) await lock.run(vmid, () => discard(vmid));
     },

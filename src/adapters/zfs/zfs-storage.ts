@@ -87,7 +87,7 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
         return await exportImage(deps, vmid, name, directory);
       }),
     exportPoint: (vmid, directory) => lock.run(vmid, () => exportImage(deps, vmid, null, directory)),
-    remove: (vmid) => change(vmid, () => removeGuest(deps, vmid, (facts) => target.letGo(facts))),
+    remove: (vmid) => change(vmid, () => removeGuest(deps, vmid)),
 
     async recover() {
       await mkdir(options.run, { recursive: true, mode: 0o711 });

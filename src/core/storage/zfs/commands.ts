@@ -150,6 +150,15 @@ export function holdSnapshots(of: readonly string[], name: string, tag: string):
   return make('zfs', `hold ${name}`, ['hold', short(tag), ...of.map((each) => snapshot(each, name))]);
 }
 
+/** Who holds these snapshots; see core/storage/zfs/listing.ts for what it prints. */
+export function listHolds(snapshots: readonly { of: string; name: string }[]): ZfsCommand {
+  return make('zfs', `read who holds ${snapshots[0]?.of}`, [
+    'holds',
+    '-H',
+    ...snapshots.map(({ of, name }) => snapshot(of, name)),
+  ]);
+}
+
 export function releaseSnapshots(snapshots: readonly { of: string; name: string }[], tag: string): ZfsCommand {
   return make('zfs', `let go of ${snapshots[0]?.of}`, [
     'release',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseListing, parseOwnProperties, parseToken } from './listing.ts';
+import { parseHolds, parseListing, parseOwnProperties, parseToken } from './listing.ts';
 
 /** Captured from OpenZFS 2.3.9. */
 const token = '1-1140b4da7a-108-789c636064000310a500c4ec50360710e72765a5269740f80cd8e4d3d28a5381f20c0de5';
@@ -66,4 +66,17 @@ size	13296592
     receivedBytes: 7_998_008,
   });
   assert.equal(parseToken('cannot resume send: resume token is corrupt\n'), null);
+});
+
+test('holds are read by snapshot and tag', () => {
+  const output =
+    'shed/h@a\tholdfast-cut-n2\tMon Nov 23 05:11 2026\n' +
+    'shed/h@a\tholdfast\tMon Nov 23 05:11 2026\n' +
+    'shed/hlong@b\tholdfast\tMon Nov 23 05:11 2026\n';
+  assert.deepEqual(parseHolds(output), [
+    { of: 'shed/h', name: 'a', tag: 'holdfast-cut-n2' },
+    { of: 'shed/h', name: 'a', tag: 'holdfast' },
+    { of: 'shed/hlong', name: 'b', tag: 'holdfast' },
+  ]);
+  assert.deepEqual(parseHolds(''), []);
 });

@@ -128,6 +128,15 @@ export function parseOwnProperties(output: string): Map<string, Map<string, stri
   return found;
 }
 
+/** Reads `zfs holds -H`: a snapshot, a tag and a time in each line. */
+export function parseHolds(output: string): { of: string; name: string; tag: string }[] {
+  return output.split('\n').flatMap((line) => {
+    const [snapshot = '', tag = ''] = line.split('\t');
+    const [of = '', name = ''] = snapshot.split('@');
+    return name === '' || tag === '' ? [] : [{ of, name, tag }];
+  });
+}
+
 /** What a token of a cut stream is about: the GUID of the snapshot that was being sent, and the bytes that arrived. */
 export type TokenContent = { toGuid: string; toName: string; receivedBytes: number };
 
