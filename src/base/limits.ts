@@ -147,6 +147,8 @@ export const limits = {
   backupsAtOnce: 2,
   /** Threads that hash and compress for backups and restores, as nice(2) counts: guests go first. */
   backupNice: 15,
+  /** The same while such a thread loads its code: a session must be open before `backupOpenMs`, also on a busy node. */
+  backupLoadNice: 10,
   /** A backup says how far it is this often. */
   backupProgressMs: 500,
   /** A backup whose target takes nothing for this long is given up; until then old data is kept for it on the guests' disk. */

@@ -1,6 +1,6 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
-import type { FaultName, FullScene, ManagerScene, PullRole } from '#lab/drills/drill-names.ts';
+import type { BackupScene, FaultName, FullScene, ManagerScene, PullRole } from '#lab/drills/drill-names.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<
@@ -35,7 +35,7 @@ export type DrillTools = {
   runFull: (options: DrillContext & { once: boolean; reuse: boolean; scenes: FullScene[] }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
-  runBackup: (options: DrillContext) => Promise<number>;
+  runBackup: (options: DrillContext & { scenes: BackupScene[] }) => Promise<number>;
   runManager: (options: DrillContext & { scenes: ManagerScene[] }) => Promise<number>;
 };
 

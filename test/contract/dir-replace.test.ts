@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectNbd } from '#adapters/nbd/nbd-client.ts';
@@ -32,6 +32,10 @@ test('the new content is the disks, and the old content a tail that outlives the
   await bench.receive({ generation: 1, seq: 1 }, 1, 0);
   await storage.promote(vmid, 2, { generation: 1, seq: 1 });
   await bench.write(1, 65_536);
+  const folder = join(bench.path, 'dir', String(vmid));
+  const longAgo = new Date(1_000_000);
+  for (const name of readdirSync(folder)) utimesSync(join(folder, name), longAgo, longAgo);
+  const beganAtMs = Date.now();
   assert.deepEqual(await storage.replace(vmid, 2, content()), { changedBytes: 131_072 });
   assert.equal(await bench.readByte(0), 7);
   assert.equal(await bench.readByte(65_536), 1, 'what was not written shows through');
@@ -41,6 +45,7 @@ test('the new content is the disks, and the old content a tail that outlives the
   await bench.write(9, 0);
   const [kept] = (await storage.listCopies())[0]?.leftBehind ?? [];
   assert.deepEqual([kept?.name, kept?.sizeBytes, kept?.fromAtMs], ['replaced-1', 131_072, 5_000]);
+  assert.ok((kept?.untilAtMs ?? 0) >= beganAtMs - 2_000, 'how long it is kept counts from the replacement');
   await storage.demote(vmid);
   await bench.receive({ generation: 3, seq: 1 }, 4, 0);
   const [old] = await storage.exportLeftBehind(vmid, 'replaced-1', join(bench.path, 'old'));

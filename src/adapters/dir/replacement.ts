@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import type { GuestLock } from '#base/guest-lock.ts';
@@ -8,7 +8,6 @@ import type { GuestStorage, NewContent } from '#ports/guest-storage.ts';
 import type { ImageUser } from './command.ts';
 import { createLayer, describeChain, sealTops } from './layer-files.ts';
 import { commitManifest, guestDirectory, readManifest } from './manifest-file.ts';
-import { readLastWriteAtMs } from './promotion.ts';
 import { syncPath } from './durable-file.ts';
 import { startStorageDaemon, type ConnectQmp } from './storage-daemon.ts';
 
@@ -119,7 +118,9 @@ async function commitReplacement(
 ): Promise<void> {
   const directory = guestDirectory(deps.root, manifest.vmid);
   for (const { layer } of added) await syncPath(join(directory, layer.file));
-  const untilAtMs = await readLastWriteAtMs(deps.root, manifest);
+  // Until now it was the guest's: how long it is kept counts from here, not from when the guest last wrote.
+  const written = await Promise.all(added.map(({ layer }) => stat(join(directory, layer.file))));
+  const untilAtMs = Math.round(Math.max(...written.map(({ mtimeMs }) => mtimeMs)));
   const sealed = await sealTops(directory, manifest);
   const old = { name: content.tail, sizeBytes: changedBytes, fromAtMs: content.fromAtMs, untilAtMs };
   await commitManifest(deps.root, replaceContent(sealed, old, added));

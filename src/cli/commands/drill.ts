@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
-import { faultNames, fullScenes, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
+import { backupScenes, faultNames, fullScenes, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type MainOptions = { once?: boolean; json?: string };
@@ -91,10 +91,13 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
   group
     .command('backup')
     .description('a database is backed up under load, restored and tested; targets stall, die and fill up meanwhile')
+    .option('--only <list>', `which: ${backupScenes.join(',')}`, backupScenes.join(','))
     .option('--json <file>', 'write the figures there')
-    .action(async (options: { json?: string }, command: Command) => {
+    .action(async (options: { only: string; json?: string }, command: Command) => {
+      const scenes = options.only.split(',').map((scene) => parseChoice(scene.trim(), 'only', backupScenes));
       const { out, err, signal } = world;
-      run(await world.drills.runBackup({ lab: chosenLab(command), jsonFile: resolveFile(options.json), out, err, signal }));
+      const about = { lab: chosenLab(command), jsonFile: resolveFile(options.json), scenes };
+      run(await world.drills.runBackup({ ...about, out, err, signal }));
     });
   group
     .command('manager')

@@ -1,7 +1,7 @@
 import { currentDepths, type Layer, type Manifest } from './manifest.ts';
 
-/** What is known of content that was replaced: its name, what the new content differs by, when that was the guest's, and the last write to the old. */
-export type ReplacedContent = { name: string; sizeBytes: number; fromAtMs: number; untilAtMs: number | null };
+/** What is known of content that was replaced: its name, what the new content differs by, when that was the guest's, and until when the old was. */
+export type ReplacedContent = { name: string; sizeBytes: number; fromAtMs: number; untilAtMs: number };
 
 /**
  * A primary copy whose disks were written anew, into `added` above what lay there: that is kept as a tail. Nobody may take it for what was

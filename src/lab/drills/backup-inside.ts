@@ -7,6 +7,7 @@ import { restoreAndRead } from '#lab/drills/backup/restoring.ts';
 import { testRestores } from '#lab/drills/backup/testing.ts';
 import { troubleTargets } from '#lab/drills/backup/trouble.ts';
 import { type BackupStage, readQuiet } from '#lab/drills/backup/stage.ts';
+import { type BackupScene, backupScenes } from '#lab/drills/drill-names.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { openDrillStore, switchQuarantineOff } from '#lab/drills/drill-store.ts';
 import { nodeNames } from '#lab/drills/faults/scene.ts';
@@ -15,7 +16,7 @@ import type { Figures, SceneResult } from '#lab/drills/manager/stage.ts';
 import { startCollectorProcess } from '#lab/drills/measuring.ts';
 import { findDoubleRuns, startRunSampler } from '#lab/drills/run-sampler.ts';
 
-export type BackupInside = { lab: string; jsonFile: string | null; images: DrillImages };
+export type BackupInside = { lab: string; jsonFile: string | null; images: DrillImages; scenes: readonly BackupScene[] };
 
 /** What `--json` writes. */
 export type BackupDrillResult = { scenes: (SceneResult & { tookMs: number })[]; doubleRuns: number; brokenPromises: string[] };
@@ -23,17 +24,16 @@ export type BackupDrillResult = { scenes: (SceneResult & { tookMs: number })[]; 
 const home = 'n1';
 const say = (text: string) => void process.stdout.write(`${text}\n`);
 
-/** In this order: the last one takes the database away. */
-const scenes: { name: string; play: (stage: BackupStage) => Promise<SceneResult> }[] = [
-  { name: 'twice', play: backUpTwice },
-  { name: 'encrypted', play: backUpEncrypted },
-  { name: 'trouble', play: troubleTargets },
-  { name: 'tested', play: testRestores },
-  { name: 'restore', play: restoreAndRead },
-];
+const plays: Record<BackupScene, (stage: BackupStage) => Promise<SceneResult>> = {
+  twice: backUpTwice,
+  encrypted: backUpEncrypted,
+  trouble: troubleTargets,
+  tested: testRestores,
+  restore: restoreAndRead,
+};
 
 /** Runs inside the client namespace; see backup.ts. Returns the exit code. */
-export async function measureBackup({ lab, jsonFile, images }: BackupInside): Promise<number> {
+export async function measureBackup({ lab, jsonFile, images, scenes: wanted }: BackupInside): Promise<number> {
   await using store = openDrillStore(lab);
   const collector = await startCollectorProcess(lab);
   const sampler = startRunSampler(lab);
@@ -50,14 +50,15 @@ export async function measureBackup({ lab, jsonFile, images }: BackupInside): Pr
     quiet: null,
     home,
   };
+  const scenes = backupScenes.filter((name) => wanted.includes(name));
   const result: BackupDrillResult = { scenes: [], doubleRuns: 0, brokenPromises: [] };
   try {
     await switchQuarantineOff(store);
     await startDatabase(stage, home);
     stage.quiet = await readQuiet(stage);
-    for (const { name, play } of scenes) {
+    for (const name of scenes) {
       const startedMs = performance.now();
-      const seen = await playScene(stage, name, play);
+      const seen = await playScene(stage, name, plays[name]);
       result.scenes.push({ ...seen, tookMs: Math.round(performance.now() - startedMs) });
       printScene(seen, performance.now() - startedMs);
     }
@@ -68,7 +69,7 @@ export async function measureBackup({ lab, jsonFile, images }: BackupInside): Pr
     await vault.end();
     result.doubleRuns = findDoubleRuns(sampler.spans()).length;
     result.brokenPromises.push(...result.scenes.flatMap(({ scene, broken }) => broken.map((text) => `${scene}: ${text}`)));
-    for (const { name } of scenes)
+    for (const name of scenes)
       if (!result.scenes.some(({ scene }) => scene === name)) result.brokenPromises.push(`${name}: never played`);
     if (result.doubleRuns > 0) result.brokenPromises.push(`${result.doubleRuns} double runs`);
     if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(result, null, 2)}\n`);

@@ -1,3 +1,4 @@
+import type { BackupScene } from '#lab/drills/drill-names.ts';
 import { setupDrillLab } from '#lab/drills/drill-lab.ts';
 import { runInside } from '#lab/drills/inside.ts';
 import { labDown } from '#lab/lab.ts';
@@ -6,6 +7,7 @@ export type BackupDrillOptions = {
   /** null: a lab of its own, taken down at the end. */
   lab: string | null;
   jsonFile: string | null;
+  scenes: readonly BackupScene[];
 };
 
 /** Backs the database up under load, with trouble at the targets, and restores it. Returns the exit code: 0 when every promise held. */
@@ -20,7 +22,7 @@ export async function runBackup(options: BackupDrillOptions): Promise<number> {
     ownerPid: process.pid,
   });
   try {
-    return await runInside(lab, 'backup', { jsonFile: options.jsonFile, lab, images });
+    return await runInside(lab, 'backup', { jsonFile: options.jsonFile, lab, images, scenes: options.scenes });
   } finally {
     await labDown(lab);
   }

@@ -35,3 +35,7 @@ export type ManagerScene = (typeof managerScenes)[number];
 /** What happens to the three machines of the full lab, in the order in which it is played. */
 export const fullScenes = ['plug', 'upgrade', 'disk', 'kernel-crash', 'guard-stopped'] as const;
 export type FullScene = (typeof fullScenes)[number];
+
+/** What backups of a database are put through, in this order: the last one takes the database away. */
+export const backupScenes = ['twice', 'encrypted', 'trouble', 'tested', 'restore'] as const;
+export type BackupScene = (typeof backupScenes)[number];

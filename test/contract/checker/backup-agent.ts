@@ -5,7 +5,10 @@ import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
 import { createGuestRests } from '#programs/guest-rest.ts';
-import { createBackupDesk } from '#programs/agent/backup-desk.ts';
+import type { Clock } from '#ports/clock.ts';
+import type { RunningGuest } from '#ports/hypervisor.ts';
+import { type BackupDesk, createBackupDesk } from '#programs/agent/backup-desk.ts';
+import { runBackupJobs } from '#programs/agent/backup-jobs.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { runRequests } from '#programs/agent/requests.ts';
 import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
@@ -16,12 +19,16 @@ import { imageUser } from './dir-rig.ts';
 import { vmid } from './moved-guest.ts';
 import { until } from './until.ts';
 
-/** The requests and backup jobs of n1, until it is aborted. */
+/** The requests of n1, until it is aborted. */
 export function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
+  return serveBackups(rig, agent, createClock()).stop;
+}
+
+/** The requests and the backup jobs of n1 by `clock`, until `stop` is aborted. */
+export function serveBackups(rig: AgentRig, agent: RigAgent, clock: Clock): { stop: AbortController; desk: BackupDesk } {
   const node = rig.node('n1');
   const stop = new AbortController();
   const store = rig.store.connect();
-  const clock = createClock();
   const bell = createBell();
   const { world } = followWorld({ store, clock, onChange: () => bell.ring(), onTrouble: () => {} }, stop.signal);
   const backups = createBackupDesk({
@@ -64,7 +71,10 @@ export function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
     log,
   };
   void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
-  return stop;
+  const running = (): RunningGuest[] => agent.loop.running();
+  const say = (text: string): void => void node.logged.push(text);
+  void runBackupJobs({ self: 'n1', store, world, clock, running, desk: backups, log: say }, stop.signal);
+  return { stop, desk: backups };
 }
 
 let asked = 0;

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { connectDb } from '#lab/db-load-connection.ts';
 import { makePayload } from '#lab/db-load-rows.ts';
 import { listChunks } from '#lab/drills/backup/backing-up.ts';
-import { type BackupStage, mustBackUp, readLastRow, waitRows } from '#lab/drills/backup/stage.ts';
+import { addTarget, type BackupStage, mustBackUp, readLastRow, waitRows } from '#lab/drills/backup/stage.ts';
+import { vaultSecrets } from '#lab/drills/backup/vault.ts';
 import { testNewest } from '#lab/drills/backup/testing.ts';
 import { databaseGuest, waitRunning } from '#lab/drills/drill-guests.ts';
 import { waitUntil } from '#lab/drills/drill-store.ts';
@@ -18,6 +19,7 @@ export async function restoreAndRead(stage: BackupStage): Promise<SceneResult> {
   const judge = createJudge();
   await waitRows(stage, 50);
   const committed = await readLastRow(stage);
+  await addTarget(stage, 'sealed', 'sealed', vaultSecrets.key);
   const backup = await mustBackUp(stage, 'sealed');
   stage.load?.kill();
   stage.load = null;
