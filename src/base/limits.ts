@@ -149,6 +149,8 @@ export const limits = {
   backupNice: 15,
   /** The same while such a thread loads its code: a session must be open before `backupOpenMs`, also on a busy node. */
   backupLoadNice: 10,
+  /** A thread that is to end may still load its code until then; on a busy node that takes long at its priority. */
+  threadEndMs: 60_000,
   /** A backup says how far it is this often. */
   backupProgressMs: 500,
   /** A backup whose target takes nothing for this long is given up; until then old data is kept for it on the guests' disk. */

@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { AppError } from '#base/error.ts';
 import type { ChunkAnswer, ChunkOrder, ExpectedChunk, TargetFile } from './chunk-jobs.ts';
+import { allLoaded, followLoad } from './thread-loads.ts';
 import { raiseTrouble } from './trouble.ts';
 
 /** A chunk in the hands of a worker, which waits to hear whether it is wanted. */
@@ -32,6 +33,7 @@ type Hand = { worker: Worker; waiting: Map<number, (answer: ChunkAnswer | Error)
 /** Takes the workers into service; each gets work when it has the least. */
 export function createChunkPool(workers: readonly Worker[]): ChunkPool {
   let last = 0;
+  for (const worker of workers) void followLoad(worker);
   const hands = workers.map((worker): Hand => {
     const waiting: Hand['waiting'] = new Map();
     const failAll = (error: Error): void => {
@@ -104,6 +106,7 @@ export function createChunkPool(workers: readonly Worker[]): ChunkPool {
     open: async (encoded, expected) => (await open(encoded, expected, null)).data ?? new Uint8Array(),
     openInto: async (encoded, expected, target) => void (await open(encoded, expected, target)),
     async [Symbol.asyncDispose]() {
+      await allLoaded();
       await Promise.all(workers.map((worker) => worker.terminate()));
     },
   };

@@ -10,6 +10,8 @@ const { key } = workerData as ChunkWorkerData;
 const functions = { lasting: createWorkerBytes(false), shortLived: createWorkerBytes(true) };
 const desk = new ChunkDesk(key, functions, (count) => randomBytes(count));
 
+// Whoever ends this thread waits for its first word: native code is loaded by now.
+parentPort?.postMessage({ number: -1, kind: 'dropped', room: null } satisfies ChunkAnswer);
 parentPort?.on('message', (order: ChunkOrder) => {
   try {
     const { answer, moved } = desk.carryOut(order);

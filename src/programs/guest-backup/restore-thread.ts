@@ -4,7 +4,7 @@ import { limits } from '#base/limits.ts';
 import type { SnapshotId } from '#core/backup/names.ts';
 import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
 import type { NbdPlace } from '#ports/guest-storage.ts';
-import { startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
+import { endPoliteThread, startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** A backup of a guest that is open for reading. */
@@ -47,7 +47,7 @@ export async function openBackup(
     answer.promise.catch(() => {}); // its end is told there as well
     if (stall !== null) clearTimeout(stall);
     signal.removeEventListener('abort', onAbort);
-    await worker.terminate();
+    await endPoliteThread(worker);
   };
   try {
     watch();

@@ -3,7 +3,7 @@ import { raiseTrouble } from '#adapters/backup-client/trouble.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { BackedUp, BackedUpDisk } from '#core/guest-backup/plan-backup.ts';
-import { startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
+import { endPoliteThread, startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
 import type {
   FromUpload,
   ToUpload,
@@ -112,7 +112,7 @@ function followWorker(worker: Worker, signal: AbortSignal) {
     },
     async end(): Promise<void> {
       signal.removeEventListener('abort', onAbort);
-      await worker.terminate();
+      await endPoliteThread(worker);
     },
   };
 }
