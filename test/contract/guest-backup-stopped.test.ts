@@ -53,9 +53,11 @@ test('a stopped guest is backed up as it lies there; whoever wants to start it c
   const key = await place.run(['key', 'create', keyFile, '--kdf', 'none']);
   assert.equal(key.code, 0, key.err);
   await put(rig, keys.backupTarget('apart'), { ...vault(place), id: 'apart', keyFile });
-  const slow = await ask(rig, { ...backup, target: 'apart', rateBytesPerSecond: 256 });
+  await delay(1_000);
+  const slow = await ask(rig, { ...backup, target: 'apart', rateBytesPerSecond: 2 });
   await until('the slow backup is under way', 20_000, async () => {
     const now = await read<RequestRecord>(rig, keys.request(slow));
+    assert.notEqual(now?.state, 'failed', JSON.stringify(now));
     return now?.state === 'running' && /stopped guest/.test(now.progress.text);
   });
   const startedMs = performance.now();

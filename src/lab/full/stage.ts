@@ -54,9 +54,11 @@ async function fetchCertificate(machine: Machine, folder: string) {
   return Object.fromEntries(entries) as Record<keyof typeof files, string>;
 }
 
-/** Creates the tiny guest with the command line of its machine, replicated every minute, unless it is there, and waits until it is heard. */
+/**
+ * Creates the tiny guest with the command line of its machine unless it is there, has it replicated every minute and started, and waits until it is
+ * heard. What was cut off before goes on.
+ */
 export async function startTinyGuest({ room, store, collector, say }: Stage, home: string): Promise<WitnessRun> {
-  if ((await store.read(keys.guest(tinyGuest.vmid))) !== null) return waitSpeaking(collector, 1);
   const collectorAt = `${roomNetwork.address}:${collectorPort}`;
   const append = probeAppend({ address: `${tinyGuest.address}/24`, collector: collectorAt, intervalMs: 100 });
   const { shell } = room.byName(home);
@@ -65,7 +67,8 @@ export async function startTinyGuest({ room, store, collector, say }: Stage, hom
     `--nic bridge=br0,mac=${tinyGuest.mac} --kernel probe-vmlinux --initrd probe-initrd --append '${append}'`,
   ];
   const deadlineMs = fullLimits.foundMs;
-  await shell.must(`holdfast guest create ${parts.join(' ')} --node ${home} --timeout 10m`, { deadlineMs });
+  const isThere = (await store.read(keys.guest(tinyGuest.vmid))) !== null;
+  if (!isThere) await shell.must(`holdfast guest create ${parts.join(' ')} --node ${home} --timeout 10m`, { deadlineMs });
   await shell.must(`holdfast replication set ${tinyGuest.vmid} --interval ${tinyGuest.intervalMs / 1000}s`);
   await shell.must(`holdfast guest start ${tinyGuest.vmid} --timeout 10m`, { deadlineMs });
   const run = await waitSpeaking(collector, 1);

@@ -27,8 +27,10 @@ export async function openBackup(
   let answer = Promise.withResolvers<FromRestore>();
   const fail = (error: unknown): void => answer.reject(error);
   let stall: NodeJS.Timeout | null = null;
+  let isEnding = false;
   const watch = (): void => {
     if (stall !== null) clearTimeout(stall);
+    if (isEnding) return; // what it says on its end is nothing to wait after
     const late = new AppError('timeout', `the backup server has given nothing for ${limits.restoreStallMs / 1_000} s`);
     stall = setTimeout(() => fail(late), limits.restoreStallMs);
   };
@@ -45,6 +47,7 @@ export async function openBackup(
   if (signal.aborted) onAbort();
   const end = async (): Promise<void> => {
     answer.promise.catch(() => {}); // its end is told there as well
+    isEnding = true;
     if (stall !== null) clearTimeout(stall);
     signal.removeEventListener('abort', onAbort);
     await endPoliteThread(worker);

@@ -90,6 +90,8 @@ async function sendDisks(run: Run): Promise<{ files: ManifestEntry[]; figures: U
           await keepRate();
         }),
       );
+      // What was still on its way when its turn came counts as well.
+      await keepRate();
     }
     return { files, figures, totalBytes };
   } finally {
