@@ -100,7 +100,8 @@ function takeRoom(rooms: ByteRooms, headers: IncomingHttpHeaders): Uint8Array | 
 async function readBody(stream: ServerHttp2Stream, maxBytes: number, room: Uint8Array | null): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
-  for await (const part of stream as AsyncIterable<Buffer>) {
+  // One that is refused in the middle is still to be answered.
+  for await (const part of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     if (length + part.length > (room?.length ?? maxBytes))
       throw new AppError('invalid', `the body is longer than ${room?.length ?? maxBytes} bytes`);
     if (room === null) parts.push(part);
