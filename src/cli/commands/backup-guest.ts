@@ -25,7 +25,7 @@ export function addGuestBackupCommands(program: Command, backup: Command, world:
   const guest = backup.command('guest').description("backups of the cluster's guests, made by the nodes they run on");
   guest
     .command('run <guests...>')
-    .description('back guests up now, one after the other on each node, at the same time on several')
+    .description('back guests up now, two at a time on each node')
     .requiredOption('--target <id>', 'where to, see `backup target list`')
     .option('--no-freeze', 'do not ask the agent in the guest to bring its file systems to rest')
     .option('--notes <text>', 'a note that stays with the backup')
@@ -145,8 +145,13 @@ async function listBackups(session: Session): Promise<void> {
     last?.snapshot ?? 'none',
     last === null ? '-' : formatDuration(nowMs - last.pointAtMs),
     last === null ? '-' : `${last.figures.kind}, sent ${formatSize(last.figures.sentWireBytes)}`,
-    failed === null ? 'well' : `failed: ${failed.because}`,
+    describeLastTry(last, failed),
   ]);
   const columns = ['GUEST', 'TARGET', 'NEWEST', 'AGE', 'HOW', 'LAST TRY'].map((title) => ({ title }));
   session.printer.show(records, () => session.printer.table(columns, rows, 'no guest was backed up yet'));
+}
+
+function describeLastTry(last: GuestBackupRecord['last'], failed: GuestBackupRecord['failed']): string {
+  if (failed !== null) return `failed: ${failed.because}`;
+  return last?.notThinned === undefined ? 'well' : `well, but older ones were not thinned out: ${last.notThinned}`;
 }

@@ -73,3 +73,18 @@ test('who is not selected, switched off or only run by hand is never due', () =>
   assert.deepEqual(due(100 * hourMs, [], { enabled: false }), []);
   assert.deepEqual(due(100 * hourMs, [], { schedule: null }), []);
 });
+
+test('who waits longest comes first, and a guest that several jobs want is due for one of them', () => {
+  const done = record({ jobs: { night: 2 * hourMs }, last: last(2 * hourMs + 1) });
+  const other = { ...job, id: 'noon', schedule: '12:00' };
+  const later = { ...job, id: 'other', guests: [102, 103], except: [], schedule: '11:00' };
+  const facts = { guests: [101, 102], records: [done], underWay: () => false, nowMs: 27 * hourMs, toWall };
+  const planned = planJobs({ ...facts, jobs: [{ ...job, guests: [101] }, { ...other, guests: [101] }, later] });
+  assert.deepEqual(
+    planned.map(({ job: { id }, vmid }) => [id, vmid]),
+    [
+      ['other', 102],
+      ['noon', 101],
+    ],
+  );
+});

@@ -11,7 +11,8 @@ export function isSelected(job: BackupJob, vmid: number): boolean {
 
 /**
  * Which of a node's guests are to be backed up now. A run that was begun and has no end in the record (its agent died, the guest moved) is due at
- * once again. A run that was missed is made up for once, however often it was due.
+ * once again. A run that was missed is made up for once, however often it was due. Who waits longest comes first; a guest that several jobs want is
+ * backed up for one after the other.
  */
 export function planJobs(facts: {
   jobs: readonly BackupJob[];
@@ -24,7 +25,7 @@ export function planJobs(facts: {
   toWall: (atSeconds: number) => WallClock;
 }): DueBackup[] {
   const { jobs, guests, records, underWay, nowMs, toWall } = facts;
-  return jobs.flatMap((job) => {
+  const due = jobs.flatMap((job) => {
     if (!job.enabled || job.schedule === null) return [];
     const event = parseCalendarEvent(job.schedule);
     return guests.flatMap((vmid): DueBackup[] => {
@@ -37,6 +38,8 @@ export function planJobs(facts: {
       return next !== null && next * 1_000 <= nowMs ? [{ job, vmid, dueAtMs: next * 1_000 }] : [];
     });
   });
+  const oldestFirst = due.toSorted((one, other) => one.dueAtMs - other.dueAtMs);
+  return oldestFirst.filter(({ vmid }, at) => oldestFirst.findIndex((other) => other.vmid === vmid) === at);
 }
 
 function hasEnded(record: GuestBackupRecord | undefined, begunAtMs: number): boolean {

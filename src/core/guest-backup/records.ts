@@ -54,6 +54,15 @@ export type RestoreProbe = {
   timeoutMs: number;
 };
 
+/** What a request bears beside its order when a job made it: whose run it is, and what stays on the target afterwards. */
+export type JobRun = { job: string; keep: KeepRules | null };
+
+/** Null: an operator made the request. */
+export function jobRunOf(request: object): JobRun | null {
+  const { job, keep = null } = request as Partial<JobRun>;
+  return job === undefined ? null : { job, keep };
+}
+
 /** How a backup was made: all of a disk was read and sent, read and compared, or only what the bitmap marked was read. */
 export type BackupKind = 'whole' | 'compare' | 'delta';
 
@@ -82,8 +91,8 @@ export type GuestBackupRecord = {
   target: string;
   node: string;
   generation: number;
-  /** The newest one; `pointAtMs`: wall clock of the guest at its point. */
-  last: { snapshot: string; atSeconds: number; pointAtMs: number; figures: BackupFigures } | null;
+  /** The newest one; `pointAtMs`: wall clock of the guest at its point. `notThinned`: why the target kept older ones that were to go after it. */
+  last: { snapshot: string; atSeconds: number; pointAtMs: number; figures: BackupFigures; notThinned?: string } | null;
   /** The last try, when it failed. */
   failed: { atMs: number; because: string } | null;
   /** When a job last began with it; in that order: job id, wall clock. */

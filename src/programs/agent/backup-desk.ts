@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
+import { createTurns } from '#programs/agent/turns.ts';
 import { formatSnapshot } from '#core/backup/names.ts';
 import type { KeepRules } from '#core/backup/prune.ts';
 import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
@@ -34,10 +36,13 @@ export type DeskOrder = Omit<BackupOrder, 'kind'> & { job?: string; keep?: KeepR
 export type BackupDesk = {
   /** A guest runs: takes over what a backup of an earlier agent may have left in it. */
   takeOver(guest: RunningGuest): void;
-  /** One backup of a guest that is at home here, running or stopped; one at a time each. Returns lines for people. Raises AppError, which is told in the record too. */
+  /**
+   * One backup of a guest that is at home here, running or stopped; one at a time each, and `backupsAtOnce` of all: the others wait for their turn. Returns
+   * lines for people. Raises AppError, which is told in the record too.
+   */
   backUp(order: DeskOrder, tell: TellProgress, signal: AbortSignal): Promise<string[]>;
+  /** Also when it waits for its turn. */
   isUnderWay(vmid: number): boolean;
-  countUnderWay(): number;
 };
 
 export type BackupDeskOptions = GuestBackupDeps & {
@@ -54,6 +59,7 @@ const what = 'back up';
 export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
   const { self, store, clock, log } = options;
   const underWay = new Set<number>();
+  const turns = createTurns(limits.backupsAtOnce);
   const takingOver = new Map<number, Promise<void>>();
 
   async function recover(guest: RunningGuest): Promise<void> {
@@ -130,17 +136,24 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
   }
 
   /** The backup itself is complete by then: trouble is told, not raised. */
-  async function prune({ vmid, target, keep = null }: DeskOrder, signal: AbortSignal): Promise<string[]> {
-    if (keep === null) return [];
+  async function prune({ vmid, target, keep = null }: DeskOrder, signal: AbortSignal): Promise<string | null> {
+    if (keep === null) return null;
     try {
       await pruneGroup(await readTargetAccess(await readTarget(store, target)), vmid, keep, signal);
-      return [];
+      return null;
     } catch (error) {
-      return [`older backups on ${target} were NOT thinned out: ${formatErrorChain(error)}`];
+      return formatErrorChain(error);
     }
   }
 
   const findRunning = (vmid: number): RunningGuest | undefined => options.running().find((guest) => guest.vmid === vmid);
+
+  /** Backups are told apart by their second: waits until that of the newest is over. A clock that was set back further is the server's to refuse. */
+  async function waitForNewSecond({ vmid, target }: DeskOrder, signal: AbortSignal): Promise<void> {
+    const record = await readRecord<GuestBackupRecord>(store, keys.guestBackup(vmid, target));
+    const leftMs = ((record?.value.last?.atSeconds ?? 0) + 1) * 1_000 - clock.wallMs();
+    if (leftMs > 0 && leftMs <= 1_000) await delay(leftMs, undefined, { signal });
+  }
 
   /** Carries a backup out and records how it went. */
   async function told(
@@ -152,10 +165,14 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     const { vmid, target, job } = order;
     try {
       if (job !== undefined) await note(claim, target, ({ jobs }) => ({ jobs: { ...jobs, [job]: clock.wallMs() } }));
+      await waitForNewSecond(order, signal);
       const { snapshot, pointAtMs, figures } = await work();
       const last = { snapshot: formatSnapshot(snapshot), atSeconds: snapshot.atSeconds, pointAtMs, figures };
       await note(claim, target, () => ({ last, failed: null }));
-      return [...describeBackup(order, last), ...(await prune(order, signal))];
+      const notThinned = await prune(order, signal);
+      if (notThinned === null) return describeBackup(order, last);
+      await note(claim, target, () => ({ last: { ...last, notThinned } }));
+      return [...describeBackup(order, last), `older backups on ${target} were NOT thinned out: ${notThinned}`];
     } catch (error) {
       log(`guest ${vmid}: backup to ${target} failed: ${formatErrorChain(error)}`);
       const failed = { atMs: clock.wallMs(), because: formatErrorChain(error) };
@@ -168,7 +185,6 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
 
   return {
     isUnderWay: (vmid) => underWay.has(vmid),
-    countUnderWay: () => underWay.size,
     takeOver(guest) {
       const done = recover(guest);
       takingOver.set(guest.vmid, done);
@@ -178,6 +194,8 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
       if (underWay.has(vmid)) throw new AppError('busy', `back up guest ${vmid}: another backup of it is under way`);
       underWay.add(vmid);
       try {
+        const say = (): void => void tell(`waiting for its turn: ${self} makes ${limits.backupsAtOnce} backups at a time`);
+        using _turn = await turns.take(signal, say);
         const running = findRunning(vmid);
         if (running !== undefined) return await told(running, order, () => make(running, order, tell, signal), signal);
         return await options.yieldingly(vmid, async (wanted) => {

@@ -1,6 +1,7 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
+import { jobRunOf } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import {
@@ -136,7 +137,7 @@ async function perform(
     case 'node-stay':
       return options.nodeEnd.stay();
     case 'guest-backup':
-      return options.backups.backUp(order, tell, withdrawn);
+      return options.backups.backUp({ ...order, ...jobRunOf(order) }, tell, withdrawn);
     case 'guest-restore':
       return (await restoreGuest(options, order, isRepeated, { id: order.id, tell, signal: withdrawn })).lines;
     case 'restore-test':
