@@ -2,6 +2,7 @@ import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { limits } from '#base/limits.ts';
 import { writeAgentAlive } from '#programs/local-state.ts';
+import { pause } from '#programs/pause.ts';
 
 /**
  * Says every second that this agent is alive. Written from the agent's own event loop on purpose: a loop that hangs must fall
@@ -18,9 +19,6 @@ export async function sayAlive(
     const guests = running();
     const memoryUsedMb = guests.reduce((sum, guest) => sum + memoryOf(guest.vmid), 0);
     writeAgentAlive(run, { atBootMs: clock.bootMs(), load: { guestsRunning: guests.length, memoryUsedMb } });
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, limits.agentAliveMs);
-      signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
-    });
+    await pause(limits.agentAliveMs, signal);
   }
 }

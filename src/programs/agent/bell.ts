@@ -13,11 +13,13 @@ export function createBell(): Bell {
     async next(waitMs, signal) {
       if (!rung && !signal.aborted) {
         await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, waitMs);
-          const done = () => {
+          const timer = setTimeout(done, waitMs);
+          // What it leaves on the signal, which lives as long as the agent, would be there for ever.
+          function done(): void {
             clearTimeout(timer);
+            signal.removeEventListener('abort', done);
             resolve();
-          };
+          }
           wake = done;
           signal.addEventListener('abort', done, { once: true });
         });

@@ -6,6 +6,7 @@ import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
 import { writeOwnedRecord } from '#programs/agent/world.ts';
+import { pause } from '#programs/pause.ts';
 
 export type GuestLoadOptions = {
   self: string;
@@ -34,10 +35,7 @@ export async function tellGuestLoad(options: GuestLoadOptions, signal: AbortSign
       await writeOwnedRecord(store, keys.nodeLoad(self), load).catch(onTrouble);
     }
     saidNone = guests.length === 0;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, limits.guestLoadMs);
-      signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
-    });
+    await pause(limits.guestLoadMs, signal);
   }
 }
 

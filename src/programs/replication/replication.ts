@@ -1,3 +1,4 @@
+import { pause } from '#programs/pause.ts';
 import { runPaths } from '#programs/replication/paths.ts';
 import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
@@ -63,15 +64,7 @@ export function createReplication(options: ReplicationOptions): Replication {
   async function announceOften(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await announcer.announceAll();
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(done, limits.replicaAnnounceMs);
-        function done(): void {
-          clearTimeout(timer);
-          signal.removeEventListener('abort', done);
-          resolve();
-        }
-        signal.addEventListener('abort', done, { once: true });
-      });
+      await pause(limits.replicaAnnounceMs, signal);
     }
   }
 
