@@ -179,3 +179,16 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+test('the scratch’s disk is full: the point is given up and that is told, the guest goes on', async () => {
+  const folder = join(rig.node('n1').directory, 'scratch');
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m,mode=0711', 'tmpfs', folder]);
+  const fill = async (): Promise<void> => {
+    execFileSync('sh', ['-c', `head -c 16m /dev/zero > ${folder}/filler 2>/dev/null || true`]);
+  };
+  const heal = async (): Promise<void> => {
+    execFileSync('rm', ['-f', join(folder, 'filler')]);
+    execFileSync('umount', ['--lazy', folder]);
+  };
+  await endure(fill, heal, /^failed: .*the point is gone/);
+});

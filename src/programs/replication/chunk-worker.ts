@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { connectNbd, type Extent, type NbdClient } from '#adapters/nbd/nbd-client.ts';
-import { formatErrorChain } from '#base/error.ts';
+import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { chunkBytes, countChunks, digestBytes, type ChunkRun } from '#core/replica/chunks.ts';
 import type { ChunkJob, ChunkResult, ExportAddress } from '#programs/replication/chunk-jobs.ts';
+import { pointGone } from '#programs/replication/point-names.ts';
 
 /**
  * The thread that reads disks for a compare: hashing is the one heavy computation of the agent, and its loop must not wait for it.
@@ -17,11 +18,17 @@ function open(address: ExportAddress): Promise<NbdClient> {
   return connectNbd(address.socketPath, address.exportName, { deadlineMs: limits.nbdRequestMs });
 }
 
+/** QEMU gives a point up rather than let the guest wait for its old data; from then on it refuses every question about it (EACCES, for which NBD says EINVAL). */
+function explain(cause: unknown): never {
+  if (!isAppError(cause, 'invalid')) throw cause;
+  throw new AppError('unavailable', pointGone, { cause });
+}
+
 async function hashAll(client: NbdClient): Promise<Uint8Array> {
   const digests = new Uint8Array(countChunks(client.sizeBytes) * digestBytes);
   const zeroes = Buffer.alloc(chunkBytes);
   const hashPiece = async (offset: number): Promise<void> => {
-    const data = await client.read(offset, Math.min(pieceBytes, client.sizeBytes - offset));
+    const data = await client.read(offset, Math.min(pieceBytes, client.sizeBytes - offset)).catch(explain);
     for (let at = 0; at < data.length; at += chunkBytes) {
       const chunk = data.subarray(at, at + chunkBytes);
       if (chunk.equals(zeroes.subarray(0, chunk.length))) continue;
@@ -37,7 +44,8 @@ async function hashAll(client: NbdClient): Promise<Uint8Array> {
 async function* listDataPieces(client: NbdClient): AsyncGenerator<number> {
   let next = 0;
   for (let offset = 0; offset < client.sizeBytes;) {
-    const extents: Extent[] = await client.readExtents(offset, Math.min(extentsAskedBytes, client.sizeBytes - offset));
+    const length = Math.min(extentsAskedBytes, client.sizeBytes - offset);
+    const extents: Extent[] = await client.readExtents(offset, length).catch(explain);
     for (const extent of extents) {
       offset = extent.offset + extent.length;
       if (extent.zero) continue;
@@ -53,7 +61,7 @@ async function copyAll(from: NbdClient, to: NbdClient, runs: ChunkRun[]): Promis
     const offset = run.first * chunkBytes;
     const length = Math.min(run.count * chunkBytes, from.sizeBytes - offset);
     if (run.kind === 'zero') return await to.writeZeroes(offset, length);
-    await to.write(offset, await from.read(offset, length));
+    await to.write(offset, await from.read(offset, length).catch(explain));
     bytes += length;
   };
   await eachInFlight(runs, copyRun);

@@ -26,6 +26,10 @@ export const nodes = {
   target: (disk: string) => `tgt-${disk}`,
 } as const;
 
+/** What is told of a point that QEMU gave up; it says so to nobody but whoever reads on. */
+export const pointGone =
+  'the point is gone: old data could not be kept in time; is the disk under the scratch folder slow or full?';
+
 /** The job that pushes a disk's changes to another node, and its bitmap. */
 export const push = 'push';
 

@@ -2,7 +2,7 @@ import { AppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { Qmp, QmpEvent } from '#ports/qmp.ts';
 import type { FleeceDisk } from '#programs/replication/fleece.ts';
-import { nodes, push, replicaNames, replicaNodes } from '#programs/replication/point-names.ts';
+import { nodes, pointGone, push, replicaNames, replicaNodes } from '#programs/replication/point-names.ts';
 
 /** Opens a tunnel to the target's export of a disk; the path is for one connection. */
 export type OpenDisk = (disk: string) => Promise<{ path: string; close(): Promise<void> }>;
@@ -47,21 +47,24 @@ async function pushDisk(
 
 /**
  * A request to a far disk that hangs can hold up QEMU's main loop, and with it the guest, in the middle of any command. Nothing but the end of
- * the connection frees it, so the tunnels are cut when QEMU does not answer a plain question in time.
+ * the connection frees it, so the tunnels are cut when QEMU does not answer a plain question in time. Looks are counted, not time: when this
+ * process itself stood still, the answer that came meanwhile is read before the next look.
  */
 function watchMainLoop(qmp: Qmp, cut: () => void): () => void {
-  let askedMs: number | null = null;
+  const looks = 3;
+  let unanswered = 0;
   const timer = setInterval(() => {
-    if (askedMs !== null) {
-      if (performance.now() - askedMs > limits.qemuPulseMs) cut();
+    if (unanswered > 0) {
+      unanswered += 1;
+      if (unanswered > looks) cut();
       return;
     }
-    askedMs = performance.now();
+    unanswered = 1;
     qmp.execute('query-status').then(
-      () => (askedMs = null),
+      () => (unanswered = 0),
       () => cut(),
     );
-  }, limits.qemuPulseMs / 3);
+  }, limits.qemuPulseMs / looks);
   return () => clearInterval(timer);
 }
 
@@ -150,11 +153,16 @@ function watchJob(qmp: Qmp, id: string) {
   };
 }
 
+/** How a job ends that reads on from a point which QEMU has given up (`on-cbw-error`). */
+const refusedRead = 'Permission denied';
+
 function takeEvent(event: QmpEvent, id: string): AppError | 'completed' | null {
   if (event.data['device'] !== id) return null;
   if (event.event === 'BLOCK_JOB_CANCELLED') return new AppError('unavailable', `push changes: job ${id} was cancelled`);
   if (event.event !== 'BLOCK_JOB_COMPLETED') return null;
   // QEMU tells a failed job by an `error` member of the same event.
   const { error } = event.data;
-  return error === undefined ? 'completed' : new AppError('unavailable', `push changes: job ${id}: ${JSON.stringify(error)}`);
+  if (error === undefined) return 'completed';
+  const told = error === refusedRead ? `${pointGone} (${refusedRead})` : JSON.stringify(error);
+  return new AppError('unavailable', `push changes: job ${id}: ${told}`);
 }
