@@ -5,7 +5,9 @@ import { createServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { AppError } from '#base/error.ts';
-import { limits } from '#base/limits.ts';
+
+/** A program of the host says its version or does its small work within this; etcd needs five seconds where a processor is emulated and shared. */
+const answerMs = 20_000;
 
 /**
  * The first dotted number that `program --version` says; null when it is not installed or says none. Raises AppError timeout when it is there
@@ -14,7 +16,7 @@ import { limits } from '#base/limits.ts';
 export async function readVersion(program: string): Promise<string | null> {
   const { stdout, isLate } = await run(program, ['--version']);
   if (isLate) {
-    const seconds = limits.ipCommandMs / 1_000;
+    const seconds = answerMs / 1_000;
     const next = 'this machine is too busy; nothing was changed, try again when it is quieter';
     throw new AppError('timeout', `ask ${program} for its version: no answer in ${seconds} s; ${next}`);
   }
@@ -82,7 +84,7 @@ function attempt<T>(read: () => T): T | null {
 /** `isLate`: it was started and had to be killed. */
 function run(program: string, args: string[]): Promise<{ stdout: string; isLate: boolean }> {
   return new Promise((resolve) => {
-    execFile(program, args, { timeout: limits.ipCommandMs, killSignal: 'SIGKILL' }, (error, stdout) => {
+    execFile(program, args, { timeout: answerMs, killSignal: 'SIGKILL' }, (error, stdout) => {
       resolve({ stdout: error === null ? stdout : '', isLate: error?.killed === true });
     });
   });
