@@ -8,6 +8,10 @@ export type Say = (line: string) => void;
 /** Everything in a founded machine is where a user has it. */
 const data = '/var/lib/holdfast';
 
+/** Each machine's pool, and the dataset that `holdfast pool create` makes in it for guests. */
+export const pool = 'tank';
+const dataset = `${pool}/holdfast`;
+
 /** Installs our package as a user does. The machine has what it depends on already: it reaches no mirror. */
 export async function installPackage(machine: Machine): Promise<void> {
   const { shell } = machine;
@@ -17,12 +21,10 @@ export async function installPackage(machine: Machine): Promise<void> {
   });
 }
 
-/** A RAID-Z1 of the machine's three disks by their own names, with a dataset where the guests' disks go. */
+/** A RAID-Z1 of the machine's three disks by their own names, made by our own plan, as docs/pools.md says. */
 export async function makePool(machine: Machine): Promise<void> {
-  const disks = machine.disks.map(({ serial }) => `/dev/disk/by-id/virtio-${serial}`).join(' ');
-  const { shell } = machine;
-  await shell.must(`zpool create -o ashift=12 -O compression=lz4 -O mountpoint=none tank raidz1 ${disks}`);
-  await shell.must(`zfs create -o mountpoint=${data}/dir tank/guests && chmod 755 ${data}/dir`);
+  const disks = machine.disks.map(({ serial }) => `virtio-${serial}`).join(' ');
+  await machine.shell.must(`holdfast pool create ${pool} ${disks} --yes`);
 }
 
 /** Kernels for direct boot, where agents look for them. */
@@ -33,7 +35,7 @@ export async function placeAssets(machine: Machine): Promise<void> {
 /** Founds the cluster on the machine that is the first, or lets it join at the first, each with the commands of docs/install.md. */
 export async function becomeNode(machine: Machine, first: Machine, say: Say): Promise<void> {
   // Emulation: nothing of the design's bounds is loosened, the profile for slow machines is taken.
-  const fit = '--profile lenient';
+  const fit = `--profile lenient --dataset ${dataset}`;
   const options = { deadlineMs: fullLimits.foundMs, onLine: (line: string) => say(`${machine.name}: ${line}`) };
   if (machine === first) {
     await machine.shell.must(`holdfast init --cluster-name Clinic ${fit}`, options);

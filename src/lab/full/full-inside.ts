@@ -1,6 +1,6 @@
 import { formatErrorChain, isAppError, exitCodeOf } from '#base/error.ts';
 import { fullLimits } from './full-limits.ts';
-import { becomeNode, installPackage, makePool, placeAssets } from './founding.ts';
+import { becomeNode, installPackage, makePool, placeAssets, pool } from './founding.ts';
 import { playScenes, printResult } from './full-drill.ts';
 import type { FullScene } from '#lab/drills/drill-names.ts';
 import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
@@ -35,14 +35,14 @@ async function prepare(machine: Machine): Promise<void> {
   await machine.on();
   await machine.waitForLogin();
   const { name, shell } = machine;
-  if ((await shell.run('zpool list tank')).code === 0) return;
+  if ((await shell.run(`zpool list ${pool}`)).code === 0) return;
   const versions = await shell.must('uname -r; cat /sys/module/zfs/version');
   say(`${name}: booted, kernel ${versions.trim().replace('\n', ', OpenZFS ')}`);
   await installPackage(machine);
   await makePool(machine);
   await placeAssets(machine);
-  const pool = await shell.must('zpool list -H -o name,size,health tank');
-  say(`${name}: holdfast installed with apt; pool ${pool.trim().replaceAll('\t', ' ')}`);
+  const made = await shell.must(`zpool list -H -o name,size,health ${pool}`);
+  say(`${name}: holdfast installed with apt; pool ${made.trim().replaceAll('\t', ' ')}`);
 }
 
 async function run(options: InsideOptions): Promise<number> {

@@ -1,4 +1,5 @@
 import { waitUntil } from '#lab/drills/drill-store.ts';
+import { pool } from '../founding.ts';
 import { fullLimits } from '../full-limits.ts';
 import type { MachineShell } from '../machine-shell.ts';
 import { findHome, readWitness, type Stage } from '../stage.ts';
@@ -14,8 +15,6 @@ export type DiskResult = {
   guestMaxWriteMs: number;
   broken: string[];
 };
-
-const pool = 'tank';
 
 /** A disk is pulled out of the pool on which the guest writes: the guest goes on; a new disk takes its place and is resilvered. */
 export async function playDisk({ room, store, collector, say }: Stage): Promise<DiskResult> {
