@@ -42,6 +42,9 @@ export const limits = {
   guestAgentMs: 2_000,
   /** A guest stands still for its own agent at most this long. */
   guestRestMs: 5_000,
+  /** A guest that was told to go on and did not answer is told again after this, doubling up to the next value. */
+  guestThawRetryMs: 1_000,
+  guestThawRetryMaxMs: 30_000,
   /** How much of QEMU's own log goes into an error message. */
   qemuWordsChars: 600,
   /** Guest shutdown by ACPI before it is killed. */

@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import { readBitmaps } from '#programs/replication/fleece.ts';
 import { startBackupPlace, type BackupPlace } from './backup-command-parts.ts';
+import { listenAsAgent } from './checker/agent-stand-in.ts';
 import { backupOrder, backupsOf, checkBackup, readGuestBlob } from './checker/backup-rig.ts';
 import { buildRig, checkReplica, createProbeDisks, runProbeOn, type Rig } from './checker/node-rig.ts';
 import type { ProbeGuest } from './checker/probe-guest.ts';
+import { until } from './checker/until.ts';
 
 /** Backups of a running guest that replication copies at the same time, to a real backup server. */
 const vmid = 100;
@@ -78,6 +83,34 @@ test('the first backup reads all, the next only what changed, while points for a
   await guest.resume();
   assert.equal(nothing.figures.kind, 'delta');
   assert.deepEqual([nothing.figures.readBytes, nothing.figures.sentChunks], [0, 0]);
+});
+
+test('a guest whose agent answers is at rest at its point; one that falls silent then is backed up, and told until it goes on', async (t) => {
+  let isHung = true;
+  const { guestAgent } = guestRunPaths(rig.node('n1').run, vmid);
+  const { heard } = await listenAsAgent(t, guestAgent, (line) => (isHung && line.includes('thaw') ? '' : '{"return": 2}'));
+  const commands = (): string[] => heard.flatMap((line) => /fsfreeze-(freeze|thaw)/.exec(line)?.[1] ?? []);
+  await delay(1_000 - (Date.now() % 1_000));
+  const backups = backupsOf(rig, 'n1', guest);
+  const silent = await backups.make(backupOrder(place, { freeze: true }), never);
+  assert.equal(silent.figures.consistency, 'frozen');
+  assert.match(silent.figures.because, /its file systems may stand still: no agent in the guest answered within/);
+  assert.equal((await readGuestBlob(place, vmid))['consistency'], 'frozen');
+  const asked = commands().length;
+  isHung = false;
+  await until(
+    'it is told once more',
+    30_000,
+    () => commands().length > asked && !existsSync(join(dirname(guestAgent), 'at-rest')),
+  );
+  await delay(1_000 - (Date.now() % 1_000));
+  const well = await backups.make(backupOrder(place, { freeze: true }), never);
+  assert.deepEqual(
+    [well.figures.consistency, well.figures.because],
+    ['frozen', 'its bitmap counts from the newest backup there'],
+  );
+  assert.equal(commands().filter((word) => word === 'freeze').length, 2);
+  await mustBeClean();
 });
 
 test('another agent takes over in the middle of a backup: the next one loses nothing', async () => {

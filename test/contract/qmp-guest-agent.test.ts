@@ -46,8 +46,12 @@ test('file systems are brought to rest and let go; who is not there, refuses or 
   );
   const refused = await freezeGuest(refusing.path);
   assert.match(refused.kind === 'not-frozen' ? refused.because : '', /a file system is busy/);
+  assert.equal(refused.kind === 'not-frozen' && refused.asked, 'refused');
   const slow = await listenAsAgent(t, (line) => (line.includes('ping') ? '{"return": {}}' : ''));
   const late = await freezeGuest(slow.path, { deadlineMs: 200 });
   assert.match(late.kind === 'not-frozen' ? late.because : '', /200 ms/);
-  assert.equal((await freezeGuest('/nonexistent/qga.sock')).kind, 'not-frozen');
+  assert.equal(late.kind === 'not-frozen' && late.asked, 'unanswered');
+  assert.equal((await thawGuest(slow.path, { deadlineMs: 200 }))?.isRefusal, false);
+  const none = await freezeGuest('/nonexistent/qga.sock');
+  assert.equal(none.kind === 'not-frozen' && none.asked, 'not');
 });

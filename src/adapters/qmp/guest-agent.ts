@@ -25,32 +25,41 @@ export async function setGuestTime(
   return { kind: 'not-set', because: `the agent in the guest refused: ${refusal.error?.desc ?? 'without a reason'}` };
 }
 
-/** `not-frozen` is nothing wrong with the guest: most often it has no agent installed. */
-export type FreezeOutcome = { kind: 'frozen' } | { kind: 'not-frozen'; because: string };
-
 /**
- * Lets the agent in the guest bring all file systems to rest, until `thawGuest`. Never throws. When it was not told to be frozen within
- * `deadlineMs` it may be so later: thaw it in any case.
+ * `not-frozen` is nothing wrong with the guest: most often it has no agent installed, and then it was not asked. Who did not answer may come to it yet.
  */
+export type FreezeOutcome = { kind: 'frozen' } | { kind: 'not-frozen'; asked: 'not' | 'refused' | 'unanswered'; because: string };
+
+/** Lets the agent in the guest bring all file systems to rest, until `thawGuest`. Never throws. */
 export async function freezeGuest(socketPath: string, options: { deadlineMs?: number } = {}): Promise<FreezeOutcome> {
-  const because = await tryCommand(socketPath, 'guest-fsfreeze-freeze', options.deadlineMs ?? limits.guestFreezeMs);
-  return because === null ? { kind: 'frozen' } : { kind: 'not-frozen', because };
+  const deadlineMs = options.deadlineMs ?? limits.guestFreezeMs;
+  // Whether anybody is there is known soon; the command itself may take its time.
+  const absent = await tryCommand(socketPath, 'guest-ping', Math.min(deadlineMs, limits.guestAgentMs));
+  if (absent !== null) return { kind: 'not-frozen', asked: 'not', because: absent.because };
+  const trouble = await tryCommand(socketPath, 'guest-fsfreeze-freeze', deadlineMs);
+  if (trouble === null) return { kind: 'frozen' };
+  return { kind: 'not-frozen', asked: trouble.isRefusal ? 'refused' : 'unanswered', because: trouble.because };
 }
 
-/** Lets the file systems go on; returns why it could not be done, null when it was. Never throws. */
-export async function thawGuest(socketPath: string, options: { deadlineMs?: number } = {}): Promise<string | null> {
+/** Why a command is not known to have been carried out. `isRefusal`: the agent said so itself; otherwise it did not answer in time. */
+export type AgentTrouble = { isRefusal: boolean; because: string };
+
+/**
+ * Lets the file systems go on; null when that is known to have been done. Never throws. An agent that does not answer may still do it: the command waits in
+ * the guest until the agent comes to it.
+ */
+export async function thawGuest(socketPath: string, options: { deadlineMs?: number } = {}): Promise<AgentTrouble | null> {
   return await tryCommand(socketPath, 'guest-fsfreeze-thaw', options.deadlineMs ?? limits.guestAgentMs);
 }
 
 /** null: done. */
-async function tryCommand(socketPath: string, execute: string, deadlineMs: number): Promise<string | null> {
+async function tryCommand(socketPath: string, execute: string, deadlineMs: number): Promise<AgentTrouble | null> {
   try {
-    // Whether anybody is there is known soon; the command itself may take its time.
-    await askGuestAgent(socketPath, [JSON.stringify({ execute: 'guest-ping' })], Math.min(deadlineMs, limits.guestAgentMs));
     const [answer] = await askGuestAgent(socketPath, [JSON.stringify({ execute })], deadlineMs);
-    return answer?.error === undefined ? null : `the agent in the guest refused: ${answer.error.desc ?? 'without a reason'}`;
+    if (answer?.error === undefined) return null;
+    return { isRefusal: true, because: `the agent in the guest refused: ${answer.error.desc ?? 'without a reason'}` };
   } catch (error) {
-    return formatErrorChain(error);
+    return { isRefusal: false, because: formatErrorChain(error) };
   }
 }
 

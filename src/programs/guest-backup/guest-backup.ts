@@ -13,7 +13,7 @@ import type { RunningGuest } from '#ports/hypervisor.ts';
 import { readBackupBases, writeBackupBases } from '#programs/guest-backup/basis-file.ts';
 import type { TargetAccess, UploadProgress } from '#programs/guest-backup/upload-messages.ts';
 import { openUpload, type Upload } from '#programs/guest-backup/upload-thread.ts';
-import type { GuestRests } from '#programs/guest-rest.ts';
+import type { GuestRests, RestOutcome } from '#programs/guest-rest.ts';
 import {
   closeFleece,
   ensureTracking,
@@ -235,10 +235,8 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
       arrived = true;
       await note(target, () => ({ base: made, pending: null }));
       const { pointAtMs, pausedMs } = point.fleece;
-      const { isRested, because: unrested } = point.rest;
-      const consistency = isRested ? ('frozen' as const) : ('crash' as const);
-      const because =
-        order.freeze && !isRested ? `${plan.because}; its file systems were not at rest: ${unrested}` : plan.because;
+      const consistency = point.rest.isRested ? ('frozen' as const) : ('crash' as const);
+      const because = [plan.because, ...describeRest(order.freeze, point.rest, deps.rests.whyHeld(vmid))].join('; ');
       const figures = {
         ...sent.figures,
         kind: plan.kind,
@@ -274,4 +272,14 @@ export function createGuestBackups(guest: RunningGuest, deps: GuestBackupDeps): 
       });
     },
   };
+}
+
+/** What people must know of the guest's rest. `held`: why it is not known to go on. */
+function describeRest(
+  wasAsked: boolean,
+  { isRested, because }: Pick<RestOutcome<unknown>, 'isRested' | 'because'>,
+  held: string | null,
+): string[] {
+  if (held !== null) return [held];
+  return wasAsked && !isRested ? [`its file systems were not at rest: ${because}`] : [];
 }
