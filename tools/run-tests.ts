@@ -34,6 +34,15 @@ function indent(text: string, by: string): string {
   return text.trimEnd().replaceAll(/^/gm, by);
 }
 
+/** Of a long message the beginning, for the list at the end: often only the end of a log is kept. */
+function shorten(text: string): string {
+  const lines = text
+    .trimEnd()
+    .split('\n')
+    .filter((line) => !/^\s+at .*(node:internal|node:async_hooks)/.test(line));
+  return lines.length <= 12 ? lines.join('\n') : [...lines.slice(0, 12), `… ${lines.length - 12} more lines above`].join('\n');
+}
+
 /** The files of each stage that the words on the command line pick; all of them without words. */
 function chooseFiles(words: string[]): { stage: Stage; files: string[] }[] {
   const names = new Set(stages.map(({ name }) => name));
@@ -56,7 +65,7 @@ function count(verdict: Verdict, isListed: boolean): void {
     say(`    ${marks[verdict.outcome]} ${verdict.name} (${seconds(verdict.tookMs)})${why}`);
   if (verdict.outcome !== 'failed') return;
   say(indent(verdict.why ?? 'no reason given', '        '));
-  failures.push(`${verdict.file}: ${verdict.name}`);
+  failures.push(`${verdict.file}: ${verdict.name}\n${indent(shorten(verdict.why ?? ''), '    ')}`);
 }
 
 /** One process that runs these files; its tests are listed one by one unless there are many small ones. */
@@ -106,7 +115,7 @@ async function main(): Promise<void> {
   process.once('exit', killTestProcesses);
   const beganMs = performance.now();
   await runStages(process.argv.slice(2));
-  if (failures.length > 0) say(`\nfailed:\n${failures.map((failure) => `    ${failure}`).join('\n')}`);
+  if (failures.length > 0) say(`\nfailed:\n${failures.map((failure) => indent(failure, '    ')).join('\n')}`);
   say(`\n${seconds(performance.now() - beganMs)} in all`);
   say(formatTally(tally));
   process.exitCode = tally.failed > 0 || tally.passed === 0 ? 1 : 0;
