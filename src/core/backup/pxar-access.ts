@@ -1,5 +1,5 @@
 import { AppError } from '#base/error.ts';
-import { readI64, readU64, viewOf } from './bytes.ts';
+import { readU64, viewOf } from './bytes.ts';
 import { checkFileName } from './pxar-encoder.ts';
 import {
   entryContentBytes,
@@ -11,6 +11,7 @@ import {
   type PxarMetadata,
   type PxarStat,
   pxarType,
+  readPxarStat,
 } from './pxar-format.ts';
 
 /**
@@ -89,7 +90,7 @@ export function readHead(bytes: Uint8Array, span: PxarSpan, isRoot: boolean): Px
   if (entry === null) return stop(isWhole, span);
   if (entry.type === pxarType.hardlink && name !== null) return readLink(entry.content, name, span);
   if (entry.type !== pxarType.entry || entry.content.length !== entryContentBytes) throw bad('an entry', span);
-  const common = { name, span, stat: readStat(entry.content), metadata: [] as PxarMetadata[] };
+  const common = { name, span, stat: readPxarStat(entry.content), metadata: [] as PxarMetadata[] };
   if ((common.stat.mode & modeType.mask) === modeType.socket || (common.stat.mode & modeType.mask) === modeType.fifo) {
     return readPlain(reader, common) ? { kind: 'special', ...common } : stop(isWhole, span);
   }
@@ -171,18 +172,6 @@ function readLink(content: Uint8Array, name: Uint8Array, span: PxarSpan): PxarLi
   const back = content.length < 10 ? 0 : readU64(viewOf(content), 0, 'archive: hard link');
   if (back < 1 || back > span.start) throw bad('a hard link', span);
   return { kind: 'hardlink', name, span, targetAt: span.start - back };
-}
-
-function readStat(content: Uint8Array): PxarStat {
-  const view = viewOf(content);
-  return {
-    mode: readU64(view, 0, 'archive: mode'),
-    flags: view.getBigUint64(8, true),
-    uid: view.getUint32(16, true),
-    gid: view.getUint32(20, true),
-    mtimeSeconds: readI64(view, 24, 'archive: mtime'),
-    mtimeNanos: view.getUint32(32, true),
-  };
 }
 
 function readText(content: Uint8Array, span: PxarSpan): Uint8Array {

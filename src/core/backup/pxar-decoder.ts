@@ -1,5 +1,5 @@
 import { AppError } from '#base/error.ts';
-import { readI64, readU64, viewOf } from './bytes.ts';
+import { readU64, viewOf } from './bytes.ts';
 import { ByteQueue } from './byte-queue.ts';
 import { checkFileName } from './pxar-encoder.ts';
 import {
@@ -13,6 +13,7 @@ import {
   type PxarMetadata,
   type PxarStat,
   pxarType,
+  readPxarStat,
 } from './pxar-format.ts';
 
 /** `name` null: the root. `at`: where its FILENAME begins, which is what hard links name. */
@@ -155,7 +156,7 @@ export class PxarDecoder {
     if (header.type !== pxarType.entry || content.length !== entryContentBytes) {
       throw this.#bad(`an item of type ${header.type.toString(16)} where an entry belongs`);
     }
-    const stat = readStat(content);
+    const stat = readPxarStat(content);
     if (isRoot && (stat.mode & modeType.mask) !== modeType.directory) throw this.#bad('a root that is no directory');
     const node: Node = { name: isRoot ? null : named.name, at: named.at, stat, metadata: [] };
     this.#state = { kind: 'node', node, entryAt: header.at };
@@ -312,18 +313,6 @@ function contentLimit(type: bigint, children: number): number {
   if (type === pxarType.fileName) return pxarLimits.nameBytes + 1;
   if (metadataTypes.has(type)) return pxarLimits.metadataBytes;
   return pxarLimits.pathBytes + 8; // a link's target is the longest of what is left
-}
-
-function readStat(content: Uint8Array): PxarStat {
-  const view = viewOf(content);
-  return {
-    mode: readU64(view, 0, 'archive: mode'),
-    flags: view.getBigUint64(8, true),
-    uid: view.getUint32(16, true),
-    gid: view.getUint32(20, true),
-    mtimeSeconds: readI64(view, 24, 'archive: mtime'),
-    mtimeNanos: view.getUint32(32, true),
-  };
 }
 
 function readRef(content: Uint8Array): PayloadRef {

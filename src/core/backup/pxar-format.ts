@@ -1,3 +1,5 @@
+import { readI64, readU64, viewOf } from './bytes.ts';
+
 /**
  * Items of a pxar archive: header {type u64, size u64 with these 16}, then content.
  *
@@ -77,3 +79,16 @@ export type PxarStat = { mode: number; flags: bigint; uid: number; gid: number; 
 export type PxarMetadata = { type: bigint; content: Uint8Array };
 
 export type PayloadRef = { offset: number; sizeBytes: number };
+
+/** The content of an entry item; it must be of `entryContentBytes`. */
+export function readPxarStat(content: Uint8Array): PxarStat {
+  const view = viewOf(content);
+  return {
+    mode: readU64(view, 0, 'archive: mode'),
+    flags: view.getBigUint64(8, true),
+    uid: view.getUint32(16, true),
+    gid: view.getUint32(20, true),
+    mtimeSeconds: readI64(view, 24, 'archive: mtime'),
+    mtimeNanos: view.getUint32(32, true),
+  };
+}

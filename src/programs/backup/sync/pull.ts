@@ -20,33 +20,28 @@ import { planSync } from '#core/backup/sync-plan.ts';
 import type { BackupSession, Datastore } from '#ports/datastore.ts';
 import { checkIncoming } from '../incoming-chunk.ts';
 import type { Work } from '../rest/work.ts';
-import type { Peer, PeerSnapshot } from './peer.ts';
+import type { PeerSnapshot } from './peer.ts';
 import type { SyncChoice } from './sync.ts';
+import { keepGroup, refuseFailed, type SyncParts } from './sync-group.ts';
 
 const chunksAtOnce = 16;
 
-type Parts = { work: Work; peer: Peer; choice: SyncChoice; functions: ByteFunctions };
-
 /** Brings the snapshots of the other server here. Raises at the end when a group failed; the others are done all the same. */
-export async function pull({ work, peer, choice, functions }: Parts): Promise<void> {
+export async function pull({ work, peer, choice, functions }: SyncParts): Promise<void> {
   let failed = 0;
   for (const there of await peer.namespaces(choice.remoteNamespace, choice.depth)) {
     const here = [...choice.namespace, ...there.slice(choice.remoteNamespace.length)];
     await ensureNamespace(work.store, here);
     const groups = (await peer.groups(there)).filter(({ type, id }) => isChosen(choice.filters, type, id));
     for (const group of groups) {
-      work.signal.throwIfAborted();
-      try {
-        await pullGroup({ work, peer, choice, functions }, group, { ...group, namespace: here });
-      } catch (error) {
-        if (work.signal.aborted || !isAppError(error)) throw error;
-        failed += 1;
-        work.warn(`${formatGroup(group)}: ${formatErrorChain(error)}`);
-      }
+      const held = await keepGroup(work, group, () =>
+        pullGroup({ work, peer, choice, functions }, group, { ...group, namespace: here }),
+      );
+      if (!held) failed += 1;
     }
     if (choice.removeVanished) failed += await removeVanishedGroups(work, choice, groups, here);
   }
-  if (failed > 0) throw new AppError('unavailable', `${failed} groups are not in step; the log says why`);
+  refuseFailed(failed);
 }
 
 async function ensureNamespace(store: Datastore, namespace: readonly string[]): Promise<void> {
@@ -57,7 +52,7 @@ async function ensureNamespace(store: Datastore, namespace: readonly string[]): 
   }
 }
 
-async function pullGroup({ work, peer, choice, functions }: Parts, there: GroupId, here: GroupId): Promise<void> {
+async function pullGroup({ work, peer, choice, functions }: SyncParts, there: GroupId, here: GroupId): Promise<void> {
   const source = await peer.snapshots(there);
   const target = await listHere(work.store, here);
   const plan = planSync(
@@ -86,7 +81,7 @@ async function listHere(store: Datastore, group: GroupId): Promise<{ atSeconds: 
 }
 
 /** As a backup of our own: until its end nothing of it is seen, and what a crash leaves is cleared away. */
-async function pullSnapshot({ work, peer, choice, functions }: Parts, there: SnapshotId, here: SnapshotId): Promise<void> {
+async function pullSnapshot({ work, peer, choice, functions }: SyncParts, there: SnapshotId, here: SnapshotId): Promise<void> {
   using wire = await peer.open('reader', there);
   const session = await work.store.startBackup(here, choice.owner);
   try {
@@ -115,7 +110,7 @@ function readManifest(encoded: Uint8Array, snapshot: SnapshotId, functions: Byte
 
 /** Chunks that the base holds are not asked for, those that lie here otherwise are read here. */
 async function pullArchive(
-  { work, functions }: Pick<Parts, 'work' | 'functions'>,
+  { work, functions }: Pick<SyncParts, 'work' | 'functions'>,
   wire: WireSession,
   session: BackupSession,
   entry: ManifestEntry,
@@ -153,7 +148,7 @@ async function pullArchive(
 }
 
 async function pullChunk(
-  { work, functions }: Pick<Parts, 'work' | 'functions'>,
+  { work, functions }: Pick<SyncParts, 'work' | 'functions'>,
   wire: WireSession,
   session: BackupSession,
   entry: ManifestEntry,
@@ -191,7 +186,7 @@ async function pullLog({ store, warn }: Work, wire: WireSession, here: SnapshotI
 
 /** A client sends its log after the finish: it may have come since the newest snapshot was brought. */
 async function pullLateLog(
-  { work, peer }: Pick<Parts, 'work' | 'peer'>,
+  { work, peer }: Pick<SyncParts, 'work' | 'peer'>,
   source: readonly PeerSnapshot[],
   here: GroupId,
 ): Promise<void> {

@@ -1,5 +1,5 @@
 import type { WireSession } from '#adapters/backup-client/wire-session.ts';
-import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
+import { AppError } from '#base/error.ts';
 import type { ByteFunctions } from '#core/backup/byte-functions.ts';
 import { formatHex } from '#core/backup/bytes.ts';
 import { parseIndex, type ChunkIndex } from '#core/backup/chunk-index.ts';
@@ -20,15 +20,13 @@ import { planSync } from '#core/backup/sync-plan.ts';
 import type { SnapshotReader } from '#ports/datastore.ts';
 import { namespacesBelow } from '../rest/context.ts';
 import type { Work } from '../rest/work.ts';
-import type { Peer } from './peer.ts';
-import type { SyncChoice } from './sync.ts';
+import { keepGroup, refuseFailed, type SyncParts } from './sync-group.ts';
 
 const chunksAtOnce = 16;
 /** Entries of one append; older servers take no more in one body. */
 const appendEntries = 128;
 const finishMs = 600_000;
 
-type Parts = { work: Work; peer: Peer; choice: SyncChoice; functions: ByteFunctions };
 /** What goes to one snapshot at the other server. */
 type Sending = {
   work: Work;
@@ -40,26 +38,22 @@ type Sending = {
 };
 
 /** Sends our snapshots to the other server. Raises at the end when a group failed; the others are done all the same. */
-export async function push({ work, peer, choice, functions }: Parts): Promise<void> {
+export async function push({ work, peer, choice, functions }: SyncParts): Promise<void> {
   let failed = 0;
   for (const here of await namespacesBelow(work.store, choice.namespace, choice.depth)) {
     const there = [...choice.remoteNamespace, ...here.slice(choice.namespace.length)];
     for (const { group } of await work.store.listGroups(here)) {
       if (!isChosen(choice.filters, group.type, group.id)) continue;
-      work.signal.throwIfAborted();
-      try {
-        await pushGroup({ work, peer, choice, functions }, group, { ...group, namespace: there });
-      } catch (error) {
-        if (work.signal.aborted || !isAppError(error)) throw error;
-        failed += 1;
-        work.warn(`${formatGroup(group)}: ${formatErrorChain(error)}`);
-      }
+      const held = await keepGroup(work, group, () =>
+        pushGroup({ work, peer, choice, functions }, group, { ...group, namespace: there }),
+      );
+      if (!held) failed += 1;
     }
   }
-  if (failed > 0) throw new AppError('unavailable', `${failed} groups are not in step; the log says why`);
+  refuseFailed(failed);
 }
 
-async function pushGroup({ work, peer, choice, functions }: Parts, here: GroupId, there: GroupId): Promise<void> {
+async function pushGroup({ work, peer, choice, functions }: SyncParts, here: GroupId, there: GroupId): Promise<void> {
   const { snapshots } = await work.store.readGroup(here);
   const target = (await peer.snapshots(there)).map(({ snapshot, isFinished }) => ({ atSeconds: snapshot.atSeconds, isFinished }));
   const plan = planSync(
@@ -74,7 +68,7 @@ async function pushGroup({ work, peer, choice, functions }: Parts, here: GroupId
   }
 }
 
-async function pushSnapshot({ work, peer, functions }: Parts, here: SnapshotId, there: SnapshotId): Promise<void> {
+async function pushSnapshot({ work, peer, functions }: SyncParts, here: SnapshotId, there: SnapshotId): Promise<void> {
   const reader = await work.store.openSnapshot(here);
   try {
     using wire = await peer.open('backup', there);
