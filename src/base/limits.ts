@@ -243,6 +243,8 @@ export const limits = {
   membershipCallMs: 5_000,
   /** A new member's way into the store: it takes over the whole record, on a busy disk. */
   memberReadyMs: 120_000,
+  /** How long a member that does not answer is asked again before that counts against a removal: an election and a slow disk pass. */
+  memberAnswerMs: 15_000,
   /** Our programs' start on a new node until they say that they serve. */
   programsReadyMs: 120_000,
   /** One call of systemctl that starts or stops a unit of ours; none is stopped while it has guests to wait for. */

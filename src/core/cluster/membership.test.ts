@@ -57,6 +57,17 @@ test('every reason against leaving is told at once', () => {
   assert.equal(planLeave('n1', [member('n1')], idle).kind, 'refused', 'the last one');
 });
 
+test('only members that do not answer may pass: everything else stays until somebody acts', () => {
+  const members = [member('n1'), member('n2', { healthy: false }), member('n3')];
+  const mayPass = (use: NodeUse, of: Member[]) => {
+    const removal = planLeave('n3', of, use);
+    return removal.kind === 'refused' && removal.mayPass;
+  };
+  assert.equal(mayPass(idle, members), true);
+  assert.equal(mayPass({ ...idle, homes: [100] }, members), false);
+  assert.equal(mayPass(idle, [member('n3')]), false, 'the last one');
+});
+
 test('a learner counts for no majority', () => {
   const members = [member('n1'), member('n2', { healthy: false }), member('n3'), member('n4', { isLearner: true })];
   assert.equal(planLeave('n3', members, idle).kind, 'refused');

@@ -44,7 +44,10 @@ export type NodeUse = {
   permit: 'granted' | 'revoked' | 'none';
 };
 
-export type Removal = { kind: 'allowed'; member: Member | null; notes: string[] } | { kind: 'refused'; because: string[] };
+/** `mayPass`: nothing is against it but that members do not answer this moment, as in an election. */
+export type Removal =
+  | { kind: 'allowed'; member: Member | null; notes: string[] }
+  | { kind: 'refused'; because: string[]; mayPass: boolean };
 
 /** Whether a node may leave by itself. Every reason against it is told at once. */
 export function planLeave(name: string, members: Member[], use: NodeUse): Removal {
@@ -80,11 +83,13 @@ function planRemoval(name: string, members: Member[], because: string[]): Remova
   const member = members.find((candidate) => candidate.name === name) ?? null;
   const others = members.filter((candidate) => candidate !== member && !candidate.isLearner);
   const healthy = others.filter((candidate) => candidate.healthy);
+  const lacksAnswers = others.length > 0 && healthy.length < quorumOf(others.length);
+  const mayPass = lacksAnswers && because.length === 0;
   if (others.length === 0) because.push('it is the last member of the store: the cluster would be gone');
-  else if (healthy.length < quorumOf(others.length)) {
+  else if (lacksAnswers) {
     because.push(`without it the store would have ${healthy.length} of ${others.length} members answering: no majority`);
   }
-  if (because.length > 0) return { kind: 'refused', because };
+  if (because.length > 0) return { kind: 'refused', because, mayPass };
   const tolerated = others.length - quorumOf(others.length);
   const notes =
     tolerated > 0 ? [] : [`with ${others.length} members left the store stops at the next loss; add a node or a witness soon`];

@@ -1,5 +1,6 @@
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { createEtcdMembership } from '#adapters/etcd/etcd-membership.ts';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { AppError } from '#base/error.ts';
@@ -32,9 +33,11 @@ export async function leaveCluster(name: string, parts: SetupParts): Promise<{ n
 
 async function beginLeaving(setup: SetupRecord): Promise<{ leaving: SetupRecord; notes: string[] }> {
   const own = ownUrls(setup);
-  const members = await readMembers([own.client, ...setup.stores], setupTls);
-  await using store = createEtcdStore(storeOf(members.flatMap(({ clientUrls }) => clientUrls.slice(0, 1))));
-  const removal = planLeave(setup.name, members, await readNodeUse(store, setup.name));
+  const { members, removal } = await lookTwice(async () => {
+    const members = await readMembers([own.client, ...setup.stores], setupTls);
+    await using store = createEtcdStore(storeOf(members.flatMap(({ clientUrls }) => clientUrls.slice(0, 1))));
+    return { members, removal: planLeave(setup.name, members, await readNodeUse(store, setup.name)) };
+  });
   refuse(`${setup.name} cannot leave`, removal);
   const stores = listOthers(members, own.client);
   const leaving: SetupRecord = { ...setup, stores, state: 'leaving' };
@@ -44,6 +47,17 @@ async function beginLeaving(setup: SetupRecord): Promise<{ leaving: SetupRecord;
 
 function listOthers(members: Member[], ownClient: string): string[] {
   return members.flatMap(({ clientUrls }) => clientUrls.slice(0, 1)).filter((url) => url !== ownClient);
+}
+
+/** Looks again while nothing is against a removal but members that do not answer: an election passes, a dead member stays. Returns the last look. */
+export async function lookTwice<T extends { removal: Removal }>(look: () => Promise<T>): Promise<T> {
+  const untilMs = performance.now() + limits.memberAnswerMs;
+  for (;;) {
+    const seen = await look();
+    const isSettled = seen.removal.kind === 'allowed' || !seen.removal.mayPass;
+    if (isSettled || performance.now() > untilMs) return seen;
+    await pause(limits.cliPollMs);
+  }
 }
 
 /** Raises AppError conflict with all reasons. */

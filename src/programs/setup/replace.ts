@@ -6,7 +6,7 @@ import { keys } from '#core/ha/keys.ts';
 import type { NodeInfo } from '#core/ha/records.ts';
 import { readNodeConfig, type NodeConfig } from '#programs/node-config.ts';
 import { readStoreEndpoints } from '#programs/store-endpoints.ts';
-import { refuse } from './leave.ts';
+import { lookTwice, refuse } from './leave.ts';
 import { deleteNodeRecords, readMembers, readNodeUse } from './node-records.ts';
 import { setupFiles } from './setup-file.ts';
 
@@ -28,7 +28,10 @@ export async function replaceNode({ config, name }: Options): Promise<{ notes: s
   if (permit === null && info === null && !members.some((member) => member.name === name)) {
     throw new AppError('missing', `node: there is no node or witness ${name}`);
   }
-  const removal = planReplace(name, self.node.name, members, await readNodeUse(store, name));
+  const { removal } = await lookTwice(async () => {
+    const now = await readMembers(readStoreEndpoints(self), self.etcd.tls);
+    return { removal: planReplace(name, self.node.name, now, await readNodeUse(store, name)) };
+  });
   refuse(`${name} cannot be replaced`, removal);
   const known = info === null ? null : (JSON.parse(info.value) as NodeInfo);
   if (permit !== null) await markReplaced(store, { name, info: known, atMs: Date.now() }, permit.modRevision);
