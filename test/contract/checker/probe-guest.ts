@@ -1,13 +1,7 @@
-import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { chownSync, mkdirSync, openSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { haltGuest, readProcessState, reviveGuest } from '#adapters/qemu/guest-halt.ts';
-import { connectQmp } from '#adapters/qmp/qmp-client.ts';
-import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import { ensureProbe, probeAppend } from '#lab/images/probe.ts';
 import type { DiskChain, RunningGuest } from '#ports/hypervisor.ts';
-import { imageUser } from './dir-rig.ts';
+import { startBareGuest } from './bare-guest.ts';
 import { until } from './until.ts';
 
 /** What the program in the guest last said of itself. */
@@ -44,9 +38,6 @@ export async function startProbeGuest(options: {
   blocks?: number;
 }): Promise<ProbeGuest> {
   const probe = await ensureProbe();
-  const folder = join(options.run, 'guests', String(options.vmid));
-  mkdirSync(folder, { recursive: true, mode: 0o711 });
-  chownSync(folder, imageUser.uid, imageUser.gid);
   const collector = createSocket('udp4');
   let last: ProbeReport | null = null;
   let [progressMs, longestMs] = [performance.now(), 0];
@@ -59,55 +50,21 @@ export async function startProbeGuest(options: {
   });
   await new Promise<void>((resolve) => collector.bind(0, '127.0.0.1', () => resolve()));
   const { port } = collector.address();
-  const append = `${probeAppend({ address: '10.0.2.15/24', collector: `10.0.2.2:${port}`, intervalMs: options.intervalMs, blocksPerInterval: options.blocks ?? 1 })} holdfast.vmid=${options.vmid} holdfast.generation=${options.generation}`;
-  const qmpPath = join(folder, 'qmp.sock');
-  rmSync(qmpPath, { force: true });
-  const output = openSync(join(options.run, `serial-${options.vmid}.log`), 'a');
-  const machine = '-nodefaults -display none -machine q35,accel=tcg -cpu max -S -serial stdio -netdev user,id=net0';
-  const args = machine.split(' ').concat(
-    ['-m', String(probe.memoryMb), '-kernel', probe.kernel, '-initrd', probe.initrd, '-append', append],
-    ['-qmp', `unix:${qmpPath},server=on,wait=off`, '-device', 'virtio-net-pci,netdev=net0,romfile='],
-    options.disks.flatMap(({ disk, nodeName, blockdev }) => [
-      '-blockdev',
-      JSON.stringify(blockdev),
-      '-device',
-      `virtio-blk-pci,id=${disk},drive=${nodeName},serial=${disk}`,
-    ]),
-  );
-  const child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', output, output], ...imageUser });
-  const exited = new Promise<{ reason: string }>((resolve) => {
-    child.on('exit', (code, signal) => resolve({ reason: `exit ${code ?? signal}` }));
-    child.on('error', (error) => resolve({ reason: error.message }));
+  const { vmid, generation, run, disks, intervalMs, blocks = 1 } = options;
+  const words = probeAppend({ address: '10.0.2.15/24', collector: `10.0.2.2:${port}`, intervalMs, blocksPerInterval: blocks });
+  const guest = await startBareGuest({
+    vmid,
+    generation,
+    run,
+    disks,
+    kernel: probe.kernel,
+    initrd: probe.initrd,
+    memoryMb: probe.memoryMb,
+    append: `${words} holdfast.vmid=${vmid} holdfast.generation=${generation}`,
+    more: ['-netdev', 'user,id=net0', '-device', 'virtio-net-pci,netdev=net0,romfile='],
   });
-  let ended = false;
-  void exited.then(() => (ended = true));
-  const qmp = await until('QEMU answers', 15_000, async () => {
-    if (ended) throw new Error(`QEMU ended: see ${options.run}/serial-${options.vmid}.log`);
-    return await connectQmp(qmpPath, { deadlineMs: 5_000 }).catch(() => null);
-  });
-  const halt = { vmid: options.vmid, qmp, markPath: guestRunPaths(options.run, options.vmid).halt };
-  const resume = async () => void (await qmp.execute('cont'));
-  const kill = async () => {
-    child.kill('SIGKILL');
-    await exited;
-  };
   return {
-    vmid: options.vmid,
-    generation: options.generation,
-    nodeEpoch: 1,
-    pid: child.pid ?? 0,
-    qmp,
-    exited,
-    kill,
-    shutdown: kill,
-    readState: () => readProcessState(halt),
-    halt: ({ deadlineMs }) => haltGuest(halt, deadlineMs),
-    revive: () => reviveGuest(halt, resume),
-    end: async () => {
-      await qmp.execute('quit').catch(() => {});
-      await exited;
-    },
-    resume,
+    ...guest,
     report: () => last,
     takeLongestStall() {
       const taken = Math.max(longestMs, performance.now() - progressMs);
@@ -119,8 +76,7 @@ export async function startProbeGuest(options: {
         last !== null && last.consistent !== null && last.counter >= counter ? last : null,
       ),
     async [Symbol.asyncDispose]() {
-      qmp.close();
-      await kill();
+      await guest[Symbol.asyncDispose]();
       collector.close();
     },
   };
