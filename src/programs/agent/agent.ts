@@ -28,6 +28,7 @@ import { releaseExpiredTails } from '#programs/agent/expired-tails.ts';
 import { createGuestLoop } from '#programs/agent/guest-loop.ts';
 import { followGuard } from '#programs/agent/guard-watch.ts';
 import { runManagerLoop } from '#programs/agent/manager-loop.ts';
+import { removeLeftScratch } from '#programs/agent/left-scratch.ts';
 import { createNodeEnd } from '#programs/agent/node-end.ts';
 import { publishNodeInfo } from '#programs/agent/node-info.ts';
 import { createNodeMode } from '#programs/agent/node-mode.ts';
@@ -55,6 +56,7 @@ export type AgentParts = { config: NodeConfig; store: Store & StoreHealth; clock
 export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<void> {
   const { config, store, clock, bootId, log } = parts;
   const { name, run: runDir, data: dataDir } = config.node;
+  const scratch = join(dataDir, 'scratch');
   const bells = { guests: createBell(), manager: createBell(), requests: createBell(), info: createBell(), door: createBell() };
   const ringAll = () => Object.values(bells).forEach((bell) => bell.ring());
 
@@ -149,7 +151,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     node: name,
     store,
     run: runDir,
-    scratch: join(dataDir, 'scratch'),
+    scratch,
     scratchLimitBytes: limits.backupScratchBytes,
     user: { uid: config.guests.uid, gid: config.guests.gid },
     points,
@@ -202,6 +204,10 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         });
       });
       await tryOften(log, 'node.mode-not-said', async () => nodeMode.assure());
+      await tryOften(log, 'scratch.not-removed', async () => {
+        for (const vmid of removeLeftScratch(scratch, runDir))
+          log.info({ event: 'scratch.removed', guest: vmid }, 'its process is gone');
+      });
       if (world.isReady()) {
         await tryOften(log, 'copy.not-dropped', async () => dropDeletedCopies({ self: name, store, world, storage, log }));
         await tryOften(log, 'tail.not-released', async () => {
