@@ -44,15 +44,18 @@ test(
       const library = join(folder, 'tree/usr/lib/holdfast');
       const installed = [join(library, 'bin/node'), join(library, 'src/programs/guard/main.js')];
       writeSystemctl(folder);
+      await using parts = await startGuardNode({ profile: 'standard' });
       const script = join(folder, 'postinst');
       const text = readFileSync(join(folder, 'tree/DEBIAN/postinst'), 'utf8');
       writeFileSync(
         script,
-        text.replaceAll('/usr/lib/holdfast/', `${library}/`).replaceAll('/var/cache/holdfast', join(folder, 'cache')),
+        text
+          .replaceAll('/usr/lib/holdfast/', `${library}/`)
+          .replaceAll('/etc/holdfast/node.toml', parts.configFile)
+          .replaceAll('/var/cache/holdfast', join(folder, 'cache')),
       );
       chmodSync(script, 0o755);
 
-      await using parts = await startGuardNode({ profile: 'standard' });
       const before = parts.startGuard();
       writeFileSync(join(folder, 'pid'), `${before.child.pid}\n`);
       const epoch = await parts.serving();

@@ -118,7 +118,11 @@ type ScriptRun = { status: number | null; stderr: string; calls: string[] };
  * Runs a maintainer script where systemd seems to run: `systemctl` only writes down what it is asked, and after SIGUSR2 the guard
  * has another process number. Folders of the node are the test's own.
  */
-function runScript(name: string, args: string[], options: { populated?: boolean; guardActive?: boolean } = {}): ScriptRun {
+function runScript(
+  name: string,
+  args: string[],
+  options: { populated?: boolean; guardActive?: boolean; rehearsal?: string } = {},
+): ScriptRun {
   const place = mkdtempSync(join(folder, `${name}-`));
   const calls = join(place, 'calls');
   writeFileSync(calls, '');
@@ -132,6 +136,13 @@ esac
 `;
   writeFileSync(join(place, 'bin/systemctl'), fake);
   chmodSync(join(place, 'bin/systemctl'), 0o755);
+  writeFileSync(join(place, 'bin/sleep'), '#!/bin/sh\n', { mode: 0o755 });
+  const fakes = join(place, 'library');
+  mkdirSync(join(fakes, 'bin'), { recursive: true });
+  const node = `#!/bin/sh\necho "node \${*#* --config}" >>'${calls}'\n${options.rehearsal ?? 'exit 0'}\n`;
+  writeFileSync(join(fakes, 'bin/node'), node, { mode: 0o755 });
+  const script = join(place, name);
+  writeFileSync(script, readFileSync(join(control, name), 'utf8').replaceAll('/usr/lib/holdfast/', `${fakes}/`), { mode: 0o755 });
   const group = '/sys/fs/cgroup/holdfast.slice/holdfast-guests.service/ha/e3';
   const inside = `set -e
 mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system
@@ -143,7 +154,7 @@ mount -t tmpfs tmpfs /var/lib/holdfast; mkdir -p /var/lib/holdfast/dir; echo dis
 code=0; PATH='${place}/bin':/usr/sbin:/usr/bin:/sbin:/bin "$@" || code=$?
 [ -e /etc/holdfast ] && echo settings >>'${place}/left'; cat /var/lib/holdfast/dir/d >>'${place}/left'
 exit $code`;
-  const argv = ['--mount', '/bin/sh', '-c', inside, 'inside', join(control, name), ...args];
+  const argv = ['--mount', '/bin/sh', '-c', inside, 'inside', script, ...args];
   const end = spawnSync('unshare', argv, { encoding: 'utf8' });
   const left = existsSync(join(place, 'left')) ? readFileSync(join(place, 'left'), 'utf8').trim().split('\n') : [];
   return {
@@ -168,12 +179,22 @@ test('an upgrade hands the guard over, restarts relay and agent, and touches not
   assert.equal(run.status, 0, run.stderr);
   assert.deepEqual(changes(run), [
     'daemon-reload',
+    'node  /etc/holdfast/node.toml --rehearse',
+    'node  /etc/holdfast/node.toml --rehearse',
     'kill --kill-who=main --signal=SIGUSR2 holdfast-guard.service',
     'try-restart holdfast-relay.service',
     'try-restart holdfast-agent.service',
     'left: settings',
     'left: disk',
   ]);
+});
+
+test('on a machine where a successor could come too late the former guard goes on', asRoot, () => {
+  const run = runScript('postinst', ['configure', '1.2.2'], { populated: true, rehearsal: 'echo it took too long >&2; exit 5' });
+  assert.equal(run.status, 0, run.stderr);
+  assert.match(run.stderr, /the guard goes on with the former version: it took too long[^]*dpkg-reconfigure holdfast/);
+  assert.ok(!run.calls.some((call) => call.startsWith('kill')), run.calls.join());
+  assert.ok(run.calls.includes('try-restart holdfast-agent.service'));
 });
 
 test(

@@ -41,6 +41,7 @@ export type GuardNode = {
   store: Store;
   standIn: StandIn;
   run: string;
+  configFile: string;
   etcd: ChildProcess;
   /** `command`: another guard than the one of this tree, without its arguments. */
   startGuard(command?: string[]): Guard;
@@ -87,6 +88,7 @@ export async function startGuardNode(
     store,
     standIn,
     run,
+    configFile,
     etcd: etcd.child,
     startGuard(command) {
       const guard = startGuardProcess(configFile, command);

@@ -15,14 +15,20 @@ import { storeOptions } from '#programs/store-endpoints.ts';
 import { createGuardEvents } from './events.ts';
 import { runGuard, type GuardOrders } from './loop.ts';
 import { createNodeHands } from './node-hands.ts';
+import { rehearse } from './rehearse.ts';
 import { createStoreCalls } from './store-calls.ts';
 
 /**
- * `guard/main.ts --config FILE`. Ends with 0 after a clean stop (SIGTERM once no HA guest runs) or a hand-over (SIGUSR2: at once,
+ * `guard/main.ts --config FILE [--rehearse]`. Ends with 0 after a clean stop (SIGTERM once no HA guest runs) or a hand-over (SIGUSR2: at once,
  * guests and armed watchdog left to a successor, which has to come within the watchdog's time).
+ * With `--rehearse` it only tells how soon it could serve, see `rehearse`.
  */
 async function main(args: string[]): Promise<void> {
-  const config = readNodeConfig(readConfigArgument(args));
+  const config = readNodeConfig(readConfigArgument(args.filter((argument) => argument !== '--rehearse')));
+  if (args.includes('--rehearse')) {
+    process.stdout.write(`a start of the guard takes ${await rehearse(config)} ms\n`);
+    return;
+  }
   const { node, timing, watchdog } = config;
   await lockNode(node.run);
   raisePriority();
