@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { AppError } from '#base/error.ts';
 import {
+  followGuardState,
   readAgentAlive,
   readGuardState,
   readReleaseRequest,
@@ -45,6 +46,23 @@ test('what one program writes the other reads back, and nothing else is left in 
   removeReleaseRequest(run);
   removeReleaseRequest(run);
   assert.equal(readReleaseRequest(run), null);
+});
+
+test('who follows a file sees each new one, its absence, and a bad one again and again', (t) => {
+  const run = mkdtempSync(join(tmpdir(), 'holdfast-run-'));
+  t.after(() => rmSync(run, { recursive: true }));
+  const read = followGuardState(run);
+  assert.equal(read(), null);
+  for (const epoch of [3, 4, 5, 6]) {
+    writeGuardState(run, { ...guard, epoch });
+    const first = read();
+    assert.equal(first?.epoch, epoch);
+    assert.equal(read(), first, 'nothing is read again');
+  }
+  writeFileSync(join(run, 'guard.json'), '{}');
+  for (const _look of [1, 2]) assert.throws(read, /guard.json: /);
+  rmSync(join(run, 'guard.json'));
+  assert.equal(read(), null);
 });
 
 test('a file of another shape is refused with its name', (t) => {

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import {
@@ -108,6 +108,36 @@ export function readReleaseRequest(run: string): ReleaseRequest | null {
 /** The node is to serve again. */
 export function removeReleaseRequest(run: string): void {
   rmSync(join(run, names.release), { force: true });
+}
+
+/**
+ * The same files for those who look many times a second. What is returned reads a file only when it is another one than at the last look: each write
+ * makes a new file, so its number or its time is another. Raises as the reading does.
+ */
+export const followGuardState = (run: string) => follow(run, names.guard, guardLocalState);
+export const followAgentAlive = (run: string) => follow(run, names.agent, agentAlive);
+export const followReleaseRequest = (run: string) => follow(run, names.release, releaseRequest);
+
+function follow<T>(run: string, name: string, shape: Shape<T>): () => T | null {
+  const file = join(run, name);
+  let seen: { ino: bigint; mtimeNs: bigint; value: T | null } | null = null;
+  return () => {
+    const now = look(file);
+    if (now === null) seen = null;
+    if (now === null || (seen?.ino === now.ino && seen.mtimeNs === now.mtimeNs)) return seen?.value ?? null;
+    seen = null;
+    const value = readWhole(run, name, shape);
+    seen = { ino: now.ino, mtimeNs: now.mtimeNs, value };
+    return value;
+  };
+}
+
+function look(file: string): { ino: bigint; mtimeNs: bigint } | null {
+  try {
+    return statSync(file, { bigint: true, throwIfNoEntry: false }) ?? null;
+  } catch (error) {
+    throw new AppError('unavailable', `looking at ${file} failed`, { cause: error });
+  }
 }
 
 function writeWhole(run: string, name: string, value: unknown): void {

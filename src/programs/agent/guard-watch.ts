@@ -1,6 +1,6 @@
 import { formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
-import { type GuardLocalState, readGuardState } from '#programs/local-state.ts';
+import { followGuardState, type GuardLocalState } from '#programs/local-state.ts';
 
 /**
  * What the guard says in guard.json, looked at a few times a second. The file only informs: that a guest cannot run outside a
@@ -26,15 +26,16 @@ export type GuardWatchOptions = {
 
 export function followGuard(options: GuardWatchOptions): GuardWatch {
   let current: GuardLocalState | null = null;
+  const read = followGuardState(options.runDir);
   const look = () => {
     const before = current;
     try {
-      current = readGuardState(options.runDir);
+      current = read();
     } catch (error) {
       options.onTrouble(`guard.json: ${formatErrorChain(error)}`);
       current = null;
     }
-    if (current === null || JSON.stringify(before) === JSON.stringify(current)) return;
+    if (current === null || current === before || JSON.stringify(before) === JSON.stringify(current)) return;
     options.onChange(current);
     if (before !== null && current.thawedBootMs !== null && current.thawedBootMs !== before.thawedBootMs) options.onThaw();
     const clears = current.phase === 'clearing' || current.phase === 'releasing';

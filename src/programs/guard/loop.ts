@@ -6,7 +6,7 @@ import type { GuardFacts, GuardState, StoreAnswer } from '#core/ha/guard-state.t
 import { limitOf } from '#core/ha/guard-steps.ts';
 import type { Timing } from '#core/ha/timing.ts';
 import type { Clock } from '#ports/clock.ts';
-import { readAgentAlive, readReleaseRequest, writeGuardState } from '#programs/local-state.ts';
+import { followAgentAlive, followReleaseRequest, writeGuardState } from '#programs/local-state.ts';
 import type { GuardEvents } from './events.ts';
 import type { NodeHands } from './node-hands.ts';
 import type { StoreEffect } from './store-calls.ts';
@@ -37,6 +37,8 @@ type Loop = {
   because: string;
   /** guard.json as it stands. */
   written: { text: string; saysDisarmed: boolean };
+  readAgent: ReturnType<typeof followAgentAlive>;
+  readRelease: ReturnType<typeof followReleaseRequest>;
 };
 
 /**
@@ -51,6 +53,8 @@ export async function runGuard(parts: GuardParts, orders: GuardOrders): Promise<
     trouble: null,
     because: 'the guard started',
     written: { text: '', saysDisarmed: left.disarmedEpoch !== null },
+    readAgent: followAgentAlive(parts.run),
+    readRelease: followReleaseRequest(parts.run),
   };
   for (;;) {
     const end = attemptStep(parts, orders, loop);
@@ -104,8 +108,8 @@ function readFacts(parts: GuardParts, orders: GuardOrders, loop: Loop): GuardFac
     answer: loop.answer,
     groups: parts.hands.readGroups(),
     watchdog: parts.hands.readWatchdog(),
-    agent: readLocal(parts, readAgentAlive),
-    releaseAsked: readLocal(parts, readReleaseRequest)?.reason ?? null,
+    agent: readLocal(parts, loop.readAgent),
+    releaseAsked: readLocal(parts, loop.readRelease)?.reason ?? null,
     stop: orders.stop,
     handOver: orders.handOver,
     fileSaysDisarmed: loop.written.saysDisarmed,
@@ -113,9 +117,9 @@ function readFacts(parts: GuardParts, orders: GuardOrders, loop: Loop): GuardFac
 }
 
 /** A file that cannot be understood is as good as none: it must not keep the guard from its work. */
-function readLocal<T>(parts: GuardParts, read: (run: string) => T | null): T | null {
+function readLocal<T>(parts: GuardParts, read: () => T | null): T | null {
   try {
-    return read(parts.run);
+    return read();
   } catch (error) {
     if (!isAppError(error)) throw error;
     parts.events.effectFailed('look', error);
