@@ -198,6 +198,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
           relayPort: config.relay.port,
           bootId,
           store,
+          world,
           storage,
           hypervisor: hypervisorFacts,
           readGuard: () => (state === null ? null : { watchdog, problems: [...state.problems, ...ownProblems] }),

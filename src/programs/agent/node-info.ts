@@ -4,7 +4,7 @@ import type { NodeInfo } from '#core/ha/records.ts';
 import type { GuestStorage } from '#ports/guest-storage.ts';
 import type { HypervisorFacts } from '#ports/hypervisor.ts';
 import type { Store } from '#ports/store.ts';
-import { writeOwnedRecord } from '#programs/agent/world.ts';
+import { type World, writeOwnedRecord } from '#programs/agent/world.ts';
 
 /** What the guard has said of this node in guard.json, as far as others need to know it. */
 export type GuardFacts = { watchdog: NodeInfo['watchdog']; problems: string[] } | null;
@@ -15,6 +15,7 @@ export type NodeInfoOptions = {
   relayPort: number;
   bootId: string;
   store: Store;
+  world: Pick<World, 'read'>;
   storage: Pick<GuestStorage, 'listCopies'>;
   hypervisor: HypervisorFacts;
   readGuard: () => GuardFacts;
@@ -23,7 +24,10 @@ export type NodeInfoOptions = {
 /** MiB of memory that guests do not get: the host and our own programs. */
 const hostShareMb = 512;
 
-/** Gathers this node's facts and writes `/holdfast/nodes/NAME/info` when they changed. */
+/**
+ * Gathers this node's facts and writes `/holdfast/nodes/NAME/info` when they are not what the view shows: nobody else writes it, and a view that lags
+ * is right by the next look.
+ */
 export async function publishNodeInfo(options: NodeInfoOptions): Promise<NodeInfo> {
   const guard = options.readGuard();
   const copies = await options.storage.listCopies();
@@ -43,6 +47,8 @@ export async function publishNodeInfo(options: NodeInfoOptions): Promise<NodeInf
       .sort((a, b) => a.vmid - b.vmid),
     problems: guard === null ? ['its guard has not reported'] : guard.problems,
   };
-  await writeOwnedRecord(options.store, keys.nodeInfo(options.name), info);
+  const key = keys.nodeInfo(options.name);
+  if (JSON.stringify(options.world.read<NodeInfo>(key)?.value) !== JSON.stringify(info))
+    await writeOwnedRecord(options.store, key, info);
   return info;
 }
