@@ -97,7 +97,7 @@ export function waitRunning(store: DrillStore, vmid: number, generation: number,
   });
 }
 
-/** Waits until each of `nodes` holds a copy of this generation taken at or after `sinceMs`. */
+/** Waits until each of `nodes` holds a copy of this generation taken at or after `sinceMs`; looks every `everyMs`. */
 export function waitReplicated(
   store: DrillStore,
   vmid: number,
@@ -105,14 +105,17 @@ export function waitReplicated(
   nodes: string[],
   deadlineMs: number,
   sinceMs = 0,
+  everyMs?: number,
 ): Promise<ReplicaRecord[]> {
-  return waitUntil(`a copy of guest ${vmid}, generation ${generation}, on ${nodes.join(' and ')}`, deadlineMs, async () => {
+  const what = `a copy of guest ${vmid}, generation ${generation}, on ${nodes.join(' and ')}`;
+  const look = async (): Promise<ReplicaRecord[] | null> => {
     const all = await listValues<ReplicaRecord>(store, `${prefixes.replicas}${vmid}/`);
     const found = all.filter(
       (copy) => nodes.includes(copy.node) && copy.point.generation === generation && copy.pointAtMs >= sinceMs,
     );
     return found.length === nodes.length ? found : null;
-  });
+  };
+  return waitUntil(what, deadlineMs, look, everyMs);
 }
 
 /** Waits until the collector has heard the probe guest of this generation say that its disks were found whole. */

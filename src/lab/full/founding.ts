@@ -6,11 +6,11 @@ import type { Machine } from './machine.ts';
 export type Say = (line: string) => void;
 
 /** Everything in a founded machine is where a user has it. */
-const data = '/var/lib/holdfast';
+export const data = '/var/lib/holdfast';
 
 /** Each machine's pool, and the dataset that `holdfast pool create` makes in it for guests. */
 export const pool = 'tank';
-const dataset = `${pool}/holdfast`;
+export const dataset = `${pool}/holdfast`;
 
 /** Installs our package as a user does. The machine has what it depends on already: it reaches no mirror. */
 export async function installPackage(machine: Machine): Promise<void> {

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { formatErrorChain, isAppError } from '#base/error.ts';
 import type { FullScene } from '#lab/drills/drill-names.ts';
 import type { Say } from './founding.ts';
+import { type CutSendResult, playCutSend } from './scenes/cut-send.ts';
 import { type DiskResult, playDisk } from './scenes/disk.ts';
 import { type PlugResult, playPlug } from './scenes/plug.ts';
 import { playReset, type ResetResult } from './scenes/reset.ts';
@@ -19,6 +20,7 @@ export type FullResult = {
   disk: DiskResult | null;
   crash: ResetResult | null;
   guard: ResetResult | null;
+  cutSend: CutSendResult | null;
   brokenPromises: string[];
 };
 
@@ -35,6 +37,7 @@ export async function playScenes(stage: Stage, { scenes, versions, jsonFile }: S
     disk: null,
     crash: null,
     guard: null,
+    cutSend: null,
     brokenPromises: [],
   };
   const save = () => {
@@ -58,9 +61,10 @@ export async function playScenes(stage: Stage, { scenes, versions, jsonFile }: S
   };
   result.plug = await play('plug', () => playPlug(stage));
   result.upgrade = await play('upgrade', () => playUpgrade(stage));
-  result.disk = await play('disk', () => playDisk(stage));
-  result.crash = await play('kernel-crash', () => playReset(stage, 'kernel-crash'));
   result.guard = await play('guard-stopped', () => playReset(stage, 'guard-stopped'));
+  result.crash = await play('kernel-crash', () => playReset(stage, 'kernel-crash'));
+  result.disk = await play('disk', () => playDisk(stage));
+  result.cutSend = await play('cut-send', () => playCutSend(stage));
   save();
   return result;
 }
@@ -68,7 +72,8 @@ export async function playScenes(stage: Stage, { scenes, versions, jsonFile }: S
 /** Prints what was measured and what did not hold. */
 export function printResult(result: FullResult, say: Say): void {
   const seconds = (ms: number | undefined) => (ms === undefined ? 'not measured' : `${(ms / 1000).toFixed(2)} s`);
-  const { upgrade, plug, disk, crash, guard } = result;
+  const { upgrade, plug, disk, crash, guard, cutSend } = result;
+  const megabytes = (bytes: number | undefined) => (bytes === undefined ? 'not measured' : `${Math.round(bytes / 2 ** 20)} MiB`);
   say('measured (software emulation, lenient profile):');
   say(
     `  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.broken.length === 0 ? 'yes' : 'NO'}`,
@@ -76,13 +81,17 @@ export function printResult(result: FullResult, say: Say): void {
   say(`  plug to QEMU started             ${seconds(plug?.plugToStartMs)}, to guest heard ${seconds(plug?.plugToHeardMs)}`);
   say(`  age of the data at the loss      ${seconds(plug?.dataAgeMs)} (bound ${seconds(plug?.dataAgeBoundMs)})`);
   say(`  power back to serving            ${seconds(plug?.rejoinMs)}, tail kept: ${plug?.tail.name ?? 'no'}`);
-  say(`  disk pulled to degraded          ${seconds(disk?.pulledToDegradedMs)}, resilvered in ${seconds(disk?.resilverMs)}`);
+  say(
+    `  disk pulled to degraded          ${seconds(disk?.pulledToDegradedMs)}, node says so after ${seconds(disk?.pulledToToldMs)}`,
+  );
+  say(`  new disk resilvered in           ${seconds(disk?.resilverMs)}`);
   say(
     `  kernel crash to reset            ${seconds(crash?.faultToResetMs)}, to QEMU elsewhere ${seconds(crash?.faultToStartMs)}`,
   );
   say(
     `  guard stopped to reset           ${seconds(guard?.faultToResetMs)}, to QEMU elsewhere ${seconds(guard?.faultToStartMs)}`,
   );
+  say(`  stream cut after                 ${megabytes(cutSend?.arrivedBytes)}, gone on with ${megabytes(cutSend?.resumedBytes)}`);
   for (const promise of result.brokenPromises) say(`  BROKEN: ${promise}`);
   if (result.brokenPromises.length === 0) say('  every promise held');
 }

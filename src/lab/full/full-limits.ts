@@ -13,6 +13,8 @@ export const fullLimits = {
   foundMs: 900_000,
   /** From a guest's order to the guest being heard, with the claim of a silent node before it. */
   guestMs: 300_000,
+  /** Between two looks at the record or into a machine: each costs an emulated processor a tenth of a second. */
+  lookMs: 1_000,
   /** A machine boots and its programs take a permit. */
   rejoinMs: 600_000,
   /** A whole copy of the tiny guest's disks, or the next point of it. */

@@ -32,8 +32,8 @@ export function formatMachineCommand(spec: MachineSpec, kernel: string, disks: M
   ];
   const options = [
     ['-name', spec.name, '-machine', 'q35,hpet=off', '-accel', 'tcg,thread=multi', '-cpu', cpu],
-    // One core each: three machines share the host's two.
-    ['-smp', '1', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
+    // Two: the store and the guard must answer beside programs that start.
+    ['-smp', '2', '-m', String(spec.memoryMb), '-nodefaults', '-no-user-config', '-display', 'none'],
     ['-serial', `file:${machineFile(spec, 'console')}`, '-rtc', 'base=utc,clock=host'],
     ['-qmp', `unix:${machineFile(spec, 'qmp')},server=on,wait=off`, '-pidfile', machineFile(spec, 'pid')],
     ['-kernel', kernel, '-append', words.join(' ')],

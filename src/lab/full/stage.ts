@@ -5,9 +5,10 @@ import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { AppError } from '#base/error.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaStatus, Permit } from '#core/ha/records.ts';
+import type { ReplicaRecord } from '#core/replica/records.ts';
 import type { WitnessReport, WitnessRun } from '#lab/collector-analysis.ts';
 import { type DrillStore, readValue, waitUntil } from '#lab/drills/drill-store.ts';
-import { collectorPort } from '#lab/drills/drill-guests.ts';
+import { collectorPort, waitReplicated } from '#lab/drills/drill-guests.ts';
 import { type LineProcess, startLineProcess } from '#lab/drills/line-process.ts';
 import { probeAppend } from '#lab/images/probe.ts';
 import type { Say } from './founding.ts';
@@ -16,8 +17,15 @@ import type { Room } from './full-room.ts';
 import type { Machine } from './machine.ts';
 import { roomNetwork } from './room-network.ts';
 
-/** The guest of the drill: tells the room ten times a second what is safely on its disks. */
-export const tinyGuest = { vmid: 100, address: '10.77.0.100', mac: '52:54:00:77:00:64', intervalMs: 60_000 } as const;
+/** The guest of the drill: tells the room twice a second what is safely on its disks. */
+export const tinyGuest = {
+  vmid: 100,
+  address: '10.77.0.100',
+  mac: '52:54:00:77:00:64',
+  intervalMs: 60_000,
+  /** Between two of its writes, each of which waits for four disks of an emulated machine twice. */
+  writeMs: 500,
+} as const;
 
 /** What the scenes work with. */
 export type Stage = AsyncDisposable & {
@@ -60,7 +68,7 @@ async function fetchCertificate(machine: Machine, folder: string) {
  */
 export async function startTinyGuest({ room, store, collector, say }: Stage, home: string): Promise<WitnessRun> {
   const collectorAt = `${roomNetwork.address}:${collectorPort}`;
-  const append = probeAppend({ address: `${tinyGuest.address}/24`, collector: collectorAt, intervalMs: 100 });
+  const append = probeAppend({ address: `${tinyGuest.address}/24`, collector: collectorAt, intervalMs: tinyGuest.writeMs });
   const { shell } = room.byName(home);
   const parts = [
     `--vmid ${tinyGuest.vmid} --name tiny --memory 128M --disk disk0=64M --disk disk1=1M`,
@@ -100,8 +108,20 @@ export async function findHome(store: DrillStore): Promise<{ node: string; gener
 
 /** Waits until a node holds a granted permit of a later epoch than `epoch`. */
 export function waitServing(store: DrillStore, node: string, epoch = 0): Promise<Permit> {
-  return waitUntil(`${node} to hold a permit again`, fullLimits.rejoinMs, async () => {
+  const look = async (): Promise<Permit | null> => {
     const permit = await readValue<Permit>(store, keys.nodePermit(node));
     return permit?.state === 'granted' && permit.epoch > epoch ? permit : null;
-  });
+  };
+  return waitUntil(`${node} to hold a permit again`, fullLimits.rejoinMs, look, fullLimits.lookMs);
+}
+
+/** Waits until each of `nodes` holds a copy of the guest, of this generation and taken at or after `sinceMs`. */
+export function waitCopies(
+  store: DrillStore,
+  vmid: number,
+  generation: number,
+  nodes: string[],
+  sinceMs = 0,
+): Promise<ReplicaRecord[]> {
+  return waitReplicated(store, vmid, generation, nodes, fullLimits.replicatedMs, sinceMs, fullLimits.lookMs);
 }

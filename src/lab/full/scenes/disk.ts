@@ -1,4 +1,6 @@
-import { waitUntil } from '#lab/drills/drill-store.ts';
+import { keys } from '#core/ha/keys.ts';
+import type { PoolRecord } from '#core/storage/zfs/pool-record.ts';
+import { readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { pool } from '../founding.ts';
 import { fullLimits } from '../full-limits.ts';
 import type { MachineShell } from '../machine-shell.ts';
@@ -9,6 +11,8 @@ export type DiskResult = {
   pulled: string;
   inserted: string;
   pulledToDegradedMs: number;
+  /** Until the node told the cluster, so that `holdfast status` shows it. */
+  pulledToToldMs: number;
   resilverMs: number;
   resilvered: string;
   guestIoErrors: number;
@@ -28,25 +32,27 @@ export async function playDisk({ room, store, collector, say }: Stage): Promise<
   await waitHealth(shell, 'DEGRADED');
   const pulledToDegradedMs = Math.round(Date.now() - atMs);
   say(`${node}: the pool is degraded after ${(pulledToDegradedMs / 1000).toFixed(1)} s`);
+  const told = await waitTold(store, node, 'worn');
+  const pulledToToldMs = Math.round(told.atMs - atMs);
+  say(`${node}: tells ${(pulledToToldMs / 1000).toFixed(1)} s after the disk was pulled: ${told.health.problems[0]?.what}`);
   const fresh = await machine.insertDisk(disk.id, `${node}-disk4`);
   const path = `/dev/disk/by-id/virtio-${fresh.serial}`;
-  await waitUntil(
-    `${node} to see its new disk`,
-    fullLimits.commandMs,
-    async () => (await shell.run(`test -e ${path}`)).code === 0,
-  );
+  const isSeen = async (): Promise<boolean> => (await shell.run(`test -e ${path}`)).code === 0;
+  await waitUntil(`${node} to see its new disk`, fullLimits.commandMs, isSeen, fullLimits.lookMs);
   const startMs = performance.now();
-  await shell.must(`zpool replace ${pool} virtio-${disk.serial} ${path}`);
+  await shell.must(`holdfast pool replace ${pool} virtio-${disk.serial} virtio-${fresh.serial}`);
   await waitHealth(shell, 'ONLINE');
   const resilverMs = Math.round(performance.now() - startMs);
   const resilvered = /scan: (resilvered .*)/.exec(await shell.must(`zpool status ${pool}`))?.[1] ?? '';
   say(`${node}: ${resilvered}`);
+  await waitTold(store, node, 'fine');
   const after = (await readWitness(collector))?.runs.at(-1);
   const result: DiskResult = {
     node,
     pulled: disk.serial,
     inserted: fresh.serial,
     pulledToDegradedMs,
+    pulledToToldMs,
     resilverMs,
     resilvered,
     guestIoErrors: after?.ioErrors ?? -1,
@@ -60,11 +66,21 @@ export async function playDisk({ room, store, collector, say }: Stage): Promise<
   return result;
 }
 
+/** What the node says of its pool in the cluster's record. */
+function waitTold(store: Stage['store'], node: string, level: PoolRecord['health']['level']): Promise<PoolRecord> {
+  const look = async (): Promise<PoolRecord | null> => {
+    const told = await readValue<PoolRecord>(store, keys.nodePool(node));
+    return told?.health.level === level ? told : null;
+  };
+  return waitUntil(`${node} to say that its pool is ${level}`, fullLimits.resilverMs, look, fullLimits.lookMs);
+}
+
 async function waitHealth(shell: MachineShell, health: 'ONLINE' | 'DEGRADED'): Promise<void> {
-  await waitUntil(`pool ${pool} to be ${health}`, fullLimits.resilverMs, async () => {
+  const look = async (): Promise<boolean> => {
     const [now, scan] = (
       await shell.must(`zpool list -H -o health ${pool}; zpool status ${pool} | grep -c 'in progress'; true`)
     ).split('\n');
     return now === health && (health === 'DEGRADED' || scan === '0');
-  });
+  };
+  await waitUntil(`pool ${pool} to be ${health}`, fullLimits.resilverMs, look, fullLimits.lookMs);
 }

@@ -2,11 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent, HaStatus, Heartbeat, Permit } from '#core/ha/records.ts';
 import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
-import { waitReplicated } from '#lab/drills/drill-guests.ts';
 import { listValues, readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { startTimeline, type TimelineEntry } from '#lab/drills/timeline.ts';
 import { fullLimits } from '../full-limits.ts';
-import { findHome, readWitness, type Stage, tinyGuest, waitServing, waitSpeaking } from '../stage.ts';
+import { findHome, readWitness, type Stage, tinyGuest, waitCopies, waitServing, waitSpeaking } from '../stage.ts';
 
 export type PlugResult = {
   lost: string;
@@ -31,8 +30,8 @@ export async function playPlug(stage: Stage): Promise<PlugResult> {
   const { node: lost, generation } = await findHome(store);
   const others = room.machines.map(({ name }) => name).filter((name) => name !== lost);
   say(`waiting for verified copies of guest ${vmid} on ${others.join(' and ')}`);
-  const copies = await waitReplicated(store, vmid, generation, others, fullLimits.replicatedMs);
-  await waitReplicated(store, vmid, generation, others, fullLimits.replicatedMs, Date.now());
+  const copies = await waitCopies(store, vmid, generation, others);
+  await waitCopies(store, vmid, generation, others, Date.now());
   const cycleMs = Math.max(...copies.map((copy) => copy.lastCycle.tookMs));
   // Not right after a point: the loss is to be an ordinary one.
   await delay(tinyGuest.intervalMs / 2);
@@ -41,11 +40,13 @@ export async function playPlug(stage: Stage): Promise<PlugResult> {
   const { atMs } = await room.byName(lost).pull();
   const timeline = startTimeline(atMs, say);
   timeline.note('plug', atMs, `plug pulled on ${lost}`, 'room');
-  const status = await waitUntil(`guest ${vmid} to run elsewhere`, fullLimits.guestMs, async () => {
+  const look = async (): Promise<HaStatus | null> => {
     await noteRecords(stage, timeline, lost, atMs);
     const now = await readValue<HaStatus>(store, keys.haStatus(vmid));
     return now !== null && now.node !== lost && now.qemuStartedAtMs !== null ? now : null;
-  });
+  };
+  // Whoever wrote a record says when; looking oftener would only slow them down.
+  const status = await waitUntil(`guest ${vmid} to run elsewhere`, fullLimits.guestMs, look, fullLimits.lookMs);
   timeline.note('qemu', status.qemuStartedAtMs ?? 0, `QEMU of guest ${vmid} started on ${status.node}`, 'agent');
   const run = await waitSpeaking(collector, generation + 1);
   timeline.note('heard', run.firstAtMs, `guest ${vmid} heard from ${status.node}, counter ${run.recoveredCounter}`, 'collector');
@@ -101,12 +102,13 @@ async function bringBack(stage: Stage, lost: string, epoch: number, generation: 
   await waitServing(store, lost, epoch);
   const tookMs = Math.round(performance.now() - onMs);
   say(`${lost} serves again ${(tookMs / 1000).toFixed(1)} s after its power came back`);
-  const tail = await waitUntil(`${lost} to name and measure its tail`, fullLimits.replicatedMs, async () => {
+  const look = async (): Promise<LeftBehind | null> => {
     const copy = await readValue<ReplicaRecord>(store, keys.replica(tinyGuest.vmid, lost));
     const found = copy?.leftBehind.at(-1);
     return found !== undefined && found.sizeBytes !== null ? found : null;
-  });
-  await waitReplicated(store, tinyGuest.vmid, generation, [lost], fullLimits.replicatedMs);
+  };
+  const tail = await waitUntil(`${lost} to name and measure its tail`, fullLimits.replicatedMs, look, fullLimits.lookMs);
+  await waitCopies(store, tinyGuest.vmid, generation, [lost]);
   say(`${lost} keeps ${tail.name}, ${tail.sizeBytes} bytes that differ, and is a target again`);
   return { atMs: Date.now(), tookMs, tail };
 }

@@ -1,10 +1,9 @@
 import { keys } from '#core/ha/keys.ts';
 import type { HaStatus, Permit } from '#core/ha/records.ts';
 import { timingProfiles } from '#core/ha/timing.ts';
-import { waitReplicated } from '#lab/drills/drill-guests.ts';
 import { readValue, waitUntil } from '#lab/drills/drill-store.ts';
 import { fullLimits } from '../full-limits.ts';
-import { findHome, readWitness, type Stage, tinyGuest, waitServing, waitSpeaking } from '../stage.ts';
+import { findHome, readWitness, type Stage, tinyGuest, waitCopies, waitServing, waitSpeaking } from '../stage.ts';
 
 /** How a machine is made silent without taking its power: its kernel panics, or its guard does not run any more. */
 const faults = {
@@ -42,7 +41,7 @@ export async function playReset(stage: Stage, fault: ResetFault): Promise<ResetR
   const { node, generation } = await findHome(store);
   const machine = room.byName(node);
   const others = room.machines.map(({ name }) => name).filter((name) => name !== node);
-  await waitReplicated(store, tinyGuest.vmid, generation, others, fullLimits.replicatedMs);
+  await waitCopies(store, tinyGuest.vmid, generation, others);
   const permit = await readValue<Permit>(store, keys.nodePermit(node));
   const seen = machine.events().length;
   say(`${node}: ${faults[fault].told}`);
@@ -57,10 +56,11 @@ export async function playReset(stage: Stage, fault: ResetFault): Promise<ResetR
   );
   say(`${node}: its watchdog fired ${((fired.atMs - atMs) / 1000).toFixed(2)} s after the fault`);
   machine.shell.hangUp();
-  const status = await waitUntil(`guest ${tinyGuest.vmid} to run elsewhere`, fullLimits.guestMs, async () => {
+  const look = async (): Promise<HaStatus | null> => {
     const now = await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid));
     return now !== null && now.node !== node && now.qemuStartedAtMs !== null ? now : null;
-  });
+  };
+  const status = await waitUntil(`guest ${tinyGuest.vmid} to run elsewhere`, fullLimits.guestMs, look, fullLimits.lookMs);
   const run = await waitSpeaking(collector, generation + 1);
   say(
     `guest ${tinyGuest.vmid} runs on ${status.node}, started ${((Number(status.qemuStartedAtMs) - atMs) / 1000).toFixed(2)} s after the fault`,
