@@ -1,6 +1,7 @@
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { HandedOver } from '#core/guest/process-state.ts';
 import type { LeftBehind, ReplicaRecord } from '#core/replica/records.ts';
+import type { Arrival } from '#core/storage/arrival.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 
 /** What a node holds of one guest. */
@@ -51,8 +52,30 @@ export type NewContent = {
 /** Disks that are served read-only over NBD, one export a disk, named like it. */
 export type ServedDisks = { nbdSocket: string; disks: { name: string; sizeBytes: number }[]; close(): Promise<void> };
 
+/** A disk that is being filled. `path`: its lowest layer, of `sizeBytes`, for the content. `mapPath`: a file that says which chunks are there. */
+export type ArrivingDisk = { name: string; sizeBytes: number; chunkBytes: number; path: string; mapPath: string };
+
+export type ArrivingCopy = { vmid: number; generation: number; arrival: Arrival; disks: ArrivingDisk[] };
+
+/** Primary copies whose guests live on them while their content still comes in. Nothing that needs whole disks is done with one until then. */
+export interface Arrivals {
+  /** Makes empty disks that are to be filled. As `GuestStorage.create`. */
+  create(vmid: number, generation: number, disks: Omit<NewDisk, 'importFile' | 'fill'>[], arrival: Arrival): Promise<void>;
+  /** Those that were made so, complete or not. */
+  list(): Promise<ArrivingCopy[]>;
+  /** Where a start finds an NBD server with the content, one export a disk; null: nothing serves it, and no start is possible. */
+  serveFrom(vmid: number, socketPath: string | null): void;
+  /**
+   * All content is in the lowest layers: these are ordinary disks from now on. No start may be under way. `isOpen`: a QEMU has them open, and reads
+   * from those layers by now. Idempotent.
+   */
+  complete(vmid: number, generation: number, how: { isOpen: boolean }): Promise<void>;
+}
+
 /** Disks of guests on this node: the `dir` driver (files) or `zfs`. */
 export interface GuestStorage {
+  /** null: this driver knows none. */
+  readonly arrivals: Arrivals | null;
   listCopies(): Promise<GuestCopy[]>;
   /** Makes the disks of a new guest as a primary copy of `generation`. What a failure or a crash leaves of them is no copy. */
   create(vmid: number, generation: number, disks: NewDisk[]): Promise<void>;

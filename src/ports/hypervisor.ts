@@ -2,8 +2,11 @@ import type { GuestConfig } from '#core/guest/guest-record.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
 import type { Qmp } from '#ports/qmp.ts';
 
-/** A disk of a guest as QEMU is to open it. `blockdev` is the argument of `-blockdev` (a whole backing chain); its top node-name is `nodeName`. */
-export type DiskChain = { disk: string; nodeName: string; blockdev: Record<string, unknown> };
+/**
+ * A disk of a guest as QEMU is to open it. `blockdev` is the argument of `-blockdev` (a whole backing chain); its top node-name is `nodeName`.
+ * `pausesGuest`: a read or write that fails stops the guest's CPUs and is done again when they run on; else the guest is told of it.
+ */
+export type DiskChain = { disk: string; nodeName: string; blockdev: Record<string, unknown>; pausesGuest?: boolean };
 
 export type StartGuest = {
   vmid: number;

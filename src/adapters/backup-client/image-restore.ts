@@ -120,8 +120,8 @@ async function openTarget(path: string, sizeBytes: number): Promise<ImageTarget>
   };
 }
 
-/** null: this file system knows no direct writes. */
-async function openDirect({ fd }: FileHandle): Promise<FileHandle | null> {
+/** The same file for writes past the page cache; null: this file system knows none. */
+export async function openDirect({ fd }: FileHandle): Promise<FileHandle | null> {
   return open(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_DIRECT).catch(() => null);
 }
 

@@ -16,10 +16,12 @@ import {
   toPromotable,
 } from '#core/storage/manifest.ts';
 import type { Depths, DiskLayers, Manifest } from '#core/storage/manifest.ts';
+import { refuseArriving } from '#core/storage/arrival.ts';
 import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { runCommand, type ImageUser } from './command.ts';
 import { createGuestLock } from '#base/guest-lock.ts';
+import { createArrivals } from './arrivals.ts';
 import { createIncomingDesk, type Incoming, type IncomingRequest } from './incoming.ts';
 import { describeChain, sealTops } from './layer-files.ts';
 import { describeCopy } from './held-copy.ts';
@@ -72,6 +74,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
   const incoming = createIncomingDesk({ ...options, lock });
   const merging = new Map<number, AbortController>();
   const readers = createReaderCount();
+  const arrivals = createArrivals({ root, user, change, requirePrimary });
 
   async function readCopy(vmid: number): Promise<GuestCopy[]> {
     try {
@@ -96,6 +99,13 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
     if (manifest.role === 'primary' && manifest.generation === generation) return manifest;
     const held = `a ${manifest.role} copy of generation ${manifest.generation}`;
     throw new AppError('conflict', `${what} guest ${vmid}: generation ${generation} was ordered, this node holds ${held}`);
+  }
+
+  /** The same, of disks that are all here. */
+  async function requireWhole(vmid: number, generation: number, what: string): Promise<Manifest> {
+    const manifest = await requirePrimary(vmid, generation, what);
+    refuseArriving(manifest, what);
+    return manifest;
   }
 
   /** Takes the guest's lock for a change that must not wait behind a merge or a point on its way in. */
@@ -171,6 +181,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
   }
 
   return {
+    arrivals: arrivals.port,
     async listCopies() {
       return (await Promise.all((await listGuests(root)).map(readCopy))).flat();
     },
@@ -186,13 +197,13 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
     openPrimary: (vmid, generation) =>
       lock.run(vmid, async () => {
         const manifest = await requirePrimary(vmid, generation, 'start');
-        const disks = await describeDisks(root, manifest);
+        const disks = arrivals.describeStart(manifest, await describeDisks(root, manifest));
         const opened = openForWriting(manifest);
         if (opened !== manifest) await commitManifest(root, opened);
         return disks;
       }),
     async serve(vmid, generation) {
-      const { disks } = await requirePrimary(vmid, generation, 'read the disks of');
+      const { disks } = await requireWhole(vmid, generation, 'read the disks of');
       const image = await serveImage(vmid, currentDepths, 'serve');
       return { ...image, disks: disks.map(({ name, layers }) => ({ name, sizeBytes: layers.at(-1)?.sizeBytes ?? 0 })) };
     },
@@ -204,7 +215,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       }),
     noteHandedOver: (vmid, generation, last) =>
       lock.run(vmid, async () => {
-        const manifest = await requirePrimary(vmid, generation, 'hand over');
+        const manifest = await requireWhole(vmid, generation, 'hand over');
         await commitManifest(root, noteHandedOver(await sealTops(guestDirectory(root, vmid), manifest), last));
       }),
     demote: (vmid, identicalTo) =>
@@ -219,7 +230,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
         const tail = next.leftBehind.some((entry) => entry.name === name) ? `, and kept as ${name}` : '';
         options.log(`guest ${vmid}: the primary copy is now a replica${atPoint === null ? '' : ' at its last point'}${tail}`);
       }),
-    replace: createReplacement({ ...options, lock, requirePrimary, hold: (vmid) => readers.add(vmid) }),
+    replace: createReplacement({ ...options, lock, requirePrimary: requireWhole, hold: (vmid) => readers.add(vmid) }),
     async releaseLeftBehind(vmid, name) {
       await edit(vmid, 'release a tail of', (manifest) => {
         requireTail(manifest, name);

@@ -1,5 +1,6 @@
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { chunkMapName, isArriving } from '#core/storage/arrival.ts';
 import { listFiles, type Manifest } from '#core/storage/manifest.ts';
 import { formatManifest, parseManifest } from '#core/storage/manifest-text.ts';
 import { replaceFile, syncPath } from './durable-file.ts';
@@ -52,6 +53,7 @@ export async function removeUnlisted(root: string, vmid: number, manifest: Manif
     return [directory];
   }
   const wanted = listFiles(manifest).add(manifestName);
+  if (isArriving(manifest)) for (const { name } of manifest.disks) wanted.add(chunkMapName(name));
   const unlisted = (await readdir(directory)).filter((name) => !wanted.has(name));
   for (const name of unlisted) await rm(join(directory, name), { recursive: true, force: true });
   return unlisted;

@@ -48,7 +48,9 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor & { pro
       const { accelerator } = await probe();
       const args = qemuCommandLine({ ...order, accelerator, dataDir: options.dataDir, runDir: options.runDir });
       checkFilesExist(order, options.dataDir);
-      return keep(await launchGuest(options, order, user, asUnprivileged(user, accelerator, [qemu, ...args])));
+      return keep(
+        await launchGuest(options, order, user, asUnprivileged(user, accelerator, [qemu, ...args, ...pausingArgs(order)])),
+      );
     } finally {
       starting.delete(order.vmid);
     }
@@ -80,4 +82,10 @@ export function createHypervisor(options: HypervisorOptions): Hypervisor & { pro
     adopt,
     probeFeatures: () => probeFeatures({ qemu, runDir: options.runDir, connectQmp: options.connectQmp }),
   };
+}
+
+/** QEMU's option -set adds to a device that was named before. */
+function pausingArgs({ disks }: StartGuest): string[] {
+  const pausing = disks.filter(({ pausesGuest }) => pausesGuest === true);
+  return pausing.flatMap(({ disk }) => ['rerror', 'werror'].flatMap((on) => ['-set', `device.${disk}.${on}=stop`]));
 }

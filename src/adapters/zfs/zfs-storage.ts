@@ -53,6 +53,7 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
       holdCut: (vmid, point, node) => lock.run(vmid, () => source.holdCut(vmid, point, node)),
       confirm: (vmid, ...rest) => lock.run(vmid, () => source.confirm(vmid, ...rest)),
     },
+    arrivals: null,
     listCopies: async () => (await copies.list()).map(describeCopy),
     create: (vmid, generation, disks) => change(vmid, () => createGuest(deps, vmid, generation, disks)),
     openPrimary: (vmid, generation) => lock.run(vmid, () => openPrimary(deps, vmid, generation)),

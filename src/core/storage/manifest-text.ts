@@ -1,5 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { parseDiskName } from '#base/ids.ts';
+import { checkArrival } from './arrival.ts';
 import type { Depths, DiskLayers, KeptPoint, Manifest, PinnedTail } from './manifest.ts';
 
 /** The manifest as it is written to disk. */
@@ -36,6 +37,7 @@ export function parseManifest(text: string, file: string): Manifest {
     check(manifest.role === 'primary' && Array.isArray(copiedTo), 'only a primary copy is handed over');
   }
   check(manifest.opened === undefined || isCount(manifest.opened), 'opened is no number');
+  checkArrival(manifest, file);
   const newest = manifest.points.at(-1);
   if (manifest.role === 'replica' && newest !== undefined) {
     for (const [name, depth] of Object.entries(newest.depths)) {
