@@ -96,7 +96,8 @@ export async function startBackupPlace(options: Partial<PlaceOptions> = {}): Pro
     async [Symbol.asyncDispose]() {
       process.chdir(root);
       server.kill('SIGTERM');
-      if (server.exitCode === null) await new Promise((resolve) => void server.once('exit', resolve));
+      if (server.exitCode === null && server.signalCode === null)
+        await new Promise((resolve) => void server.once('exit', resolve));
       rmSync(folder, { recursive: true, force: true });
       if (!isStoreKept) rmSync(store, { recursive: true, force: true });
     },

@@ -6,12 +6,14 @@ import { parseVmid } from '#base/ids.ts';
 import { readSnapshotTime } from '#core/backup/names.ts';
 import { diskOfArchive } from '#core/guest-backup/guest-blob.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
+import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import type { BackupTarget } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
+import type { RequestRecord } from '#core/ha/requests.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
 import { addFileOptions, serveFiles, type FileOptions } from '#cli/image-files.ts';
 import { setWanted } from '#cli/guest-wanted.ts';
-import { findNode, listRecords, readRecord } from '#cli/records.ts';
+import { changeRecord, findNode, listRecords, readRecord } from '#cli/records.ts';
 import { performRequest } from '#cli/request-run.ts';
 import type { Act, Session } from '#cli/session.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
@@ -21,6 +23,7 @@ import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
 type RestoreOptions = {
   target?: string;
   over?: boolean;
+  live?: boolean;
   node?: string;
   name?: string;
   bridge?: string;
@@ -37,6 +40,7 @@ export function addRestoreCommand(program: Command, act: Act): void {
     )
     .option('--target <id>', 'where from')
     .option('--over', 'replace the disks and the configuration of the stopped guest; what it had is kept as a tail')
+    .option('--live', 'start the new guest at once, while its disks still stream in from the backup')
     .option('--node <node>', 'its home; on a server: this one if not given')
     .option('--name <name>', 'another name')
     .option('--bridge <bridge>', 'put all its network cards there')
@@ -48,6 +52,12 @@ export function addRestoreCommand(program: Command, act: Act): void {
     .command('files <guest>')
     .description('single files out of a backup: on a server, whose files hold the secret and the key of the target')
     .option('--target <id>', 'where from');
+  restore
+    .command('abort <guest>')
+    .description(
+      'end a restore that is under way; a new guest goes with all that it wrote, one that is restored over stays as it is',
+    )
+    .action(act((session, [number]) => abortRestore(session, number ?? '')));
   addFileOptions(files).action(
     act((session, [from], options) => {
       const target = (options as Partial<RestoreOptions>).target ?? restore.opts<Partial<RestoreOptions>>().target;
@@ -83,28 +93,50 @@ async function restoreGuest(session: Session, from: string, number: string | und
   if (number === undefined && !isOver)
     throw new AppError('invalid', 'vmid: say the number of the new guest, or --over to replace the disks of this one');
   const vmid = number === undefined ? source.vmid : parseVmid(number);
+  const isLive = options.live === true;
+  if (isLive && isOver) throw new AppError('invalid', 'live: it makes a new guest; leave --over away, or --live');
   const { id: target } = await requireTarget(session, options.target);
   const existing = (await listRecords<GuestRecord>(session, prefixes.guests)).find((guest) => guest.vmid === vmid) ?? null;
   const node = isOver ? findHome(vmid, existing, options) : await findPlace(session, vmid, existing, options);
-  const result = await performRequest(
-    session,
-    node,
-    {
-      kind: 'guest-restore',
-      vmid,
-      target,
-      from: source,
-      name: options.name ?? null,
-      bridge: options.bridge ?? null,
-      keepMacs: options.keepMacs === true,
-      want: !isOver && options.start === true ? 'started' : 'stopped',
-      over: isOver,
-    },
-    deadlineMs,
-  );
+  const order: LiveRestoreOrder = {
+    kind: 'guest-restore',
+    vmid,
+    target,
+    from: source,
+    name: options.name ?? null,
+    bridge: options.bridge ?? null,
+    keepMacs: options.keepMacs === true,
+    want: isLive || (!isOver && options.start === true) ? 'started' : 'stopped',
+    over: isOver,
+    ...(isLive ? { live: true } : {}),
+  };
+  if (isLive) session.world.err.write(warning(vmid, node, target));
+  const result = await performRequest(session, node, order, deadlineMs);
   session.printer.show({ vmid, node, result }, () => result.map((line) => `${line}\n`).join(''));
   if (isOver && options.start === true)
     await setWanted(session, String(vmid), 'started', { wait: true, deadlineMs, force: false });
+}
+
+/** What is to be known before a guest is let run on disks that are not there yet. */
+function warning(vmid: number, node: string, target: string): string {
+  return [
+    `guest ${vmid} starts on ${node} at once; until all of its disks has come from ${target},`,
+    `- no other node has a copy: if ${node} is lost for good, all that the guest wrote since is lost, and it is to be restored again;`,
+    `- it is paused whenever it reads what ${target} cannot give just then.`,
+    `\`holdfast restore abort ${vmid}\` takes it away again.\n`,
+  ].join('\n');
+}
+
+async function abortRestore(session: Session, number: string): Promise<void> {
+  const vmid = parseVmid(number, 'guest');
+  const requests = await listRecords<RequestRecord>(session, prefixes.requests);
+  const own = requests.filter(
+    (request) =>
+      request.kind === 'guest-restore' && request.vmid === vmid && (request.state === 'waiting' || request.state === 'running'),
+  );
+  if (own.length === 0) throw new AppError('missing', `no restore of guest ${vmid} is under way`);
+  for (const { id } of own) await changeRecord<RequestRecord>(session, keys.request(id), `request ${id}`, () => null);
+  session.printer.show({ vmid }, () => `the restore of guest ${vmid} is being ended\n`);
 }
 
 function readSource(from: string): { vmid: number; atSeconds: number | null } {

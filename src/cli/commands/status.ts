@@ -7,6 +7,7 @@ import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
 import { judge } from '#core/ha/verdict.ts';
 import { readRestoreTests } from '#cli/commands/backup-jobs.ts';
+import { judgeLiveRestores } from '#cli/live-restores.ts';
 import { formatPools, judgePools, readPoolRecords } from '#cli/pool-status.ts';
 import { listRecords } from '#cli/records.ts';
 import { clusterActions, exitCodes, type Session } from '#cli/session.ts';
@@ -30,7 +31,8 @@ export function addStatusCommand(program: Command, world: CliWorld, run: (code: 
 async function showStatus(session: Session): Promise<number> {
   const view = await readViewOrMembers(session);
   const pools = view.readable ? await readPoolRecords(session, view) : [];
-  const verdict = judge(view, judgePools(pools));
+  const restores = view.readable ? await judgeLiveRestores(session, view) : [];
+  const verdict = judge(view, [...judgePools(pools), ...restores]);
   const { tests, text } = view.readable ? await readRestoreTests(session) : { tests: [], text: '' };
   const restoreTests = text === '' ? '' : `${text}\n`;
   session.printer.show(

@@ -27,6 +27,7 @@ import { tellGuestLoad } from '#programs/agent/guest-load.ts';
 import { releaseExpiredTails } from '#programs/agent/expired-tails.ts';
 import { createGuestLoop } from '#programs/agent/guest-loop.ts';
 import { followGuard } from '#programs/agent/guard-watch.ts';
+import { createLiveRestores } from '#programs/agent/live-restores.ts';
 import { runManagerLoop } from '#programs/agent/manager-loop.ts';
 import { removeLeftScratch } from '#programs/agent/left-scratch.ts';
 import { createNodeEnd } from '#programs/agent/node-end.ts';
@@ -170,6 +171,16 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     readEpoch: () => guard.epoch(),
     isRunning: (vmid) => guests.running().some((guest) => guest.vmid === vmid),
   });
+  const live = createLiveRestores({
+    self: name,
+    run: runDir,
+    user: { uid: config.guests.uid, gid: config.guests.gid },
+    store,
+    world,
+    storage,
+    guests,
+    log: (text) => log.info({ event: 'restore' }, text),
+  });
   const nodeEnd = createNodeEnd({ self: name, world, clock, nodeMode, guests, log });
   async function setClocks(): Promise<void> {
     for (const guest of guests.running()) {
@@ -237,6 +248,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
     replication.serve(signal),
     nodeMode.load(signal),
     guests.run(signal),
+    live.run(signal),
     info(),
     watchOwnPool(parts, world, signal),
     runRequests(
@@ -254,6 +266,7 @@ export async function runAgent(parts: AgentParts, signal: AbortSignal): Promise<
         nodeEnd,
         backups,
         restores,
+        live,
         log,
       },
       signal,

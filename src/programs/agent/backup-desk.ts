@@ -48,7 +48,7 @@ export type BackupDesk = {
 export type BackupDeskOptions = GuestBackupDeps & {
   self: string;
   store: Store;
-  storage: Pick<GuestStorage, 'serve'>;
+  storage: Pick<GuestStorage, 'serve' | 'arrivals'>;
   running: () => RunningGuest[];
   readEpoch: () => number | null;
   yieldingly: GuestLoop['yieldingly'];
@@ -196,6 +196,12 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
       try {
         const say = (): void => void tell(`waiting for its turn: ${self} makes ${limits.backupsAtOnce} backups at a time`);
         using _turn = await turns.take(signal, say);
+        const arriving = (await options.storage.arrivals?.list())?.find((copy) => copy.vmid === vmid);
+        if (arriving?.arrival.isComplete === false)
+          throw new AppError(
+            'busy',
+            `back up guest ${vmid}: its disks still stream in from a backup; ask again once they are complete`,
+          );
         const running = findRunning(vmid);
         if (running !== undefined) return await told(running, order, () => make(running, order, tell, signal), signal);
         return await options.yieldingly(vmid, async (wanted) => {

@@ -77,6 +77,7 @@ async function create(options: { state: 'waiting' | 'running'; copies: GuestCopy
     nodeEnd: {} as NodeEnd,
     backups: {} as never,
     restores: {} as never,
+    live: {} as never,
     run: '/nonexistent',
     clock: { bootMs: () => 0, wallMs: () => 0 },
   };

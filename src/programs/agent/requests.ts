@@ -1,6 +1,7 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
+import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import { jobRunOf } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
@@ -20,6 +21,8 @@ import type { Bell } from '#programs/agent/bell.ts';
 import type { GuestLoop } from '#programs/agent/guest-loop.ts';
 import type { NodeEnd } from '#programs/agent/node-end.ts';
 import { publishKeptDisks } from '#programs/agent/kept-disks.ts';
+import type { LiveRestores } from '#programs/agent/live-restores.ts';
+import { restoreLive, type RestoreLiveParts } from '#programs/agent/restore-live.ts';
 import type { RestoreDesk, RestoredGuest, RestoreOrder } from '#programs/agent/restore-desk.ts';
 import { testRestore } from '#programs/agent/restore-test.ts';
 import type { TellProgress } from '#programs/agent/tell-progress.ts';
@@ -45,6 +48,7 @@ export type RequestsOptions = {
   nodeEnd: NodeEnd;
   backups: Pick<BackupDesk, 'backUp'>;
   restores: RestoreDesk;
+  live: LiveRestores;
   log: { info(fields: object, text: string): void; warn(fields: object, text: string): void };
 };
 
@@ -139,6 +143,8 @@ async function perform(
     case 'guest-backup':
       return options.backups.backUp({ ...order, ...jobRunOf(order) }, tell, withdrawn);
     case 'guest-restore':
+      if ((order as LiveRestoreOrder).live === true)
+        return restoreLive(partsOfLive(options, order, isRepeated, tell, withdrawn), order);
       return (await restoreGuest(options, order, isRepeated, { id: order.id, tell, signal: withdrawn })).lines;
     case 'restore-test':
       return testRestore(
@@ -181,9 +187,32 @@ function restoreGuest(
   );
 }
 
-/** A guest to be made. `fills`: disk name to what writes its content. */
+function partsOfLive(
+  options: RequestsOptions,
+  { id }: RequestRecord,
+  isRepeated: boolean,
+  tell: TellProgress,
+  signal: AbortSignal,
+): RestoreLiveParts {
+  return {
+    ...options,
+    id,
+    tell,
+    signal,
+    create: async (made) => createGuest(options, made, isRepeated),
+    remove: async (vmid) => void (await deleteGuest(options, vmid)),
+    log: (text) => options.log.info({ event: 'restore' }, text),
+  };
+}
+
+/**
+ * A guest to be made. `fills`: disk name to what writes its content. `make`: makes its disks in another way than usual. `beforeRecord`: done between
+ * its disks and its record, also when the disks were there already.
+ */
 export type NewGuest = Omit<Extract<RequestOrder, { kind: 'guest-create' }>, 'kind'> & {
   fills?: Record<string, NewDisk['fill']>;
+  make?: (disks: NewDisk[]) => Promise<void>;
+  beforeRecord?: () => Promise<void>;
 };
 
 /**
@@ -210,7 +239,11 @@ async function createGuest(options: RequestsOptions, order: NewGuest, isRepeated
     importFile: order.imports[disk.name],
     fill: order.fills?.[disk.name],
   }));
-  if (left === undefined) await storage.create(order.vmid, 1, disks);
+  if (left === undefined) await (order.make ?? ((made) => storage.create(order.vmid, 1, made)))(disks);
+  await order.beforeRecord?.().catch(async (error: unknown) => {
+    if (left === undefined) await storage.remove(order.vmid);
+    throw error;
+  });
   const outcome = await recordGuest(store, order, self);
   if (outcome === 'committed') return done;
   const now = await readRecord<GuestRecord>(store, keys.guest(order.vmid));
@@ -282,6 +315,7 @@ async function deleteGuest(options: RequestsOptions, vmid: number): Promise<stri
     if (outcome.kind !== 'committed')
       throw new AppError('conflict', `guest ${vmid} was changed meanwhile; look again and repeat`);
   }
+  await options.live.end(vmid);
   await storage.remove(vmid);
   return [`guest ${vmid} deleted`];
 }

@@ -5,7 +5,7 @@ import type { SnapshotId } from '#core/backup/names.ts';
 import type { BackedUpGuest } from '#core/guest-backup/guest-blob.ts';
 import type { NbdPlace } from '#ports/guest-storage.ts';
 import { endPoliteThread, startPoliteThread } from '#programs/guest-backup/polite-thread.ts';
-import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
+import type { FromRestore, MeasuredDisk, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** A backup of a guest that is open for reading. */
 export type OpenBackup = AsyncDisposable & {
@@ -15,6 +15,8 @@ export type OpenBackup = AsyncDisposable & {
   writeDisk(disk: string, path: string): Promise<void>;
   /** Makes the disk at `place` equal to the one in the backup. Returns how many bytes of it were different. Raises AppError. */
   writeInto(disk: string, place: NbdPlace): Promise<number>;
+  /** How a disk lies in the backup. Raises AppError missing when it does not, invalid when it cannot be read piece by piece. */
+  measure(disk: string): Promise<MeasuredDisk>;
 };
 
 /** Raises AppError: the server's words, denied for a wrong key. `signal` ends everything at once. */
@@ -56,19 +58,21 @@ export async function openBackup(
     watch();
     const opened = await answer.promise;
     if (opened.kind !== 'opened') throw new AppError('unavailable', 'the thread that restores said something else than expected');
-    const write = async (order: ToRestore): Promise<number> => {
+    const ask = async <Kind extends FromRestore['kind']>(kind: Kind, order: ToRestore): Promise<FromRestore & { kind: Kind }> => {
       signal.throwIfAborted();
       answer = Promise.withResolvers();
       watch();
       worker.postMessage(order);
       const said = await answer.promise;
-      return said.kind === 'restored' ? said.changedBytes : 0;
+      if (said.kind === kind) return said as FromRestore & { kind: Kind };
+      throw new AppError('unavailable', 'the thread that restores said something else than expected');
     };
     return {
       snapshot: opened.snapshot,
       guest: opened.guest,
-      writeDisk: async (disk, path) => void (await write({ disk, to: { kind: 'path', path } })),
-      writeInto: (disk, place) => write({ disk, to: { kind: 'place', place } }),
+      writeDisk: async (disk, path) => void (await ask('restored', { disk, to: { kind: 'path', path } })),
+      writeInto: async (disk, place) => (await ask('restored', { disk, to: { kind: 'place', place } })).changedBytes,
+      measure: async (disk) => await ask('measured', { disk, to: { kind: 'nowhere' } }),
       [Symbol.asyncDispose]: end,
     };
   } catch (error) {

@@ -10,6 +10,7 @@ import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
 import { openGuestBackup } from '#programs/guest-backup/choose-snapshot.ts';
 import { restoreDifferences } from '#programs/guest-backup/differing-restore.ts';
+import { describeDiskIndex } from '#programs/guest-backup/live-source.ts';
 import type { FromRestore, RestoreStart, ToRestore } from '#programs/guest-backup/restore-messages.ts';
 
 /** The thread that fetches a guest's disks from a backup server and writes them. */
@@ -26,6 +27,7 @@ async function nextOrder(): Promise<ToRestore> {
 async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, to }: ToRestore): Promise<void> {
   const name = diskArchiveName(disk);
   const index = await source.openIndex(name);
+  if (to.kind === 'nowhere') return tell({ kind: 'measured', sizeBytes: index.sizeBytes, ...describeDiskIndex(name, index) });
   const width = restoreWidth(pool);
   let toldMs = 0;
   const onProgress = (doneBytes: number): void => {

@@ -1,4 +1,4 @@
-import { AppError, formatErrorChain } from '#base/error.ts';
+import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
@@ -52,6 +52,8 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
   const { clock, log } = options;
   const targets = new Map<string, Target>();
   const over = new AbortController();
+  /** Why no cycle can begin yet. */
+  let notYet: { error: unknown; text: string } | null = null;
   let bell = Promise.withResolvers<void>();
   void guest.exited.then(({ reason }) => over.abort(new AppError('unavailable', `guest ${vmid} has ended: ${reason}`)));
 
@@ -151,9 +153,12 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
   async function recovered(): Promise<boolean> {
     try {
       await options.sender.recover({ resumes: true });
+      notYet = null;
       return true;
     } catch (error) {
-      log(`guest ${vmid}: replication cannot begin yet: ${formatErrorChain(error)}`);
+      const text = formatErrorChain(error);
+      if (text !== notYet?.text) log(`guest ${vmid}: replication cannot begin yet: ${text}`);
+      notYet = { error, text };
       return false;
     }
   }
@@ -189,6 +194,7 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
           `replicate guest ${vmid} to ${target}: there is no such other node (there are: ${nodes.join(', ')})`,
         );
       }
+      if (isAppError(notYet?.error, 'busy')) throw notYet.error; // that may take hours
       const wanted = target === undefined ? nodes : [target];
       const lines = wanted.map((node) => {
         const entry = requireTarget(node);

@@ -12,6 +12,8 @@ export const runPaths = {
   replicaService: (run: string) => join(run, 'replica.sock'),
   /** Storage daemons. */
   storage: (run: string) => join(run, 'replica'),
+  /** What a guest reads from while its disks stream in. */
+  arrival: (run: string, vmid: number) => join(run, 'arrivals', `${vmid}.nbd`),
   /** The NBD server that takes a guest's point in from one peer. */
   incomingNbd: (run: string, vmid: number, peer: string) => join(run, 'replica', String(vmid), incomingSocketName(peer)),
   /** Where one disk's stream is taken in from one peer. */

@@ -5,6 +5,7 @@ import { limits } from '#base/limits.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
+import { refuseArriving } from '#core/storage/arrival.ts';
 import { baseOfWrites } from '#core/storage/manifest.ts';
 import { planSend, type BitmapBasis } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
@@ -83,11 +84,13 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
   let bases = new Map<string, BitmapBasis>();
   let reserved = { next: 1, last: 0 };
 
-  async function readDisks(): Promise<FleeceDisk[]> {
+  /** `mayArrive`: also disks of which not all is here. */
+  async function readDisks(mayArrive = false): Promise<FleeceDisk[]> {
     const manifest = await deps.storage.readManifest(vmid);
     if (manifest?.role !== 'primary' || manifest.generation !== generation) {
       throw new AppError('conflict', `replicate guest ${vmid}: this node holds no primary copy of generation ${generation}`);
     }
+    if (!mayArrive) refuseArriving(manifest, 'replicate');
     return manifest.disks.map(({ name, layers }) => ({ name, sizeBytes: layers.at(-1)?.sizeBytes ?? 0 }));
   }
 
@@ -210,7 +213,7 @@ export function createGuestSender(guest: RunningGuest, deps: SenderDeps): GuestS
 
   return {
     async arm(targets) {
-      const made = await ensureBitmaps(guest.qmp, await readDisks(), targets);
+      const made = await ensureBitmaps(guest.qmp, await readDisks(true), targets);
       const manifest = await deps.storage.readManifest(vmid);
       const base = manifest && baseOfWrites(manifest);
       if (base === null) return;

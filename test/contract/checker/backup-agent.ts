@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import type { BackupTarget } from '#core/guest-backup/records.ts';
+import type { LiveLimits } from '#core/guest-backup/live-limits.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import type { RequestOrder, RequestRecord, RequestState } from '#core/ha/requests.ts';
@@ -11,6 +12,7 @@ import { type BackupDesk, createBackupDesk } from '#programs/agent/backup-desk.t
 import { runBackupJobs } from '#programs/agent/backup-jobs.ts';
 import { createBell } from '#programs/agent/bell.ts';
 import { runRequests } from '#programs/agent/requests.ts';
+import { createLiveRestores, type LiveRestores } from '#programs/agent/live-restores.ts';
 import { createRestoreDesk } from '#programs/agent/restore-desk.ts';
 import { followWorld } from '#programs/agent/world.ts';
 import type { BackupPlace } from '../backup-command-parts.ts';
@@ -25,7 +27,12 @@ export function serveRequests(rig: AgentRig, agent: RigAgent): AbortController {
 }
 
 /** The requests and the backup jobs of n1 by `clock`, until `stop` is aborted. */
-export function serveBackups(rig: AgentRig, agent: RigAgent, clock: Clock): { stop: AbortController; desk: BackupDesk } {
+export function serveBackups(
+  rig: AgentRig,
+  agent: RigAgent,
+  clock: Clock,
+  timing?: LiveLimits,
+): { stop: AbortController; desk: BackupDesk; live: LiveRestores } {
   const node = rig.node('n1');
   const stop = new AbortController();
   const store = rig.store.connect();
@@ -55,6 +62,18 @@ export function serveBackups(rig: AgentRig, agent: RigAgent, clock: Clock): { st
     readEpoch: () => 1,
     isRunning: (number) => agent.loop.running().some((guest) => guest.vmid === number),
   });
+  const live = createLiveRestores({
+    self: 'n1',
+    run: node.run,
+    user: imageUser,
+    store,
+    world,
+    storage: node.storage,
+    guests: agent.loop,
+    ...(timing === undefined ? {} : { timing }),
+    log: (text) => node.logged.push(text),
+  });
+  void live.run(stop.signal);
   const log = { info() {}, warn() {} };
   const parts = {
     self: 'n1',
@@ -68,13 +87,14 @@ export function serveBackups(rig: AgentRig, agent: RigAgent, clock: Clock): { st
     guests: agent.loop,
     backups,
     restores,
+    live,
     log,
   };
   void runRequests({ ...parts, syncNow: async () => [], nodeEnd: agent.nodeEnd }, stop.signal);
   const running = (): RunningGuest[] => agent.loop.running();
   const say = (text: string): void => void node.logged.push(text);
   void runBackupJobs({ self: 'n1', store, world, clock, running, desk: backups, log: say }, stop.signal);
-  return { stop, desk: backups };
+  return { stop, desk: backups, live };
 }
 
 let asked = 0;
