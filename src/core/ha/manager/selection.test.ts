@@ -112,6 +112,14 @@ test('a guest does not return before its companion has a place', () => {
   assert.equal(select({ x, y: { node: 'b', state: { kind: 'inactive' } } }, [together], 'stay', ['a', 'c']), 'c');
 });
 
+test('a companion that its node gave up draws nobody to where it was', () => {
+  const waiting: GuestState = { kind: 'awaiting-recovery' };
+  const givenUp: Guest = { node: 'b', state: waiting, facts: { givenUp: true } };
+  assert.equal(select({ x: { node: 'c' }, y: givenUp }, [together], 'stay'), 'c');
+  assert.equal(select({ x: { node: 'c', state: waiting }, y: givenUp }, [together], 'best', ['a', 'b']), 'a');
+  assert.equal(select({ x: { node: 'c' }, y: { ...givenUp, facts: {} } }, [together], 'stay'), 'b', 'it may start there again');
+});
+
 test('by size, memory decides before cores', () => {
   const gib = 2 ** 30;
   const big = { claimed: { cores: 1, memoryBytes: 40 * gib } };

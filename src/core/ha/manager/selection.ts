@@ -143,17 +143,19 @@ function hasUnplacedCompanion(placement: Placement, guest: string): boolean {
 }
 
 /** True when companions of the guest are elsewhere, or about to be, and none is on the node. */
-export function hasCompanionsElsewhere(placement: Pick<Placement, 'rules' | 'guests'>, guest: string, node: string): boolean {
+export function hasCompanionsElsewhere(placement: Omit<Placement, 'usage'>, guest: string, node: string): boolean {
   const companions = countCompanions(placement, guest);
   return companions.size > 0 && !companions.has(node);
 }
 
 /** How many companions each node holds or is about to hold. */
-function countCompanions(placement: Pick<Placement, 'rules' | 'guests'>, guest: string): Map<string, number> {
+function countCompanions(placement: Omit<Placement, 'usage'>, guest: string): Map<string, number> {
   const counts = new Map<string, number>();
   for (const other of placement.rules.together.get(guest) ?? []) {
     const entry = placement.guests.get(other);
     if (entry === undefined || !takesRoom(entry.state)) continue;
+    // It starts elsewhere: where it was let go of, nobody would be with it.
+    if (entry.state.kind === 'awaiting-recovery' && placement.guestFacts.get(other)?.givenUp === true) continue;
     const node = targetOf(entry.state) ?? entry.node;
     counts.set(node, (counts.get(node) ?? 0) + 1);
   }
