@@ -161,6 +161,24 @@ test('a move that fails while its guest runs says so without calling the guest f
   assert.equal(told({ record: move, tries, state: 'off' })?.state, 'failed');
 });
 
+test('a move that a node gives up while it ends has failed, whatever is wanted of the guest', () => {
+  const move: GuestRecord = { ...record, order: { ...order, kind: 'move', to: 'n2' } };
+  const once = noteFailed(triesUnder(null, orderKey(move)), 'n2 does not answer', 0);
+  const twice = noteFailed(once, 'n2 does not answer', 0);
+  for (const want of ['started', 'stopped'] as const) {
+    for (const ending of ['stop', 'give-up'] as const) {
+      const change = { want, ending };
+      assert.deepEqual(told({ record: move, tries: twice, change: { ...change, hasFailed: true } }), {
+        state: 'stopped',
+        because: 'this node ends, and no other holds its last state: try 2 of 2 failed: n2 does not answer',
+        end: 'failed',
+      });
+      assert.equal(told({ record: move, tries: once, nowBootMs: 1_000, change })?.end, null, 'it is tried again');
+      assert.equal(told({ record: move, tries: twice, state: 'halted', change }), null, 'its QEMU has not ended');
+    }
+  }
+});
+
 test('what was told of an order stays told until it ends differently; another order, epoch or generation begins anew', () => {
   const started = { qemuStartedAtMs: 11, promoted: null, startTookMs: 7 };
   const first = { ...nextStatus('n1', record, null, { state: 'running', because: 'runs', end: 'ok', started }), atMs: 1 };

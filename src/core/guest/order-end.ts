@@ -22,7 +22,7 @@ export type StatusChange = {
  *   run ──> ok once it runs; after a failed start, here or on another node, only once it has stayed up
  *       ──> failed after too many failed starts; broken without disks
  *   stop ──> ok once nothing runs
- *   move ──> failed after too many attempts; its success is the record itself (GivenUp)
+ *   move ──> failed after too many attempts, also while the node ends; its success is the record itself (GivenUp)
  *
  * The manager forgets failed starts at the first `ok`. A guest that dies right after each start would be called well each time, and go
  * from node to node for ever; hence the wait.
@@ -40,6 +40,7 @@ export function planStatus(
   if (action.kind === 'refuse') return { state: 'failed', because: action.because, end: 'broken' };
   if (action.kind !== 'none') return null;
   if (order.kind === 'stop') return process === null ? { state: 'stopped', because: action.because, end: 'ok' } : null;
+  if (process === null && isMoveOver(facts, order)) return { state: 'stopped', because: action.because, end: 'failed' };
   const rest = process === null ? whyAtRest(facts, order) : null;
   if (rest !== null) return { state: 'stopped', because: rest, end: null };
   // What it does with those that run is told by the node's end itself.
@@ -57,6 +58,11 @@ function planOver(facts: GuestPlanFacts, action: GuestAction, order: GuestOrder)
   const isOver = epoch !== null && order.nodeEpoch < epoch;
   if (!isOver || hasFailed === true || process !== null || ending === null || action.kind !== 'none') return null;
   return { state: 'stopped', because: 'this node ends', end: null };
+}
+
+/** Tried often enough while this node ends. The node may be there for long yet, and the guest would be moving all the while. */
+function isMoveOver({ ending, retry }: GuestPlanFacts, { kind }: GuestOrder): boolean {
+  return ending !== null && kind === 'move' && retry.kind === 'gave-up';
 }
 
 /** Why nobody starts a guest that does not run, so that its having run under its last order is over; null: it is to run. */
