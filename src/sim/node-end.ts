@@ -53,6 +53,7 @@ export class NodeEnd {
   /** Returns when the machine may end. Raises AppError timeout, or conflict when it was taken back. */
   *end(order: EndOrder): Task<void> {
     const { agent } = this;
+    yield* this.untilLoaded();
     const settings = withDefaults(agent.read<HaSettings>(keys.haSettings)?.value ?? null);
     const drained = agent.read<HaMemory>(keys.haMemory)?.value.drains.includes(agent.host.name) === true;
     const concerned = new Set(this.listHomed());
@@ -66,6 +67,13 @@ export class NodeEnd {
   *stay(): Task<void> {
     yield* this.set('active', 'an operator lets the node stay');
     this.stays += 1;
+  }
+
+  private *untilLoaded(): Task<void> {
+    const { host } = this.agent;
+    const untilBootMs = host.bootMs() + limits.storeStartMs;
+    while (this.mode === null && host.bootMs() < untilBootMs) yield* this.agent.sleep(limits.nodeEndLookMs);
+    if (this.mode === null) throw new AppError('busy', `${host.name} has just started`);
   }
 
   private *tryToLoad(): Task<AgentMode> {

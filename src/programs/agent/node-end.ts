@@ -96,6 +96,7 @@ export function createNodeEnd(options: NodeEndOptions): NodeEnd {
 
   return {
     async end(order, tell) {
+      await nodeMode.untilLoaded();
       const settings = withDefaults(world.read<HaSettings>(keys.haSettings)?.value ?? null);
       const concerned = new Set(listHomed());
       const plan = planEnd(order.policy ?? settings.shutdownPolicy, order.request, isDrained() ? 'maintenance' : nodeMode.mode());

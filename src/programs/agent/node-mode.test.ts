@@ -46,6 +46,22 @@ test('a mode that the store did not take is not held to', async () => {
   assert.equal(await readMode(store), 'active b1');
 });
 
+test('who comes before it is loaded waits for that, while the store may still answer', async () => {
+  const store = createMemoryStore();
+  const mode = makeMode(store, 'b1');
+  const waits = mode.untilLoaded();
+  await assert.rejects(mode.set('shutdown', 'too early'), { kind: 'busy' });
+  await mode.load(signal);
+  await waits;
+  await mode.set('shutdown', 'policy failover');
+  assert.equal(mode.ending(), 'give-up');
+
+  let nowMs = 0;
+  const clock = { bootMs: () => (nowMs += 6_000), wallMs: () => 7 };
+  const late = createNodeMode({ self: 'n1', bootId: 'b1', store, clock, onChange: () => {} });
+  await assert.rejects(late.untilLoaded(), { kind: 'busy' });
+});
+
 test('a mode that came to the record although nobody confirmed it is taken back', async () => {
   const store = createMemoryStore();
   const mode = makeMode(store, 'b1');

@@ -15,6 +15,8 @@ export type NodeMode = {
   load(signal: AbortSignal): Promise<void>;
   /** Nothing may be started before. */
   isLoaded(): boolean;
+  /** Returns once it is loaded. Raises AppError busy when the store has not answered in time. */
+  untilLoaded(): Promise<void>;
   mode(): AgentMode;
   ending(): NodeEnding | null;
   /** Says it and holds to it from then on. Raises AppError when the store does not take it; then all is as it was. */
@@ -44,6 +46,8 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
     return 'active';
   }
 
+  const notLoaded = () => new AppError('busy', `${self} has just started, and the store does not answer it yet; try again`);
+
   return {
     async load(signal) {
       while (!signal.aborted && mode === null) {
@@ -57,11 +61,17 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
       options.onChange();
     },
     isLoaded: () => mode !== null,
+    async untilLoaded() {
+      const untilBootMs = clock.bootMs() + limits.storeStartMs;
+      while (mode === null && clock.bootMs() < untilBootMs)
+        await new Promise((resolve) => setTimeout(resolve, limits.nodeEndLookMs));
+      if (mode === null) throw notLoaded();
+    },
     mode: () => mode ?? 'active',
     ending: () => (mode === null ? null : endingOf(mode)),
     async set(next, because) {
       const before = mode;
-      if (before === null) throw new AppError('busy', `${self} has just started; try again`);
+      if (before === null) throw notLoaded();
       // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
       if (endingOf(next) !== null) mode = next;
       isSetting = true;
