@@ -8,6 +8,7 @@ import { fullLimits } from './full-limits.ts';
 import { adoptMachine, createMachine, type Machine } from './machine.ts';
 import { buildRoomNetwork, roomNetwork, wireMachine } from './room-network.ts';
 import { startTimeServer } from './time-server.ts';
+import { measureTscKhz } from './tsc-rate.ts';
 
 /** What the room is given by the process on the host: everything was built already. */
 export type RoomOptions = {
@@ -44,11 +45,12 @@ export function enterRoom(options: RoomOptions): Promise<Room> {
 
 async function fillRoom(options: RoomOptions, make: typeof createMachine): Promise<Room> {
   const stick = await makeStick(options);
+  const tscKhz = await measureTscKhz(options.folder);
   const machines: Machine[] = [];
   for (const [index, name] of machineNames.entries()) {
     const { address, tap, mac } = wireMachine(index + 1);
     const folder = join(options.folder, name);
-    const spec = { name, address, tap, mac, folder, roomAddress: roomNetwork.address, memoryMb: fullLimits.memoryMb };
+    const spec = { name, address, tap, mac, folder, roomAddress: roomNetwork.address, memoryMb: fullLimits.memoryMb, tscKhz };
     machines.push(await make({ spec, image: options.images.machine, emulator: options.images.emulator, stick }));
   }
   return {

@@ -10,6 +10,7 @@ const spec = {
   mac: '02:00:0a:4d:00:02',
   folder: '/lab/n2',
   memoryMb: 2048,
+  tscKhz: 2_600_000,
 };
 const disks = [1, 2, 3].map((number) => ({ id: `disk${number}`, file: `/lab/n2/disk${number}.raw`, serial: `n2-disk${number}` }));
 
@@ -37,4 +38,9 @@ test('a panic waits for the watchdog, and the machine knows its name and address
   const append = argv[argv.indexOf('-append') + 1]!;
   assert.match(append, /\bpanic=0\b/);
   assert.match(append, /systemd\.hostname=n2 ip=10\.77\.0\.2::10\.77\.0\.254:255\.255\.255\.0::br0:none/);
+});
+
+test('a machine does not measure the rate of its counter: on a busy host that comes out wrong', () => {
+  const argv = formatMachineCommand(spec, '/vmlinuz', disks);
+  assert.match(argv[argv.indexOf('-append') + 1]!, /\btsc_early_khz=2600000\b/);
 });
