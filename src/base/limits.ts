@@ -146,8 +146,11 @@ export const limits = {
   restoreTestStepMs: 120_000,
   /** Jobs are looked at this often; they are due to the minute. */
   backupJobsLookMs: 5_000,
-  /** Backups that jobs begin on one node at a time. */
+  /** Backups that one node makes at a time: each reads a disk and compresses it. */
   backupsAtOnce: 2,
+  /** A job's backup that failed is tried again after this, twice as late each time, so often: a server that was restarted is there again. */
+  backupRetryMs: 10 * 60_000,
+  backupRetries: 3,
   /** Threads that hash and compress for backups and restores, as nice(2) counts: guests go first. */
   backupNice: 15,
   /** The same while such a thread loads its code: a session must be open before `backupOpenMs`, also on a busy node. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { createClock } from '#adapters/clock/boot-clock.ts';
+import { limits } from '#base/limits.ts';
 import { type BackupJob, type GuestBackupRecord, jobRunOf } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { RequestRecord } from '#core/ha/requests.ts';
@@ -64,7 +65,7 @@ test('a job backs up all guests that are due, two at a time, and keeps what it i
   await put(rig, keys.backupJob('often'), { ...job, except: [101, 102], ...slowly });
   aheadMs += 60_000;
   const run = await underWay(rig, 100, /delta backup/);
-  assert.deepEqual(jobRunOf(run), { job: 'often', keep: job.keep });
+  assert.deepEqual(jobRunOf(run), { job: 'often', tries: 0, keep: job.keep });
   await rig.store.commit([], [{ key: keys.request(run.id), value: null }]);
   await until('it has ended', 20_000, () => !served.desk.isUnderWay(100));
   assert.match((await recordOf(rig, 100))?.failed?.because ?? '', /somebody withdrew the request/);
@@ -83,6 +84,19 @@ test('a job backs up all guests that are due, two at a time, and keeps what it i
   const kinds = await Promise.all(guests.map(async (vmid) => (await recordOf(rig, vmid))?.last?.figures.kind));
   assert.deepEqual(kinds, ['delta', 'delta', 'whole']);
   assert.equal((await recordOf(rig, 100))?.failed, null);
+
+  // Its server was not there: it is tried again.
+  const stranger = '00'.repeat(32).replaceAll(/(..)(?!$)/g, '$1:');
+  await put(rig, keys.backupTarget('away'), { ...vault(place), id: 'away', fingerprint: stranger });
+  const daily = { ...job, id: 'daily', target: 'away', guests: [102], except: [], schedule: 'daily', keep: null };
+  await put(rig, keys.backupJob('daily'), { ...daily, createdAtMs: clock.wallMs() - 2 * 24 * 3_600_000 });
+  const away = () => read<GuestBackupRecord>(rig, keys.guestBackup(102, 'away'));
+  const failed = await until('it has failed', 60_000, async () => (await away())?.failed);
+  assert.deepEqual([failed.job, failed.tries], ['daily', 1], failed.because);
+  await put(rig, keys.backupTarget('away'), { ...vault(place), id: 'away' });
+  aheadMs += limits.backupRetryMs;
+  await until('it is tried again', 60_000, async () => ((await away())?.last ?? null) !== null);
+  assert.equal((await away())?.failed, null);
 });
 
 const recordOf = (rig: AgentRig, vmid: number) => read<GuestBackupRecord>(rig, keys.guestBackup(vmid, 'vault'));

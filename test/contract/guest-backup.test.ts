@@ -71,6 +71,8 @@ test('the first backup reads all, the next only what changed, while points for a
   isDone = true;
   assert.ok((await cycles) > 1);
   assert.equal(second.figures.kind, 'delta', second.figures.because);
+  const { sentWireBytes, tookMs } = second.figures;
+  assert.ok(sentWireBytes / (tookMs / 1_000) <= 1 << 20, `${sentWireBytes} bytes in ${tookMs} ms`);
   const two = await checkBackup(place, vmid);
   assert.ok(two.consistent && two.counter > one.counter, two.detail);
   const copy = await checkReplica(rig, 'n2', vmid);

@@ -60,7 +60,7 @@ test('a selected guest is due once its hour has come, and then not before the ne
   assert.deepEqual(due(100 * hourMs, [done]), [101], 'missed runs are made up for once');
 });
 
-test('a run without an end is due again at once, a failed one with the next hour', () => {
+test('a run without an end is due again at once, one that is not to be tried again with the next hour', () => {
   assert.deepEqual(due(3 * hourMs, [record({ jobs: { night: 2 * hourMs } })]), [101]);
   assert.deepEqual(due(3 * hourMs, [record({ jobs: { night: 2 * hourMs } })], {}, true), [], 'unless it is under way here');
   const failed = record({ jobs: { night: 2 * hourMs }, failed: { atMs: 2 * hourMs + 5, because: 'x' } });
@@ -87,4 +87,21 @@ test('who waits longest comes first, and a guest that several jobs want is due f
       ['noon', 101],
     ],
   );
+});
+
+test('a run that failed is tried again three times, ever later, unless somebody withdrew it', () => {
+  const minuteMs = 60_000;
+  const planned = (afterMinutes: number, tries: number | null) => {
+    const again = tries === null ? {} : { job: 'night', tries };
+    const failed = { atMs: 2 * hourMs, because: 'x', ...again };
+    const records = [record({ jobs: { night: 2 * hourMs }, failed })];
+    const nowMs = 2 * hourMs + afterMinutes * minuteMs;
+    const facts = { jobs: [job], guests: [101], records, underWay: () => false, nowMs, toWall };
+    return planJobs(facts).map(({ tries: before }) => before);
+  };
+  assert.deepEqual([planned(9, 1), planned(10, 1)], [[], [1]]);
+  assert.deepEqual([planned(39, 3), planned(40, 3)], [[], [3]]);
+  assert.deepEqual(planned(20 * 60, 4), []);
+  assert.deepEqual(planned(20 * 60, null), []);
+  assert.deepEqual(planned(24 * 60, 4), [0], 'the next run begins to count anew');
 });

@@ -54,13 +54,13 @@ export type RestoreProbe = {
   timeoutMs: number;
 };
 
-/** What a request bears beside its order when a job made it: whose run it is, and what stays on the target afterwards. */
-export type JobRun = { job: string; keep: KeepRules | null };
+/** What a request bears beside its order when a job made it: whose run it is, how often that has failed, and what stays on the target afterwards. */
+export type JobRun = { job: string; tries: number; keep: KeepRules | null };
 
 /** Null: an operator made the request. */
 export function jobRunOf(request: object): JobRun | null {
-  const { job, keep = null } = request as Partial<JobRun>;
-  return job === undefined ? null : { job, keep };
+  const { job, tries = 0, keep = null } = request as Partial<JobRun>;
+  return job === undefined ? null : { job, tries, keep };
 }
 
 /** How a backup was made: all of a disk was read and sent, read and compared, or only what the bitmap marked was read. */
@@ -93,8 +93,8 @@ export type GuestBackupRecord = {
   generation: number;
   /** The newest one; `pointAtMs`: wall clock of the guest at its point. `notThinned`: why the target kept older ones that were to go after it. */
   last: { snapshot: string; atSeconds: number; pointAtMs: number; figures: BackupFigures; notThinned?: string } | null;
-  /** The last try, when it failed. */
-  failed: { atMs: number; because: string } | null;
+  /** The last try, when it failed. `job`, `tries`: whose run it was, and how often that has failed; left out: nobody wants it tried again. */
+  failed: { atMs: number; because: string; job?: string; tries?: number } | null;
   /** When a job last began with it; in that order: job id, wall clock. */
   jobs: Record<string, number>;
 };

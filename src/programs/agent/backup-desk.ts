@@ -3,8 +3,7 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { createTurns } from '#programs/agent/turns.ts';
 import { formatSnapshot } from '#core/backup/names.ts';
-import type { KeepRules } from '#core/backup/prune.ts';
-import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
+import type { GuestBackupRecord, JobRun } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { RequestOrder } from '#core/ha/requests.ts';
 import { formatSize } from '#core/text/size.ts';
@@ -29,8 +28,7 @@ import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
 
 type BackupOrder = Extract<RequestOrder, { kind: 'guest-backup' }>;
 
-/** `job`: whose run it is. `keep`: what stays on the target afterwards. */
-export type DeskOrder = Omit<BackupOrder, 'kind'> & { job?: string; keep?: KeepRules | null };
+export type DeskOrder = Omit<BackupOrder, 'kind'> & Partial<JobRun>;
 
 /** Backups of this node's guests, as the cluster's record orders them. */
 export type BackupDesk = {
@@ -162,7 +160,7 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
     work: () => Promise<GuestBackupResult>,
     signal: AbortSignal,
   ): Promise<string[]> {
-    const { vmid, target, job } = order;
+    const { vmid, target, job, tries = 0 } = order;
     try {
       if (job !== undefined) await note(claim, target, ({ jobs }) => ({ jobs: { ...jobs, [job]: clock.wallMs() } }));
       await waitForNewSecond(order, signal);
@@ -175,7 +173,9 @@ export function createBackupDesk(options: BackupDeskOptions): BackupDesk {
       return [...describeBackup(order, last), `older backups on ${target} were NOT thinned out: ${notThinned}`];
     } catch (error) {
       log(`guest ${vmid}: backup to ${target} failed: ${formatErrorChain(error)}`);
-      const failed = { atMs: clock.wallMs(), because: formatErrorChain(error) };
+      // Who withdraws it does not want it tried again.
+      const again = job === undefined || signal.aborted ? {} : { job, tries: tries + 1 };
+      const failed = { atMs: clock.wallMs(), because: formatErrorChain(error), ...again };
       await note(claim, target, () => ({ failed })).catch((lower: unknown) => {
         if (!isAppError(lower)) throw lower; // it is told to whoever asked
       });

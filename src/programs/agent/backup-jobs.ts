@@ -92,9 +92,9 @@ function isEndedRun(request: RequestRecord): boolean {
 /** `asked`: the requests that somebody waits for. `onWithdrawn`: the backup is not wanted. */
 type Asking = { asked: Set<string>; onWithdrawn: () => void; signal: AbortSignal };
 
-async function runOne(options: BackupJobsOptions, { job, vmid }: DueBackup, asking: Asking): Promise<void> {
+async function runOne(options: BackupJobsOptions, { job, vmid, tries }: DueBackup, asking: Asking): Promise<void> {
   const { target, freeze, notes, rateBytesPerSecond, keep, test } = job;
-  const run: JobRun = { job: job.id, keep };
+  const run: JobRun = { job: job.id, tries, keep };
   try {
     const end = await askFor(options, { kind: 'guest-backup', vmid, target, freeze, notes, rateBytesPerSecond, ...run }, asking);
     if (end === 'withdrawn') asking.onWithdrawn();
