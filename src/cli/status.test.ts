@@ -30,6 +30,25 @@ test('status --json carries the same facts, and nothing else is printed', async 
   assert.deepEqual([code, view.verdict.level, view.guests[0]?.state], [0, 'ok', 'running']);
 });
 
+test('status tells of backups whose last try failed, of guests and targets that there still are', async () => {
+  const fake = createHealthyCluster();
+  const record = {
+    node: 'n1',
+    generation: 1,
+    last: null,
+    jobs: {},
+    failed: { atMs: fake.nowMs - 3_600_000, because: 'it hangs' },
+  };
+  fake.store.put(keys.backupTarget('vault'), { id: 'vault' });
+  fake.store.put(keys.guestBackup(100, 'vault'), { ...record, vmid: 100, target: 'vault' });
+  fake.store.put(keys.guestBackup(100, 'gone'), { ...record, vmid: 100, target: 'gone' });
+  fake.store.put(keys.guestBackup(999, 'vault'), { ...record, vmid: 999, target: 'vault' });
+  const { out } = await fake.run('status');
+  assert.deepEqual(out.match(/^.*FAILED.*$/gm), [
+    'guest 100: backup to vault FAILED 1 h ago (it hangs); there is none there yet',
+  ]);
+});
+
 test('a node that stops renewing is seen within the watch, and its guest counts as down', async () => {
   const fake = createHealthyCluster();
   fake.onSleep = () => ['n2', 'n3'].forEach((node) => beat(fake, node));

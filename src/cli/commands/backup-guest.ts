@@ -4,7 +4,9 @@ import { AppError } from '#base/error.ts';
 import { parseFingerprint } from '#core/backup/crypt-key.ts';
 import { parseNamespace } from '#core/backup/names.ts';
 import { parseRepository } from '#core/backup/repository.ts';
+import { listBackupTroubles } from '#core/guest-backup/backup-troubles.ts';
 import type { BackupTarget, GuestBackupRecord } from '#core/guest-backup/records.ts';
+import type { ClusterView } from '#core/ha/cluster-view.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { RequestRecord } from '#core/ha/requests.ts';
 import { formatDuration } from '#core/text/duration.ts';
@@ -149,6 +151,15 @@ async function listBackups(session: Session): Promise<void> {
   ]);
   const columns = ['GUEST', 'TARGET', 'NEWEST', 'AGE', 'HOW', 'LAST TRY'].map((title) => ({ title }));
   session.printer.show(records, () => session.printer.table(columns, rows, 'no guest was backed up yet'));
+}
+
+/** Lines for `status`, of guests and targets that there still are. */
+export async function readBackupTroubles(session: Session, view: Pick<ClusterView, 'guests'>): Promise<string[]> {
+  const records = await listRecords<GuestBackupRecord>(session, prefixes.guestBackups);
+  const targets = await listRecords<BackupTarget>(session, prefixes.backupTargets);
+  const isKnown = ({ vmid, target }: GuestBackupRecord): boolean =>
+    view.guests.some((guest) => guest.vmid === vmid) && targets.some(({ id }) => id === target);
+  return listBackupTroubles(records.filter(isKnown), session.world.nowMs(), formatDuration);
 }
 
 function describeLastTry(last: GuestBackupRecord['last'], failed: GuestBackupRecord['failed']): string {

@@ -6,6 +6,7 @@ import { deriveView, listSilent, unreadableView, type ClusterView } from '#core/
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaEvent } from '#core/ha/records.ts';
 import { judge } from '#core/ha/verdict.ts';
+import { readBackupTroubles } from '#cli/commands/backup-guest.ts';
 import { readRestoreTests } from '#cli/commands/backup-jobs.ts';
 import { judgeLiveRestores } from '#cli/live-restores.ts';
 import { formatPools, judgePools, readPoolRecords } from '#cli/pool-status.ts';
@@ -34,10 +35,12 @@ async function showStatus(session: Session): Promise<number> {
   const restores = view.readable ? await judgeLiveRestores(session, view) : [];
   const verdict = judge(view, [...judgePools(pools), ...restores]);
   const { tests, text } = view.readable ? await readRestoreTests(session) : { tests: [], text: '' };
-  const restoreTests = text === '' ? '' : `${text}\n`;
+  const backupTroubles = view.readable ? await readBackupTroubles(session, view) : [];
+  const told = [text, ...backupTroubles.map((line) => `${line}\n`)].join('');
+  const backups = told === '' ? '' : `${told}\n`;
   session.printer.show(
-    { ...view, pools, restoreTests: tests, verdict },
-    () => `${formatPools(pools, session.printer)}${restoreTests}${formatStatus(view, verdict, session.printer)}`,
+    { ...view, pools, restoreTests: tests, backupTroubles, verdict },
+    () => `${formatPools(pools, session.printer)}${backups}${formatStatus(view, verdict, session.printer)}`,
   );
   return { ok: exitCodes.ok, degraded: exitCodes.degraded, down: exitCodes.down }[verdict.level];
 }
