@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
 import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -201,16 +201,22 @@ test('a guest runs and writes while its disks stream in, encrypted; then it is l
   await put(rig, keys.haResource(fresh), { vmid: fresh, want: 'started', maxDataAgeMs: null } satisfies HaResource);
   await start(stage);
   await until('it goes on', 20_000, async () => (await checkDisk(stage)).newest > stopped.newest + 5);
+  const own = join(rig.node('n1').directory, 'dir', String(fresh), 'disk0-own.qcow2');
+  const header = JSON.parse(execFileSync('qemu-img', ['info', '-U', '--output', 'json', own], { encoding: 'utf8' })) as object;
+  assert.partialDeepStrictEqual(header, { 'backing-filename': 'disk0-base.raw', 'backing-filename-format': 'raw' });
 });
 
-test('its server dies before its first read: the guest is paused, and goes on when the server is back', async (t) => {
-  const stage = await prepare(t, ['n1'], 1_000);
+test('its server dies before its first read: the guest is paused, is not moved, and goes on when the server is back', async (t) => {
+  const stage = await prepare(t, ['n1', 'n2'], 1_000);
   stage.way.rate = mib;
   const id = await begin(stage);
   process.kill(place.serverPid, 'SIGKILL');
   const guest = await start(stage);
   await until('it is paused', 20_000, async () => (await runState(guest)) === 'io-error');
   await until('that is told', 10_000, async () => /paused until .* tried again/.test(await told(stage, id)));
+  const moved = await stage.rig.ended(fresh, await stage.rig.order(fresh, { kind: 'move', to: 'n2', promote: null }));
+  assert.deepEqual([moved.end?.result, /still stream in from a backup/.test(moved.because)], ['failed', true]);
+  await stage.rig.order(fresh, { kind: 'run', promote: null });
   stage.way.rate = Number.POSITIVE_INFINITY;
   const main = join(import.meta.dirname, '../../src/programs/backup/main.ts');
   const server = spawn(process.execPath, [main, '--config', join(place.folder, 'server.toml')], { stdio: 'ignore' });

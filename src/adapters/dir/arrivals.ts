@@ -30,6 +30,8 @@ export function createArrivals(deps: ArrivalsDeps): {
   port: Arrivals;
   /** The chains of a primary copy as they can be opened now. Raises AppError unavailable while nothing serves what is missing. */
   describeStart(manifest: Manifest, whole: DiskChain[]): DiskChain[];
+  /** Does what is left to do when nothing has the disks open. Returns the manifest as it is then. */
+  tidy(manifest: Manifest): Promise<Manifest>;
 } {
   const { root, user, change } = deps;
   const sockets = new Map<number, string>();
@@ -44,6 +46,17 @@ export function createArrivals(deps: ArrivalsDeps): {
       );
     }
     return whole.map((chain) => describeLive(chain, socketPath));
+  }
+
+  async function tidy(manifest: Manifest): Promise<Manifest> {
+    const arrival = arrivalOf(manifest);
+    // A layer that was sealed is not touched any more.
+    const canBeNamed = manifest.disks.every(({ layers }) => layers.length === 2 && layers[1]?.sealed === null);
+    if (arrival === null || arrival.isNamed || !arrival.isComplete || !canBeNamed) return manifest;
+    await nameAllBelow(manifest);
+    const named = withArrival(manifest, { ...arrival, isNamed: true });
+    await commitManifest(root, named);
+    return named;
   }
 
   async function create(vmid: number, generation: number, disks: { name: string; sizeBytes: number }[], arrival: Arrival) {
@@ -65,6 +78,7 @@ export function createArrivals(deps: ArrivalsDeps): {
     const manifest = await readManifest(root, vmid).catch(() => null); // whoever lists copies tells of it
     const arrival = manifest === null ? null : arrivalOf(manifest);
     if (manifest === null || arrival === null || manifest.role !== 'primary') return [];
+    if (!arrival.isComplete && !isArriving(manifest)) return [];
     const directory = guestDirectory(root, vmid);
     const disks = manifest.disks.map(({ name, layers }) => ({
       name,
@@ -76,6 +90,10 @@ export function createArrivals(deps: ArrivalsDeps): {
     return [{ vmid, generation: manifest.generation, arrival, disks }];
   }
 
+  async function nameAllBelow({ vmid, disks }: Manifest): Promise<void> {
+    for (const { layers } of disks) await nameBelow(guestDirectory(root, vmid), layers, user);
+  }
+
   async function complete(vmid: number, generation: number, { isOpen }: { isOpen: boolean }): Promise<void> {
     const what = 'complete the disks of';
     const manifest = await deps.requirePrimary(vmid, generation, what);
@@ -83,17 +101,16 @@ export function createArrivals(deps: ArrivalsDeps): {
     if (arrival === null) throw new AppError('conflict', `${what} guest ${vmid}: they did not come from a backup`);
     if (arrival.isComplete) return;
     const directory = guestDirectory(root, vmid);
-    for (const { layers } of manifest.disks) {
-      await syncPath(join(directory, layers[0]?.file ?? ''));
-      if (!isOpen) await nameBelow(directory, layers, user);
-    }
-    await commitManifest(root, withArrival(manifest, { ...arrival, isComplete: true }));
+    for (const { layers } of manifest.disks) await syncPath(join(directory, layers[0]?.file ?? ''));
+    if (!isOpen) await nameAllBelow(manifest);
+    await commitManifest(root, withArrival(manifest, { ...arrival, isComplete: true, isNamed: !isOpen }));
     sockets.delete(vmid);
     for (const { name } of manifest.disks) await rm(join(directory, chunkMapName(name)), { force: true });
   }
 
   return {
     describeStart,
+    tidy,
     port: {
       create: (vmid, generation, disks, arrival) =>
         change(vmid, async () => {

@@ -196,7 +196,7 @@ export function createDirStorage(options: DirStorageOptions): DirStorage {
       }),
     openPrimary: (vmid, generation) =>
       lock.run(vmid, async () => {
-        const manifest = await requirePrimary(vmid, generation, 'start');
+        const manifest = await arrivals.tidy(await requirePrimary(vmid, generation, 'start'));
         const disks = arrivals.describeStart(manifest, await describeDisks(root, manifest));
         const opened = openForWriting(manifest);
         if (opened !== manifest) await commitManifest(root, opened);

@@ -15,6 +15,8 @@ export type Arrival = {
   disks: Record<string, { chunkBytes: number; csum: string }>;
   /** All of it is here: these are ordinary disks. */
   isComplete: boolean;
+  /** The upper layers' headers name the lower ones: a hint for people, which cannot be written while a QEMU has them open. */
+  isNamed: boolean;
 };
 
 /** A manifest that may tell of an arrival; everything that does not look for it keeps it as it is. */
@@ -25,9 +27,10 @@ export function arrivalOf(manifest: Manifest): Arrival | null {
   return (manifest as ArrivingManifest).arrival ?? null;
 }
 
-/** True while some of the content is not here. */
+/** True while some of the content is not here. What was demoted since, and what was promoted, is made of points. */
 export function isArriving(manifest: Manifest): boolean {
-  return arrivalOf(manifest)?.isComplete === false;
+  const { role, promotedFrom } = manifest;
+  return role === 'primary' && promotedFrom === null && arrivalOf(manifest)?.isComplete === false;
 }
 
 export function withArrival(manifest: Manifest, arrival: Arrival): ArrivingManifest {
@@ -55,10 +58,9 @@ export function arrivingNodes(disk: string): { ownFile: string; content: string;
 
 /** Raises AppError invalid, beginning with `file`, when a manifest tells of an arrival that makes no sense. */
 export function checkArrival(manifest: Manifest, file: string): void {
-  const arrival: unknown = arrivalOf(manifest);
-  if (arrival === null) return;
-  const { request, target, from, disks, isComplete } = arrival as Partial<Arrival>;
-  const isShaped = typeof request === 'string' && typeof target === 'string' && typeof isComplete === 'boolean';
+  if (!isArriving(manifest)) return;
+  const { request, target, from, disks } = arrivalOf(manifest) as Partial<Arrival>;
+  const isShaped = typeof request === 'string' && typeof target === 'string';
   const isFrom = Number.isSafeInteger(from?.vmid) && Number.isSafeInteger(from?.atSeconds);
   const areCut = manifest.disks.every(({ name }) => (disks?.[name]?.chunkBytes ?? 0) > 0);
   if (!isShaped || !isFrom || !areCut)

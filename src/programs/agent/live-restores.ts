@@ -156,7 +156,10 @@ export function createLiveRestores(options: LiveRestoresOptions): LiveRestores {
       if (record.home === self && record.generation === generation) await attempt(vmid, () => begin(vmid));
       else await end(vmid);
     }
-    for (const streaming of streams.values()) await attempt(streaming.copy.vmid, () => wake(streaming));
+    for (const streaming of streams.values()) {
+      const { vmid } = streaming.copy;
+      await attempt(vmid, async () => ((await find(vmid)) === null ? end(vmid) : wake(streaming)));
+    }
   }
 
   async function attempt(vmid: number, work: () => Promise<void>): Promise<void> {
@@ -171,8 +174,9 @@ export function createLiveRestores(options: LiveRestoresOptions): LiveRestores {
       for (;;) {
         signal.throwIfAborted();
         const copy = await find(vmid);
-        if (copy === null) throw new AppError('conflict', `restore guest ${vmid}: it was deleted meanwhile`);
-        if (copy.arrival.isComplete) return;
+        if (copy === null && world.read(keys.guest(vmid)) === null)
+          throw new AppError('conflict', `restore guest ${vmid}: it was deleted meanwhile`);
+        if (copy?.arrival.isComplete === true) return;
         const stream = await streams.get(vmid)?.stream.catch(() => null);
         const state = stream?.state() ?? null;
         say(describe(vmid, state), state === null || state.totalBytes === 0 ? null : state);
@@ -202,6 +206,7 @@ function describe(vmid: number, state: LiveState | null): string {
   return waits === '' ? text : `${text}; ${waits.slice(0, -2)}`;
 }
 
+/** Keeps no process that is about to end. */
 function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+  return new Promise((resolve) => setTimeout(resolve, ms).unref());
 }

@@ -46,7 +46,8 @@ export async function restoreLive(parts: RestoreLiveParts, order: LiveRestoreOrd
       `${what} guest ${vmid}: ${parts.self} keeps its guests in a pool, where that is not done; nothing was changed. Leave --live away`,
     );
   }
-  const arrival = await parts.guests.exclusively(vmid, () => make(parts, order, arrivals));
+  const arrival =
+    (await findMade(parts, vmid, arrivals)) ?? (await parts.guests.exclusively(vmid, () => make(parts, order, arrivals)));
   try {
     await parts.live.follow(vmid, parts.tell, parts.signal);
   } catch (error) {
@@ -60,12 +61,21 @@ export async function restoreLive(parts: RestoreLiveParts, order: LiveRestoreOrd
   ];
 }
 
+/** What an earlier try of the same request made of disks; null: nothing. */
+async function findBegun({ id }: RestoreLiveParts, vmid: number, arrivals: Arrivals): Promise<Arrival | null> {
+  return (await arrivals.list()).find((copy) => copy.vmid === vmid && copy.arrival.request === id)?.arrival ?? null;
+}
+
+/** The same when there is the guest as well: whatever is done with it now, there is nothing left to make. */
+async function findMade(parts: RestoreLiveParts, vmid: number, arrivals: Arrivals): Promise<Arrival | null> {
+  const record = await readRecord<GuestRecord>(parts.store, keys.guest(vmid));
+  return record?.value.home === parts.self ? await findBegun(parts, vmid, arrivals) : null;
+}
+
 /** The guest's disks, what serves them, and its record, in this order; what an earlier try of the same request made is taken up. */
 async function make(parts: RestoreLiveParts, order: LiveRestoreOrder, arrivals: Arrivals): Promise<Arrival> {
   const { vmid } = order;
-  const begun = (await arrivals.list()).find((copy) => copy.vmid === vmid && copy.arrival.request === parts.id)?.arrival;
-  const record = await readRecord<GuestRecord>(parts.store, keys.guest(vmid));
-  if (begun !== undefined && record?.value.home === parts.self) return begun;
+  const begun = await findBegun(parts, vmid, arrivals);
   await using backup = await openOrdered(parts.store, { ...order, from: begun?.from ?? order.from }, parts);
   const config = newGuestConfig(order, backup);
   const disks: Arrival['disks'] = {};
@@ -79,7 +89,7 @@ async function make(parts: RestoreLiveParts, order: LiveRestoreOrder, arrivals: 
     disks[name] = index;
   }
   const from = { vmid: order.from.vmid, atSeconds: backup.snapshot.atSeconds };
-  const arrival: Arrival = { request: parts.id, target: order.target, from, disks, isComplete: false };
+  const arrival: Arrival = { request: parts.id, target: order.target, from, disks, isComplete: false, isNamed: false };
   const createDisks = (made: NewDisk[]): Promise<void> => arrivals.create(vmid, 1, made, arrival);
   try {
     await parts.create({
@@ -116,7 +126,7 @@ async function takeAway({ self, store, guests, live, remove, log }: RestoreLiveP
     } catch (error) {
       if (!isAppError(error)) throw error;
       log(`guest ${vmid}: its restore was withdrawn, but it is still there: ${formatErrorChain(error)}`);
-      await new Promise((resolve) => setTimeout(resolve, limits.agentRoundMs));
+      await new Promise((resolve) => setTimeout(resolve, limits.agentRoundMs).unref());
     }
   }
 }

@@ -20,7 +20,11 @@ parentPort?.on('message', (message: ToLive | { kind: 'end' }) => {
 
 async function run(): Promise<void> {
   // A guest waits for what is done here; it was started as one that nobody waits for.
-  setPriority(timing.nice);
+  try {
+    setPriority(timing.nice);
+  } catch {
+    // Only root may; it goes on as it is.
+  }
   const live = await openLiveDisks(disks);
   const fill = createLiveFill(live, timing);
   await serveNbd(socketPath, new Map(live.disks.map((disk) => [disk.name, fill.readable(disk)])), owner);
