@@ -9,7 +9,7 @@ import { isBadServerCertificate, pickTelling } from './etcd-trouble.ts';
 type Question<T> = { member: EtcdMember; askedMs: number; answer: Promise<{ member: EtcdMember; attempt: Attempt<T> }> };
 
 /**
- * A call that may be made twice without harm: asks the current member, after `limits.etcdHedgeMs` of silence the next one as
+ * A call that may be made twice without harm: asks the current member, after a while of silence (`patience.hedgeMs`) the next one as
  * well, and at once when one refuses; the first answer counts. Raises AppError timeout when a member was still silent at the deadline,
  * unavailable when all refused, unauthenticated when the certificates do not fit.
  */
@@ -31,7 +31,7 @@ export async function askAnyMember<T>(
   try {
     while (performance.now() < untilMs && !gaveUp()) {
       if (next !== null) asked.set(next, ask(next, call, { what, untilMs, signal }));
-      const answered = await firstAnswer(asked, untilMs);
+      const answered = await firstAnswer(asked, untilMs, members.patience.hedgeMs);
       if (answered === null) {
         next = members.all.find((member) => !asked.has(member)) ?? null;
         continue;
@@ -69,9 +69,9 @@ function ask<T>(member: EtcdMember, call: MemberCall<T>, options: Parameters<Etc
 }
 
 /** The first of the answers; null when none came within the time after which one more member is asked. */
-async function firstAnswer<T>(asked: Map<EtcdMember, Question<T>>, untilMs: number) {
+async function firstAnswer<T>(asked: Map<EtcdMember, Question<T>>, untilMs: number, hedgeMs: number) {
   const waited = Promise.withResolvers<null>();
-  const timer = setTimeout(() => waited.resolve(null), Math.max(1, Math.min(limits.etcdHedgeMs, untilMs - performance.now())));
+  const timer = setTimeout(() => waited.resolve(null), Math.max(1, Math.min(hedgeMs, untilMs - performance.now())));
   try {
     return await Promise.race([...[...asked.values()].map(({ answer }) => answer), waited.promise]);
   } finally {
@@ -83,7 +83,7 @@ async function firstAnswer<T>(asked: Map<EtcdMember, Question<T>>, untilMs: numb
 function leaveSilent<T>(members: EtcdMembers, asked: Map<EtcdMember, Question<T>>, answered: EtcdMember): void {
   for (const { member, askedMs } of asked.values()) {
     const silentMs = performance.now() - askedMs;
-    if (silentMs < limits.etcdHedgeMs) continue;
+    if (silentMs < members.patience.hedgeMs) continue;
     member.distrustConnection();
     members.leave(member, `no answer in ${Math.round(silentMs)} ms`, answered);
   }

@@ -31,11 +31,17 @@ export interface EtcdMember {
   close(): void;
 }
 
+/** How long a caller waits for a connection to one member, and for its answer before the next one is asked as well. */
+export type EtcdPatience = { connectMs: number; hedgeMs: number };
+
+const usualPatience: EtcdPatience = { connectMs: limits.etcdConnectMs, hedgeMs: limits.etcdHedgeMs };
+
 /** All members we know, and the one that answers us at present: calls stay with it until it gives trouble. */
 export interface EtcdMembers {
   readonly all: readonly EtcdMember[];
   readonly current: EtcdMember;
   readonly tls: EtcdTls | null;
+  readonly patience: EtcdPatience;
   after(member: EtcdMember): EtcdMember;
   /** `member` gave trouble: if it is the current one, go to `to` (default: the next). */
   leave(member: EtcdMember, because: unknown, to?: EtcdMember): void;
@@ -48,15 +54,22 @@ export interface EtcdMembers {
 export const leaderRequired = { hasleader: 'true' } as const;
 
 /** Raises AppError missing when a certificate file cannot be read, invalid when one is none or an endpoint is no URL. */
-export function createMembers(endpoints: string[], tls: EtcdTls | null, onTrouble: (text: string) => void): EtcdMembers {
+export function createMembers(
+  endpoints: string[],
+  tls: EtcdTls | null,
+  onTrouble: (text: string) => void,
+  patience: EtcdPatience = usualPatience,
+): EtcdMembers {
   if (endpoints.length === 0)
     throw new AppError('invalid', 'etcd endpoints: none given; name at least one, e.g. https://10.0.0.1:2379');
   const material = tls === null ? null : readTlsMaterial(tls);
-  let all = endpoints.map((endpoint) => createMember(parseEndpoint(endpoint, tls), tls, material));
+  const make = (origin: string) => createMember(origin, tls, material, patience);
+  let all = endpoints.map((endpoint) => make(parseEndpoint(endpoint, tls)));
   let current = all[0]!;
   const after = (member: EtcdMember) => all[(all.indexOf(member) + 1) % all.length]!;
   return {
     tls,
+    patience,
     after,
     get all() {
       return all;
@@ -76,7 +89,7 @@ export function createMembers(endpoints: string[], tls: EtcdTls | null, onTroubl
       const kept = all.filter(({ endpoint }) => origins.includes(endpoint));
       const known = new Set(kept.map(({ endpoint }) => endpoint));
       const gone = all.filter((member) => !kept.includes(member));
-      all = [...kept, ...origins.filter((origin) => !known.has(origin)).map((origin) => createMember(origin, tls, material))];
+      all = [...kept, ...origins.filter((origin) => !known.has(origin)).map(make)];
       if (!all.includes(current)) current = all[0]!;
       for (const member of gone) member.close();
       return true;
@@ -96,13 +109,13 @@ type SharedConnection = {
   heard: { bytes: number; atMs: number };
 };
 
-function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMaterial | null): EtcdMember {
+function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMaterial | null, patience: EtcdPatience): EtcdMember {
   let shared: SharedConnection | null = null;
   // Shared, or left to the next who asks: no single caller's signal may end it.
   const never = new AbortController().signal;
   const waits = { connectMs: limits.etcdConnectMs, handshakeMs: limits.etcdHandshakeMs };
   const open = () => openConnection(endpoint, material, waits, never);
-  const opener = createOpener(open, { patienceMs: limits.etcdConnectMs, keepMs: limits.etcdHandshakeMs });
+  const opener = createOpener(open, { patienceMs: patience.connectMs, keepMs: limits.etcdHandshakeMs });
 
   function openShared(): SharedConnection {
     const opening: SharedConnection = {
@@ -150,7 +163,7 @@ function createMember(endpoint: string, tls: EtcdTls | null, material: TlsMateri
       const using = shared;
       using.calls += 1;
       try {
-        const connection = await waitFor(using.opened, Math.min(untilMs, performance.now() + limits.etcdConnectMs), signal);
+        const connection = await waitFor(using.opened, Math.min(untilMs, performance.now() + patience.connectMs), signal);
         const timeoutMs = Math.max(1, Math.round(untilMs - performance.now()));
         return { kind: 'answer', value: await call(connection.transport, { timeoutMs, signal, headers: leaderRequired }) };
       } catch (error) {

@@ -5,7 +5,7 @@ import { askAnyMember } from './etcd-calls.ts';
 import { commitOnce } from './etcd-commit.ts';
 import type { EtcdTls } from './etcd-connection.ts';
 import { listHealth } from './etcd-health.ts';
-import { createMembers, type MemberCall } from './etcd-members.ts';
+import { createMembers, type EtcdPatience, type MemberCall } from './etcd-members.ts';
 import { formatListRequest, formatReadRequest, parseEntry } from './etcd-messages.ts';
 import { watchPrefix } from './etcd-watch.ts';
 import { Cluster, KV, type MemberListResponse, type RangeRequest, type RangeResponse } from './gen/etcd_pb.js';
@@ -17,6 +17,8 @@ export type EtcdStoreOptions = {
   tls: EtcdTls | null;
   /** Called with one line when a member is left for another, or a watch cannot go on; for the log. */
   onTrouble?: (text: string) => void;
+  /** For callers that wait longer than programs may; they must still not wait for a dead member. */
+  patience?: EtcdPatience;
   /** Members that join and leave are noticed while the program runs; `onMembers` is told the endpoints that hold from then on. */
   followMembers?: { everyMs: number; onMembers?: (endpoints: string[]) => void };
 };
@@ -27,7 +29,7 @@ export type EtcdStoreOptions = {
  */
 export function createEtcdStore(options: EtcdStoreOptions): Store & StoreHealth & AsyncDisposable {
   const onTrouble = options.onTrouble ?? (() => {});
-  const members = createMembers(options.endpoints, options.tls, onTrouble);
+  const members = createMembers(options.endpoints, options.tls, onTrouble, options.patience);
   const closed = new AbortController();
   const { followMembers } = options;
   const look = followMembers && setInterval(() => void lookForMembers(), followMembers.everyMs).unref();

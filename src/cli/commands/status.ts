@@ -71,7 +71,7 @@ export async function readView(session: Session): Promise<ClusterView> {
 }
 
 function listMembers({ store, world }: Session): Promise<StoreMember[]> {
-  return store.listMembers({ deadlineMs: limits.etcdCallMs, signal: world.signal });
+  return store.listMembers({ deadlineMs: limits.cliStoreCallMs, signal: world.signal });
 }
 
 async function readSnapshot({ store, world }: Session): Promise<ClusterSnapshot> {
