@@ -47,7 +47,11 @@ export async function runZfsWhenFree(command: ZfsCommand): Promise<string> {
   }
 }
 
-/** A stream out of ZFS or into it. `done` settles when the process has ended; it never ends by itself while its pipe is open. */
+/**
+ * A stream out of ZFS or into it. `done` settles when the process has ended; it never ends by itself while its pipe is open. Whoever opens one to
+ * read from begins to read in the same tick: what a process wrote and nobody read yet is thrown away when it ends (flushStdio in Node's
+ * child_process), and a small stream is written before anything else has happened.
+ */
 export type ZfsStream<S> = { pipe: S; done: Promise<void>; kill(): void };
 
 export function openSend(command: ZfsCommand): ZfsStream<Readable> {

@@ -113,7 +113,7 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
   ): Promise<number> {
     let bytes = 0;
     try {
-      for (const stream of streams) if (stream.open !== null) bytes += await sendDisk(about, stream.name, stream.open(), signal);
+      for (const stream of streams) if (stream.open !== null) bytes += await sendDisk(about, stream.name, stream.open, signal);
       return bytes;
     } catch (error) {
       // Whatever the other nodes get meanwhile: this point stays until the stream has gone on or was given up.
@@ -127,33 +127,32 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
   async function sendDisk(
     { control, order: { peer, job } }: { control: ControlClient; order: CycleOrder },
     disk: string,
-    stream: ZfsStream<Readable>,
+    open: () => ZfsStream<Readable>,
     signal: AbortSignal,
   ): Promise<number> {
+    const request = {
+      node: peer.node,
+      address: peer.address,
+      port: peer.relayPort,
+      service: `stream:${vmid}:${disk}`,
+      rateBytesPerSecond: job.rateBytesPerSecond,
+      rateGroup: `${vmid}@${peer.node}`,
+    };
+    const tunnel = await openTunnel(deps.run, request, { patient: true });
+    const socket = connect(tunnel.path);
+    // Not before the way is there: a stream is read from the tick on in which it is opened, or its bytes are gone with its process.
+    const stream = open();
     try {
-      const request = {
-        node: peer.node,
-        address: peer.address,
-        port: peer.relayPort,
-        service: `stream:${vmid}:${disk}`,
-        rateBytesPerSecond: job.rateBytesPerSecond,
-        rateGroup: `${vmid}@${peer.node}`,
-      };
-      const tunnel = await openTunnel(deps.run, request, { patient: true });
-      const socket = connect(tunnel.path);
-      try {
-        const bytes = await pipeStream(stream, socket, signal).catch(async (error: unknown) => {
-          await control.call('received', { disk }, { deadlineMs: limits.zfsCommandMs }); // its own words are better than "the pipe broke"
-          throw error;
-        });
-        await waitReceived(control, disk, signal);
-        return bytes;
-      } finally {
-        socket.destroy();
-        await tunnel.close();
-      }
+      const bytes = await pipeStream(stream, socket, signal).catch(async (error: unknown) => {
+        await control.call('received', { disk }, { deadlineMs: limits.zfsCommandMs }); // its own words are better than "the pipe broke"
+        throw error;
+      });
+      await waitReceived(control, disk, signal);
+      return bytes;
     } finally {
       stream.kill();
+      socket.destroy();
+      await tunnel.close();
     }
   }
 
