@@ -30,7 +30,7 @@ export async function performAlign(
     case 'snapshot-live':
       return void (await runZfsWhenFree(takeSnapshot([disk.live], step.name, {})));
     case 'rename-aside':
-      return void (await runZfsWhenFree(renameDataset(disk.live, disk.aside)));
+      return void (await runZfsWhenFree(renameDataset(disk.live, disk.aside, disk.type)));
     case 'clone':
       return void (await runZfsWhenFree(cloneSnapshot(disk.aside, step.snapshot, disk.live, restProperties(disk.type))));
     case 'promote':

@@ -93,9 +93,8 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
     // Who asks from here on wants a point later than this one.
     const asked = target.waiters.splice(0);
     target.schedule = { ...target.schedule, asked: false };
-    // A point that was just taken for another node will do, unless somebody asked for what is there now.
-    const reuseMs = asked.length > 0 ? 0 : job.intervalMs / 2;
-    const order = { peer, job, configSha256: options.readConfigSha256(vmid), reuseMs };
+    const reuseFromBootMs = asked.length > 0 ? Number.POSITIVE_INFINITY : oldestThatWillDo(target.schedule, job.intervalMs);
+    const order = { peer, job, configSha256: options.readConfigSha256(vmid), reuseFromBootMs };
     try {
       const result = await options.sender.send(order, over.signal);
       takeResult(target, result, asked);
@@ -109,6 +108,16 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
       (found) => found !== null && log(`guest ${vmid}: ${found}`),
       (error: unknown) => log(`guest ${vmid}: measuring a tail on ${peer.node} failed: ${formatErrorChain(error)}`),
     );
+  }
+
+  /**
+   * A point that was taken for another node since this one became due will do, unless somebody asked for what is there now: what several nodes hold is
+   * what they can go on from when this one is gone, however long each cycle takes.
+   */
+  function oldestThatWillDo({ lastPointBootMs }: TargetSchedule, intervalMs: number): number {
+    const now = clock.bootMs();
+    const dueBootMs = lastPointBootMs === null ? now - intervalMs : lastPointBootMs + intervalMs;
+    return Math.max(now - intervalMs, Math.min(now - intervalMs / 2, dueBootMs));
   }
 
   async function round(): Promise<void> {

@@ -52,7 +52,11 @@ export async function sendLastPoint(
       // One good copy is what is needed; the others must not keep the guest from starting there.
       const signal =
         results.length === 0 ? gone.signal : AbortSignal.any([gone.signal, AbortSignal.timeout(limits.furtherCopyMs)]);
-      const result = await sender.send({ peer, job, configSha256, reuseMs: 0 }, signal, results[0]?.result.point);
+      const result = await sender.send(
+        { peer, job, configSha256, reuseFromBootMs: Number.POSITIVE_INFINITY },
+        signal,
+        results[0]?.result.point,
+      );
       const { bytes, tookMs } = result.cycle;
       deps.log(`guest ${vmid} to ${peer.node}: last point, ${result.cycle.kind} of ${bytes} bytes in ${tookMs} ms`);
       results.push({ node: peer.node, result });

@@ -45,8 +45,8 @@ export type SenderDeps = {
   log: (text: string) => void;
 };
 
-/** `reuseMs`: a point that was taken at most this long ago may be sent again to this node; 0: a new one is wanted. */
-export type CycleOrder = { peer: Peer; job: ReplicationJob; configSha256: string; reuseMs: number };
+/** `reuseFromBootMs`: a point that was taken then or later may be sent again to this node; infinite: a new one is wanted. */
+export type CycleOrder = { peer: Peer; job: ReplicationJob; configSha256: string; reuseFromBootMs: number };
 
 export type CycleResult = {
   point: ReplicaPoint;

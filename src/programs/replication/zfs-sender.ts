@@ -59,7 +59,7 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
   async function choosePoint(order: CycleOrder, held: ReplicaPoint | null, named: ReplicaPoint | undefined): Promise<TakenPoint> {
     const isNewer = newest !== null && (held === null || comparePoints(newest.point, held) > 0);
     if (newest !== null && named !== undefined && comparePoints(newest.point, named) === 0) return newest;
-    if (newest !== null && isNewer && clock.bootMs() - newest.bootMs < order.reuseMs) return newest;
+    if (newest !== null && isNewer && newest.bootMs >= order.reuseFromBootMs) return newest;
     const point = named ?? (await nextPoint(held));
     const take = async (kind: 'crash' | 'frozen'): Promise<TakenPoint> => {
       const taken = { point, atMs: clock.wallMs(), bootMs: clock.bootMs() };

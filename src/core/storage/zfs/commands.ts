@@ -172,8 +172,10 @@ export function rollbackTo(of: string, name: string): ZfsCommand {
   return make('zfs', `put ${of} back to ${name}`, ['rollback', '-r', snapshot(of, name)]);
 }
 
-export function renameDataset(from: string, to: string): ZfsCommand {
-  return make('zfs', `set ${from} aside`, ['rename', '-u', dataset(from), dataset(to)]);
+/** A file system is not mounted anew where it goes; of a volume ZFS refuses to hear of that. */
+export function renameDataset(from: string, to: string, type: 'volume' | 'filesystem'): ZfsCommand {
+  const still = type === 'filesystem' ? ['-u'] : [];
+  return make('zfs', `set ${from} aside`, ['rename', ...still, dataset(from), dataset(to)]);
 }
 
 export function cloneSnapshot(of: string, name: string, to: string, properties: DiskProperty[]): ZfsCommand {

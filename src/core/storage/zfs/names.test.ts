@@ -65,7 +65,7 @@ function makeEach() {
     commands.holdSnapshots([disk], 'hf-1-1', 'holdfast'),
     commands.releaseSnapshots([{ of: disk, name: 'hf-1-1' }], 'holdfast'),
     commands.rollbackTo(disk, 'hf-1-1'),
-    commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0'),
+    commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0', 'filesystem'),
     commands.cloneSnapshot('tank/holdfast/vm-100/left-behind-g1.disk0', 'hf-1-1', disk, [{ readonly: 'on' }]),
     commands.promoteClone(disk),
     commands.sendPoint(disk, 'hf-1-2', { kind: 'snapshot', name: 'hf-1-1' }),
