@@ -25,6 +25,13 @@ test('a copy of which not all is here says so until it is complete, and is refus
     (error) => isAppError(error, 'busy'),
   );
   const whole = withArrival(made, { ...arrival, isComplete: true });
+  assert.deepEqual(
+    [made, whole].map((manifest) => (JSON.parse(formatManifest(manifest)) as { version: number }).version),
+    [2, 1],
+    'who knows nothing of arrivals must not open what is not whole',
+  );
+  const marked = formatManifest(made).replace('"isComplete": false', '"isComplete": true');
+  assert.throws(() => parseManifest(marked, 'm'), /does not say from where/);
   refuseArriving(whole, 'replicate');
   refuseArriving(createPrimary(100, 1, []), 'replicate');
 });

@@ -1,11 +1,15 @@
 import { AppError } from '#base/error.ts';
 import { parseDiskName } from '#base/ids.ts';
-import { checkArrival } from './arrival.ts';
+import { checkArrival, isArriving } from './arrival.ts';
 import type { Depths, DiskLayers, KeptPoint, Manifest, PinnedTail } from './manifest.ts';
+
+/** Written while some of the content is not here, so that a program that knows nothing of arrivals leaves the copy alone. */
+const arrivingVersion = 2;
 
 /** The manifest as it is written to disk. */
 export function formatManifest(manifest: Manifest): string {
-  return `${JSON.stringify(manifest, null, 1)}\n`;
+  const version = isArriving(manifest) ? arrivingVersion : manifest.version;
+  return `${JSON.stringify({ ...manifest, version }, null, 1)}\n`;
 }
 
 /** Reads a manifest back. Raises AppError invalid, naming `file` and what is wrong in it. */
@@ -16,7 +20,9 @@ export function parseManifest(text: string, file: string): Manifest {
   } catch (cause) {
     throw new AppError('invalid', `${file}: not JSON; the copy cannot be used`, { cause });
   }
-  const manifest = value as Manifest;
+  const written = value as Manifest | null;
+  const isMarked = (written?.version as number | undefined) === arrivingVersion;
+  const manifest = (isMarked ? { ...written, version: 1 } : written) as Manifest;
   const check = (condition: boolean, what: string) => {
     if (!condition) throw new AppError('invalid', `${file}: ${what}; the copy cannot be used`);
   };
@@ -37,6 +43,7 @@ export function parseManifest(text: string, file: string): Manifest {
     check(manifest.role === 'primary' && Array.isArray(copiedTo), 'only a primary copy is handed over');
   }
   check(manifest.opened === undefined || isCount(manifest.opened), 'opened is no number');
+  check(!isMarked || isArriving(manifest), 'it is of a version for disks that stream in, and does not say from where');
   checkArrival(manifest, file);
   const newest = manifest.points.at(-1);
   if (manifest.role === 'replica' && newest !== undefined) {
