@@ -151,10 +151,8 @@ export const limits = {
   /** A job's backup that failed is tried again after this, twice as late each time, so often: a server that was restarted is there again. */
   backupRetryMs: 10 * 60_000,
   backupRetries: 3,
-  /** Threads that hash and compress for backups and restores, as nice(2) counts: guests go first. */
-  backupNice: 15,
-  /** The same while such a thread loads its code: a session must be open before `backupOpenMs`, also on a busy node. */
-  backupLoadNice: 10,
+  /** Threads that hash and compress for backups and restores, as nice(2) counts: guests go first, but a backup ends on a busy node as well (decision 15). */
+  backupNice: 10,
   /** A thread that is to end may still load its code until then; on a busy node that takes long at its priority. */
   threadEndMs: 60_000,
   /** A backup says how far it is this often. */

@@ -5,7 +5,7 @@ import { limits } from '#base/limits.ts';
 import { endWord, mayEndWord } from '#programs/guest-backup/polite-words.ts';
 
 /** See polite-thread.ts. */
-setPriority(limits.backupLoadNice);
+setPriority(limits.backupNice);
 const native = import('#adapters/bytes/node-bytes.ts');
 parentPort?.on('message', (message: { kind?: string }) => {
   if (message.kind === endWord) void native.then(allLoaded).then(() => parentPort?.postMessage({ kind: mayEndWord }));

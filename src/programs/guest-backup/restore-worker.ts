@@ -1,10 +1,8 @@
-import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { restoreImage } from '#adapters/backup-client/image-restore.ts';
 import { openSnapshot, restoreWidth, type SnapshotSource } from '#adapters/backup-client/snapshot-source.ts';
 import { describeTrouble } from '#adapters/backup-client/trouble.ts';
 import { nodeBytes } from '#adapters/bytes/node-bytes.ts';
-import { limits } from '#base/limits.ts';
 import { diskArchiveName, guestBlobName, parseGuestBlob } from '#core/guest-backup/guest-blob.ts';
 import type { ChunkPool } from '#adapters/backup-client/chunk-pool.ts';
 import { clientWorkers } from '#programs/backup-client/workers.ts';
@@ -42,7 +40,6 @@ async function writeDisk(source: SnapshotSource, pool: ChunkPool, { disk, to }: 
 }
 
 async function run(): Promise<void> {
-  setPriority(limits.backupNice);
   const { snapshot, session: opened } = await openGuestBackup(access, from, new AbortController().signal);
   using session = opened;
   await using pool = clientWorkers.startPool(access.key);

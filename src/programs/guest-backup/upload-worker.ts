@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { setPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { ArchiveUpload, learnIndex, type UploadContext } from '#adapters/backup-client/archive-upload.ts';
@@ -130,7 +129,6 @@ async function sendGuest({ session, order }: Run): Promise<ManifestEntry> {
 }
 
 async function run(): Promise<void> {
-  setPriority(limits.backupNice);
   const target = { repository: access.repository, fingerprint: access.fingerprint, signal: new AbortController().signal };
   const login = await logIn(target, access.secret);
   using session = await openSession('backup', access.repository.store, snapshot, target, login);
