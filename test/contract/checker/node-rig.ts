@@ -137,6 +137,8 @@ async function buildNode(
     readJob: (vmid) => ({ ...rig.job, vmid }),
     readConfigSha256: () => 'c0',
   });
+  // First: when it does not come, nothing else has begun that would keep the test's process alive.
+  const relay = await spawnRelay(config, run);
   const stopServing = new AbortController();
   const serving = replication.serve(stopServing.signal);
   const node: RigNode = {
@@ -148,7 +150,7 @@ async function buildNode(
     replication,
     points,
     logged,
-    relay: await spawnRelay(config, run),
+    relay,
     async startRelay() {
       await endProcess(node.relay);
       node.relay = await spawnRelay(config, run);
@@ -174,10 +176,15 @@ export async function spawnRelay(config: string, run: string, deadlineMs = 10_00
   const output = openSync(join(run, 'relay.log'), 'a');
   const main = new URL('../../../src/programs/relay/main.ts', import.meta.url).pathname;
   const child = spawn(process.execPath, [main, '--config', config], { stdio: ['ignore', output, output] });
-  await until('the relay listens', deadlineMs, () => {
-    if (child.exitCode !== null) throw new Error(`the relay ended: see ${join(run, 'relay.log')}`);
-    return canConnect(join(run, 'relay.sock')); // a socket's file is there a moment before anybody listens
-  });
+  try {
+    await until('the relay listens', deadlineMs, () => {
+      if (child.exitCode !== null) throw new Error(`the relay ended: see ${join(run, 'relay.log')}`);
+      return canConnect(join(run, 'relay.sock')); // a socket's file is there a moment before anybody listens
+    });
+  } catch (error) {
+    await endProcess(child);
+    throw error;
+  }
   return child;
 }
 
