@@ -117,7 +117,10 @@ test('a companion that its node gave up draws nobody to where it was', () => {
   const givenUp: Guest = { node: 'b', state: waiting, facts: { givenUp: true } };
   assert.equal(select({ x: { node: 'c' }, y: givenUp }, [together], 'stay'), 'c');
   assert.equal(select({ x: { node: 'c', state: waiting }, y: givenUp }, [together], 'best', ['a', 'b']), 'a');
+  assert.equal(select({ x: { node: 'c' }, y: { ...givenUp, state: active } }, [together], 'stay'), 'c', 'not looked at yet');
   assert.equal(select({ x: { node: 'c' }, y: { ...givenUp, facts: {} } }, [together], 'stay'), 'b', 'it may start there again');
+  const placed: Guest = { node: 'a', facts: { givenUp: true, home: 'b' } };
+  assert.equal(select({ x: { node: 'c' }, y: placed }, [together], 'stay'), 'a', 'it has a new place in this round');
 });
 
 test('by size, memory decides before cores', () => {

@@ -154,9 +154,10 @@ function countCompanions(placement: Omit<Placement, 'usage'>, guest: string): Ma
   for (const other of placement.rules.together.get(guest) ?? []) {
     const entry = placement.guests.get(other);
     if (entry === undefined || !takesRoom(entry.state)) continue;
-    // It starts elsewhere: where it was let go of, nobody would be with it.
-    if (entry.state.kind === 'awaiting-recovery' && placement.guestFacts.get(other)?.givenUp === true) continue;
     const node = targetOf(entry.state) ?? entry.node;
+    // It starts elsewhere: where it was let go of, nobody would be with it.
+    const facts = placement.guestFacts.get(other);
+    if (facts?.givenUp === true && facts.home === node) continue;
     counts.set(node, (counts.get(node) ?? 0) + 1);
   }
   return counts;
