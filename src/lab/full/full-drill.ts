@@ -43,29 +43,31 @@ export async function playScenes(stage: Stage, { scenes, versions, jsonFile }: S
   const save = () => {
     if (jsonFile !== null) writeFileSync(jsonFile, `${JSON.stringify(result, null, 2)}\n`);
   };
-  const play = async <T extends { broken: string[] }>(name: FullScene, scene: () => Promise<T>): Promise<T | null> => {
-    if (!scenes.includes(name)) return null;
+  const play = async <Field extends 'plug' | 'upgrade' | 'disk' | 'crash' | 'guard' | 'cutSend'>(
+    name: FullScene,
+    field: Field,
+    scene: () => Promise<NonNullable<FullResult[Field]>>,
+  ): Promise<void> => {
+    if (!scenes.includes(name)) return;
     stage.say(`— ${name}`);
     try {
       const seen = await scene();
+      result[field] = seen;
       result.brokenPromises.push(...seen.broken.map((text) => `${name}: ${text}`));
-      return seen;
     } catch (error) {
       if (!isAppError(error)) throw error;
       result.brokenPromises.push(`${name}: ${formatErrorChain(error)}`);
       stage.say(`FAILED: ${formatErrorChain(error)}`);
-      return null;
     } finally {
       save();
     }
   };
-  result.plug = await play('plug', () => playPlug(stage));
-  result.upgrade = await play('upgrade', () => playUpgrade(stage));
-  result.guard = await play('guard-stopped', () => playReset(stage, 'guard-stopped'));
-  result.crash = await play('kernel-crash', () => playReset(stage, 'kernel-crash'));
-  result.disk = await play('disk', () => playDisk(stage));
-  result.cutSend = await play('cut-send', () => playCutSend(stage));
-  save();
+  await play('plug', 'plug', () => playPlug(stage));
+  await play('upgrade', 'upgrade', () => playUpgrade(stage));
+  await play('guard-stopped', 'guard', () => playReset(stage, 'guard-stopped'));
+  await play('kernel-crash', 'crash', () => playReset(stage, 'kernel-crash'));
+  await play('disk', 'disk', () => playDisk(stage));
+  await play('cut-send', 'cutSend', () => playCutSend(stage));
   return result;
 }
 

@@ -76,6 +76,8 @@ export async function startTinyGuest({ room, store, collector, say }: Stage, hom
   ];
   const deadlineMs = fullLimits.foundMs;
   const isThere = (await store.read(keys.guest(tinyGuest.vmid))) !== null;
+  if (isThere && (await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid)))?.state === 'running')
+    return await waitSpeaking(collector, 1);
   if (!isThere) await shell.must(`holdfast guest create ${parts.join(' ')} --node ${home} --timeout 10m`, { deadlineMs });
   await shell.must(`holdfast replication set ${tinyGuest.vmid} --interval ${tinyGuest.intervalMs / 1000}s`);
   await shell.must(`holdfast guest start ${tinyGuest.vmid} --timeout 10m`, { deadlineMs });
