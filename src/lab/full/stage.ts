@@ -75,9 +75,13 @@ export async function startTinyGuest({ room, store, collector, say }: Stage, hom
     `--nic bridge=br0,mac=${tinyGuest.mac} --kernel probe-vmlinux --initrd probe-initrd --append '${append}'`,
   ];
   const deadlineMs = fullLimits.foundMs;
-  const isThere = (await store.read(keys.guest(tinyGuest.vmid))) !== null;
-  if (isThere && (await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid)))?.state === 'running')
-    return await waitSpeaking(collector, 1);
+  const look = async () => ({
+    isThere: (await store.read(keys.guest(tinyGuest.vmid))) !== null,
+    status: await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid)),
+  });
+  // The first calls make their connections, and may need more than one call's time for it.
+  const { isThere, status } = await waitUntil('the store to answer', fullLimits.commandMs, look, fullLimits.lookMs);
+  if (status?.state === 'running') return await waitSpeaking(collector, 1);
   if (!isThere) await shell.must(`holdfast guest create ${parts.join(' ')} --node ${home} --timeout 10m`, { deadlineMs });
   await shell.must(`holdfast replication set ${tinyGuest.vmid} --interval ${tinyGuest.intervalMs / 1000}s`);
   await shell.must(`holdfast guest start ${tinyGuest.vmid} --timeout 10m`, { deadlineMs });
