@@ -1,5 +1,7 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { createEtcdStore } from '#adapters/etcd/etcd-store.ts';
 import { AppError } from '#base/error.ts';
+import { limits } from '#base/limits.ts';
 import type { NodeConfig } from '#programs/node-config.ts';
 import { storeOptions } from '#programs/store-endpoints.ts';
 import { createStoreCalls } from './store-calls.ts';
@@ -14,7 +16,12 @@ export async function rehearse({ node, timing, ...config }: NodeConfig): Promise
   const deadlineMs = timing.watchdogMs;
   await using store = createEtcdStore(storeOptions({ node, timing, ...config }, { keep: false }));
   const call = createStoreCalls(store, { node: node.name, clusterId: node.cluster, machine: node.machine });
-  const answer = await call({ kind: 'look', deadlineMs });
+  let answer = await call({ kind: 'look', deadlineMs });
+  // As the guard does: a slow machine's first connection may need more than one try's time.
+  while (answer.kind !== 'sight' && performance.now() < deadlineMs) {
+    await pause(limits.cliPollMs);
+    answer = await call({ kind: 'look', deadlineMs });
+  }
   if (answer.kind !== 'sight') {
     const why = 'problem' in answer ? answer.problem : answer.kind;
     throw new AppError(
