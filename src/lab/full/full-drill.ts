@@ -78,7 +78,7 @@ export function printResult(result: FullResult, say: Say): void {
   const megabytes = (bytes: number | undefined) => (bytes === undefined ? 'not measured' : `${Math.round(bytes / 2 ** 20)} MiB`);
   say('measured (software emulation, lenient profile):');
   say(
-    `  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.broken.length === 0 ? 'yes' : 'NO'}`,
+    `  upgrade of the package           ${seconds(upgrade?.tookMs)}, guest's process kept: ${upgrade === null ? '?' : upgrade.isGuestKept ? 'yes' : 'NO'}`,
   );
   say(`  plug to QEMU started             ${seconds(plug?.plugToStartMs)}, to guest heard ${seconds(plug?.plugToHeardMs)}`);
   say(`  age of the data at the loss      ${seconds(plug?.dataAgeMs)} (bound ${seconds(plug?.dataAgeBoundMs)})`);

@@ -9,6 +9,7 @@ export type UpgradeResult = {
   from: string;
   to: string;
   tookMs: number;
+  isGuestKept: boolean;
   /** Longest silence of the guest while the package was replaced. */
   longestSilenceMs: number;
   broken: string[];
@@ -48,6 +49,7 @@ export async function playUpgrade({ room, store, collector, say }: Stage): Promi
     from: before.version,
     to: after.version,
     tookMs,
+    isGuestKept: after.qemu === before.qemu && after.boot === before.boot,
     longestSilenceMs: Math.round(last?.longestSilenceMs ?? 0),
     broken,
   };
