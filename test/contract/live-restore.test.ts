@@ -28,7 +28,7 @@ import { until } from './checker/until.ts';
 /** Guests that run while their disks stream in: a real QEMU, a real backup server, and a way to it that can be made slow or cut. */
 const mib = 1 << 20;
 const chunkBytes = 4 * mib;
-const chunks = 26;
+const chunks = 20;
 const disk = { name: 'disk0', sizeBytes: chunks * chunkBytes - 2 * mib };
 const [old, fresh] = [100, 201];
 const timing = { ...liveLimits, retryMs: 200, retryMaxMs: 500, badChunkMs: 500, saveMs: 200, lookMs: 200 };
@@ -66,12 +66,14 @@ type Stage = { rig: AgentRig; agent: RigAgent; way: SlowWay; stop: AbortControll
 
 /** n1 reaches the backup of a guest by a way of its own. `readMs`: how long a read waits before the guest is paused. */
 async function prepare(t: TestContext, names: string[], readMs: number = liveLimits.readMs): Promise<Stage> {
+  const stops: AbortController[] = [];
+  t.after(() => stops.forEach((stop) => stop.abort())); // before all else is taken away
   const rig = await buildAgentRig(t, names);
   const way = await startSlowWay(place.port);
   t.after(() => way[Symbol.asyncDispose]());
   const agent = rig.startAgent('n1');
   const { stop } = serveBackups(rig, agent, createClock(), { ...timing, readMs });
-  t.after(() => stop.abort());
+  stops.push(stop);
   const direct: BackupTarget = { ...vault(place), keyFile };
   await put(rig, keys.backupTarget('vault'), direct);
   await put(rig, keys.backupTarget('far'), { ...direct, id: 'far', repository: `u@pbs!t@127.0.0.1:${way.port}:store` });
@@ -106,7 +108,7 @@ async function begin({ rig }: Stage): Promise<string> {
     live: true,
   };
   const id = await ask(rig, order);
-  await until('the guest is made', 30_000, async () => {
+  await until('the guest is made', 60_000, async () => {
     const request = await read<RequestRecord>(rig, keys.request(id));
     if (request?.state === 'failed') throw new Error(request.error.message);
     return await read<GuestRecord>(rig, keys.guest(fresh));
@@ -171,7 +173,7 @@ async function checkDisk({ rig }: Stage, name = 'n1'): Promise<ReturnType<typeof
 test('a guest runs and writes while its disks stream in, encrypted; then it is like any other', async (t) => {
   const stage = await prepare(t, ['n1', 'n2']);
   const { rig, way } = stage;
-  way.rate = 24 * mib;
+  way.rate = 4 * mib;
   const id = await begin(stage);
   const guest = await start(stage);
   assert.match(await readThrough(stage, guest, (chunks - 1) * chunkBytes, chunks - 1), /^read 512\/512/);
@@ -182,6 +184,7 @@ test('a guest runs and writes while its disks stream in, encrypted; then it is l
   const early = await answered(rig, await ask(rig, { ...backup, vmid: fresh }));
   assert.match(JSON.stringify(early), /still stream in from a backup/);
   assert.match(await told(stage, id), /its disks stream in/);
+  way.rate = Number.POSITIVE_INFINITY;
 
   const done = await answered(rig, id);
   assert.equal(done.state, 'done', JSON.stringify(done));
@@ -190,7 +193,7 @@ test('a guest runs and writes while its disks stream in, encrypted; then it is l
   assert.equal(await runState(guest), 'running');
   assert.equal((await copyOf(stage))?.arrival.isComplete, true);
   const first = rig.rig.record.replicas.get(`${fresh}/n2`);
-  await until('its copy is on n2', 20_000, () => rig.rig.record.replicas.get(`${fresh}/n2`));
+  await until('its copy is on n2', 60_000, () => rig.rig.record.replicas.get(`${fresh}/n2`));
   assert.equal(first, undefined, 'no copy before that');
   const before = await checkDisk(stage, 'n2');
   await rig.node('n1').replication.syncNow(fresh, 'n2');
@@ -231,20 +234,20 @@ test('its server dies before its first read: the guest is paused, is not moved, 
 test('its agent dies in mid-stream and it is stopped after that: the next agent fills the rest, and fetches nothing twice', async (t) => {
   const stage = await prepare(t, ['n1']);
   const { rig, way, agent, stop } = stage;
-  way.rate = 16 * mib;
+  way.rate = 8 * mib;
   const id = await begin(stage);
   const guest = await start(stage);
   const half = (chunks / 2) * chunkBytes;
   await until('half of it is here', 30_000, () => way.bytes > half);
   stop.abort();
   await agent.crash();
+  way.cut();
   const beforeBytes = way.bytes;
   way.rate = Number.POSITIVE_INFINITY;
   const next = rig.startAgent('n1');
   const again = serveBackups(rig, next, createClock(), stage.timing);
   t.after(() => again.stop.abort());
   await until('it is found', 20_000, () => next.loop.running().some(({ pid }) => pid === guest.pid));
-  way.cut();
   await stopGuest({ ...stage, agent: next });
   assert.equal((await copyOf(stage))?.arrival.isComplete, false);
   way.open();
@@ -266,7 +269,7 @@ test('a chunk that is damaged on the server stops nobody who does not read it; a
   const damaged = await damageChunk(7);
   const id = await begin(stage);
   const guest = await start(stage);
-  await until('all else is here', 30_000, async () =>
+  await until('all else is here', 60_000, async () =>
     /1 chunk\(s\) cannot be had yet: disk0 at 29360128: /.test(await told(stage, id)),
   );
   assert.equal(await runState(guest), 'running');
