@@ -6,7 +6,7 @@ import { backUpEncrypted, backUpTwice } from '#lab/drills/backup/backing-up.ts';
 import { restoreAndRead } from '#lab/drills/backup/restoring.ts';
 import { testRestores } from '#lab/drills/backup/testing.ts';
 import { troubleTargets } from '#lab/drills/backup/trouble.ts';
-import { type BackupStage, readQuiet } from '#lab/drills/backup/stage.ts';
+import type { BackupStage } from '#lab/drills/backup/stage.ts';
 import { type BackupScene, backupScenes } from '#lab/drills/drill-names.ts';
 import type { DrillImages } from '#lab/drills/drill-lab.ts';
 import { openDrillStore, switchQuarantineOff } from '#lab/drills/drill-store.ts';
@@ -47,7 +47,6 @@ export async function measureBackup({ lab, jsonFile, images, scenes: wanted }: B
     images,
     load: null,
     vault,
-    quiet: null,
     home,
   };
   const scenes = backupScenes.filter((name) => wanted.includes(name));
@@ -55,7 +54,6 @@ export async function measureBackup({ lab, jsonFile, images, scenes: wanted }: B
   try {
     await switchQuarantineOff(store);
     await startDatabase(stage, home);
-    stage.quiet = await readQuiet(stage);
     for (const name of scenes) {
       const startedMs = performance.now();
       const seen = await playScene(stage, name, plays[name]);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseBlobHeader } from '#core/backup/blob.ts';
 import { makePayload } from '#lab/db-load-rows.ts';
 import { formatLatency, readLatency } from '#lab/drills/backup/latency.ts';
-import { addTarget, backUp, type BackupStage, mustBackUp, waitRows } from '#lab/drills/backup/stage.ts';
+import { addTarget, backUp, type BackupStage, mustBackUp, readQuiet, waitRows } from '#lab/drills/backup/stage.ts';
 import { vaultSecrets } from '#lab/drills/backup/vault.ts';
 import { databaseGuest } from '#lab/drills/drill-guests.ts';
 import { createJudge } from '#lab/drills/faults/scene.ts';
@@ -14,6 +14,7 @@ import { operate, type SceneResult } from '#lab/drills/manager/stage.ts';
 export async function backUpTwice(stage: BackupStage): Promise<SceneResult> {
   const judge = createJudge();
   await addTarget(stage, 'vault', 'plain', null);
+  const quiet = await readQuiet(stage);
   const fromMs = Date.now();
   const first = (await mustBackUp(stage, 'vault')).figures;
   const during = readLatency(stage.lab, fromMs, Date.now());
@@ -36,6 +37,7 @@ export async function backUpTwice(stage: BackupStage): Promise<SceneResult> {
       'second sent on the wire bytes': second.sentWireBytes,
       'second took ms': second.tookMs,
       'guest paused ms': `${first.pausedMs} and ${second.pausedMs}`,
+      'commits before': formatLatency(quiet),
       'commits during the first': formatLatency(during),
     },
     broken: judge.broken,

@@ -2,17 +2,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { AppError } from '#base/error.ts';
 import type { GuestBackupRecord } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
-import { formatLatency, type Latency, readLatency } from '#lab/drills/backup/latency.ts';
+import { type Latency, readLatency } from '#lab/drills/backup/latency.ts';
 import { secretPath, type Vault, vaultSecrets, type VaultStore } from '#lab/drills/backup/vault.ts';
 import { databaseGuest } from '#lab/drills/drill-guests.ts';
 import { readValue } from '#lab/drills/drill-store.ts';
 import { waitCommitting } from '#lab/drills/manager/database.ts';
 import { mustOperate, type Operated, operate, type Stage } from '#lab/drills/manager/stage.ts';
 
-/** What the scenes share. `quiet`: how long commits take when nothing is backed up. */
-export type BackupStage = Stage & { vault: Vault; quiet: Latency | null; home: string };
+/** What the scenes share. */
+export type BackupStage = Stage & { vault: Vault; home: string };
 
-const quietMs = 15_000;
+/** How long commits are looked at while nothing is backed up. */
+export const quietMs = 15_000;
 /** Whoever gives the command sits elsewhere: that it is started must not cost the guests here their processor. */
 const operatorNice = 10;
 
@@ -20,9 +21,7 @@ const operatorNice = 10;
 export async function readQuiet(stage: BackupStage): Promise<Latency> {
   const fromMs = Date.now();
   await delay(quietMs);
-  const quiet = readLatency(stage.lab, fromMs, Date.now());
-  process.stdout.write(`quiet: commits take ${formatLatency(quiet)}\n`);
-  return quiet;
+  return readLatency(stage.lab, fromMs, Date.now());
 }
 
 /** Names a target for one of the server's stores. */
