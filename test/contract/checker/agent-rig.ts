@@ -67,19 +67,17 @@ export type AgentRig = {
 };
 
 export async function buildAgentRig(t: TestContext, names: string[]): Promise<AgentRig> {
+  const agents = new Set<RigAgent>();
+  // Before the benches clear their cgroups, in the order in which these are told: an agent that sees its guest die starts it again.
+  t.after(async () => {
+    for (const agent of agents) await agent.crash();
+  });
   const benches = new Map(names.map((name) => [name, makeBench(t)]));
   const rig = await buildRig(names);
+  t.after(() => rig[Symbol.asyncDispose]());
   const store = createMemoryStore();
-  const agents = new Set<RigAgent>();
   let nextOrder = 1;
   let looks = 0;
-  t.after(async () => {
-    for (const agent of agents) {
-      for (const guest of agent.loop.running()) await guest.kill();
-      await agent.crash();
-    }
-    await rig[Symbol.asyncDispose]();
-  });
   for (const name of names) {
     makeEpoch(benches.get(name)!, epoch);
     const permit: Permit = { state: 'granted', epoch, bootId, claimMs: 15_000, grantedAtMs: 0 };
