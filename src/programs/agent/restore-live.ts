@@ -109,9 +109,11 @@ async function make(parts: RestoreLiveParts, order: LiveRestoreOrder, arrivals: 
 }
 
 /** Whoever asked does not want it any more. Tried until it is done: nobody else would. */
-async function takeAway({ self, store, guests, live, remove, log }: RestoreLiveParts, vmid: number): Promise<void> {
+async function takeAway({ self, id, store, guests, live, remove, log }: RestoreLiveParts, vmid: number): Promise<void> {
   for (;;) {
     try {
+      // The guest has written meanwhile: what the view says is not enough to destroy that.
+      if ((await readRecord(store, keys.request(id))) !== null) return log(`guest ${vmid}: its restore is still asked for`);
       const record = await readRecord<GuestRecord>(store, keys.guest(vmid));
       if (record !== null && record.value.home !== self) return log(`guest ${vmid}: its home is ${record.value.home} by now`);
       await guests.exclusively(vmid, async () => {
