@@ -140,9 +140,10 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
     };
     const tunnel = await openTunnel(deps.run, request, { patient: true });
     const socket = connect(tunnel.path);
-    // Not before the way is there: a stream is read from the tick on in which it is opened, or its bytes are gone with its process.
-    const stream = open();
+    let stream: ZfsStream<Readable> | null = null;
     try {
+      // Not before the way is there: a stream is read from the tick on in which it is opened, or its bytes are gone with its process.
+      stream = open();
       const bytes = await pipeStream(stream, socket, signal).catch(async (error: unknown) => {
         await control.call('received', { disk }, { deadlineMs: limits.zfsCommandMs }); // its own words are better than "the pipe broke"
         throw error;
@@ -150,7 +151,7 @@ export function createZfsSender(guest: RunningGuest, deps: ZfsSenderDeps): Guest
       await waitReceived(control, disk, signal);
       return bytes;
     } finally {
-      stream.kill();
+      stream?.kill();
       socket.destroy();
       await tunnel.close();
     }
