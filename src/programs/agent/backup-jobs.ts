@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { pause } from '#programs/pause.ts';
 import { toWall } from '#adapters/clock/wall-clock.ts';
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
@@ -152,16 +153,4 @@ async function takeAnswer({ store, log }: BackupJobsOptions, request: RequestRec
   if (request.state === 'failed') log(`${head}: ${request.error.message}`);
   if (request.state === 'done') for (const line of request.result) log(`${head}: ${line}`);
   await store.commit([], [{ key: keys.request(request.id), value: null }]);
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, ms);
-    function done(): void {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    }
-    signal.addEventListener('abort', done, { once: true });
-  });
 }

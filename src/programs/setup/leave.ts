@@ -33,7 +33,7 @@ export async function leaveCluster(name: string, parts: SetupParts): Promise<{ n
 
 async function beginLeaving(setup: SetupRecord): Promise<{ leaving: SetupRecord; notes: string[] }> {
   const own = ownUrls(setup);
-  const { members, removal } = await lookTwice(async () => {
+  const { members, removal } = await lookUntilSettled(async () => {
     const members = await readMembers([own.client, ...setup.stores], setupTls);
     await using store = createEtcdStore(storeOf(members.flatMap(({ clientUrls }) => clientUrls.slice(0, 1))));
     return { members, removal: planLeave(setup.name, members, await readNodeUse(store, setup.name)) };
@@ -50,7 +50,7 @@ function listOthers(members: Member[], ownClient: string): string[] {
 }
 
 /** Looks again while nothing is against a removal but members that do not answer: an election passes, a dead member stays. Returns the last look. */
-export async function lookTwice<T extends { removal: Removal }>(look: () => Promise<T>): Promise<T> {
+export async function lookUntilSettled<T extends { removal: Removal }>(look: () => Promise<T>): Promise<T> {
   const untilMs = performance.now() + limits.memberAnswerMs;
   for (;;) {
     const seen = await look();

@@ -6,7 +6,7 @@ import { keys } from '#core/ha/keys.ts';
 import type { NodeInfo } from '#core/ha/records.ts';
 import { readNodeConfig, type NodeConfig } from '#programs/node-config.ts';
 import { readStoreEndpoints } from '#programs/store-endpoints.ts';
-import { lookTwice, refuse } from './leave.ts';
+import { lookUntilSettled, refuse } from './leave.ts';
 import { deleteNodeRecords, readMembers, readNodeUse } from './node-records.ts';
 import { setupFiles } from './setup-file.ts';
 
@@ -28,7 +28,7 @@ export async function replaceNode({ config, name }: Options): Promise<{ notes: s
   if (permit === null && info === null && !members.some((member) => member.name === name)) {
     throw new AppError('missing', `node: there is no node or witness ${name}`);
   }
-  const { removal } = await lookTwice(async () => {
+  const { removal } = await lookUntilSettled(async () => {
     const now = await readMembers(readStoreEndpoints(self), self.etcd.tls);
     return { removal: planReplace(name, self.node.name, now, await readNodeUse(store, name)) };
   });

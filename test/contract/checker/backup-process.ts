@@ -2,13 +2,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createClock } from '#adapters/clock/boot-clock.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
-import { parseFingerprint } from '#core/backup/crypt-key.ts';
 import { guestRunPaths } from '#core/guest/guest-paths.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { createGuestBackups } from '#programs/guest-backup/guest-backup.ts';
 import { createGuestRests } from '#programs/guest-rest.ts';
 import { createPointLock } from '#programs/replication/point-lock.ts';
+import { backupOrder } from './backup-rig.ts';
 import { imageUser } from './dir-rig.ts';
 
 /**
@@ -40,22 +40,12 @@ const backups = createGuestBackups(guest, {
   log: say,
 });
 await backups.make(
-  {
-    target: 'vault',
-    access: {
-      repository: { user: 'u@pbs!t', host: '127.0.0.1', port: place.port, store: 'store' },
-      fingerprint: parseFingerprint(place.fingerprint, 'fingerprint'),
-      namespace: [],
-      secret: 'geheim',
-      key: null,
-    },
+  backupOrder(place, {
     guest: { name, config },
     freeze: true,
-    notes: null,
     rateBytesPerSecond,
-    confirm: async () => {},
     onProgress: (text, progress) => say((progress?.doneBytes ?? 0) > 0 ? 'reading' : text),
-  },
+  }),
   new AbortController().signal,
 );
 say('complete');

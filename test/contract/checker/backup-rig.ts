@@ -36,7 +36,10 @@ export function backupsOf(rig: Rig, name: string, guest: RunningGuest, scratchLi
   });
 }
 
-export function backupOrder(place: BackupPlace, change: Partial<GuestBackupOrder> = {}): GuestBackupOrder {
+export function backupOrder(
+  place: Pick<BackupPlace, 'port' | 'fingerprint'>,
+  change: Partial<GuestBackupOrder> = {},
+): GuestBackupOrder {
   return {
     target: 'vault',
     access: {
