@@ -61,6 +61,8 @@ export const limits = {
   homeReturnWaitMs: 30_000,
   /** A guest whose move failed is left alone for this long: what was in the way is seldom gone sooner, and each try costs a copy. */
   moveRetryMs: 60_000,
+  /** A guest whose start failed on a node and went well on another does not go back by itself for this long: each try is an outage. */
+  avoidFailedMs: 3_600_000,
   /** A guest waits this long for those that it starts after. */
   startsAfterWaitMs: 120_000,
   /** The agent says it is alive this often; the guard publishes it. */

@@ -131,6 +131,7 @@ function readFacts(world: World, self: WorldNode, lastSeen: Map<string, number>)
       refusesForbiddenMoves: false,
       startsAfterWaitMs: 0,
       moveRetryMs: 0,
+      avoidFailedMs: 0,
       quarantineAfter: 0,
       quarantineWindowMs: 0,
     },

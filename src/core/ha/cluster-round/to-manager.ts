@@ -41,6 +41,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
       refusesForbiddenMoves: true,
       startsAfterWaitMs: limits.startsAfterWaitMs,
       moveRetryMs: limits.moveRetryMs,
+      avoidFailedMs: limits.avoidFailedMs,
       quarantineAfter: settings.quarantineAfter,
       quarantineWindowMs: settings.quarantineWindowMs,
     },

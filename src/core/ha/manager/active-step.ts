@@ -7,6 +7,7 @@ import {
   entryOf,
   isLongLost,
   isRefused,
+  isWithin,
   restsAfterMove,
   resultOf,
 } from '#core/ha/manager/draft.ts';
@@ -79,7 +80,7 @@ function judgeStart(
     case 'ok':
     case 'skipped':
       if (!state.seenRunning || state.recovered || entry.failedNodes.length > 0)
-        amend(draft, guest.id, { failedNodes: [], state: { ...state, seenRunning: true, recovered: false } });
+        amend(draft, guest.id, { ...avoiding(draft, entry), state: { ...state, seenRunning: true, recovered: false } });
       return 'stay';
     case 'failed':
     case 'wrong-node':
@@ -88,6 +89,12 @@ function judgeStart(
       enter(draft, guest.id, { kind: 'failed' }, 'its agent finds no way to start it');
       return 'gave-up';
   }
+}
+
+/** Its start went well where it is: what it remembers of where it did not. */
+function avoiding({ facts }: RoundDraft, { failedNodes }: GuestEntry): Pick<GuestEntry, 'failedNodes' | 'avoids'> {
+  const isOver = failedNodes.length === 0 || facts.settings.avoidFailedMs === 0;
+  return isOver ? { failedNodes: [] } : { failedNodes: [], avoids: { nodes: failedNodes, sinceMs: facts.nowMs } };
 }
 
 function judgeFailedStart(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, state: Active): 'next' | 'gave-up' {
@@ -114,6 +121,8 @@ function mayReorder(draft: RoundDraft, result: OrderResult | undefined): boolean
 }
 
 function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reorder: boolean): void {
+  const { avoids } = entryOf(draft, guest.id);
+  if (avoids && !isWithin(draft, avoids.sinceMs, draft.facts.settings.avoidFailedMs)) amend(draft, guest.id, { avoids: null });
   const entry = entryOf(draft, guest.id);
   const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry) || isComingBack(entry));
   const node = stays ? entry.node : selectNode(draft, guest, entry, mode);

@@ -185,7 +185,12 @@ export function restsAfterMove(draft: RoundDraft, entry: GuestEntry): boolean {
 }
 
 /** It has been in its state for less than that. A clock that was set back, or that of another node, never makes a wait longer. */
-export function isYounger({ facts }: RoundDraft, { sinceMs }: GuestEntry, waitMs: number): boolean {
+export function isYounger(draft: RoundDraft, { sinceMs }: GuestEntry, waitMs: number): boolean {
+  return isWithin(draft, sinceMs, waitMs);
+}
+
+/** The same for a time of its own, wall clock in ms. */
+export function isWithin({ facts }: RoundDraft, sinceMs: number, waitMs: number): boolean {
   const ageMs = facts.nowMs - sinceMs;
   return ageMs >= 0 && ageMs < waitMs;
 }

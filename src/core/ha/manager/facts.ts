@@ -140,6 +140,8 @@ export type ManagerSettings = {
   startsAfterWaitMs: number;
   /** A guest whose move failed is left where it is for this long, unless an operator moves it or it cannot start there; 0: not at all. */
   moveRetryMs: number;
+  /** For this long after a good start elsewhere a guest does not go back, of the manager's accord, to where its start failed; 0: not at all. */
+  avoidFailedMs: number;
   /** Orders stand until they are replaced, and agents start a crashed guest again by themselves: an order that went well is not given again. */
   standingOrders: boolean;
 };

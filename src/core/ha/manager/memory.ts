@@ -42,6 +42,8 @@ export type GuestEntry = {
   orderId: number;
   /** Nodes where its start failed since the last good start. */
   failedNodes: readonly string[];
+  /** Nodes where its start failed before the last good one, and when that was: for a while it does not go back there of the manager's accord. */
+  avoids?: { nodes: readonly string[]; sinceMs: number } | null;
   /** The drained node that it returns to. */
   returnTo: string | null;
   command: QueuedCommand | null;

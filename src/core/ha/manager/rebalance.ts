@@ -10,7 +10,7 @@ import {
   type NodeShare,
 } from '#core/ha/manager/rebalance-choice.ts';
 import { freeBytesOn } from '#core/ha/manager/room.ts';
-import { findRivalNodes } from '#core/ha/manager/selection.ts';
+import { findRivalNodes, listAvoided } from '#core/ha/manager/selection.ts';
 import { loadOn, type NodeUsage, sharesOf } from '#core/ha/manager/usage.ts';
 
 /**
@@ -95,7 +95,10 @@ function listMovers(draft: RoundDraft): Mover[] {
     const others = othersOf[source] ?? [];
     const isUnruled = set.length === 1 && !draft.rules.ranks.has(id) && !draft.rules.apart.has(id);
     const targets = listRoomy(draft, set, isUnruled ? others : listAllowed(draft, set, others), freeBytes);
-    const unfit = set.flatMap((member) => guestFactsOf(draft, member).unfitNodes ?? []);
+    const unfit = set.flatMap((member) => [
+      ...(guestFactsOf(draft, member).unfitNodes ?? []),
+      ...listAvoided(entryOf(draft, member)),
+    ]);
     const fit = unfit.length === 0 ? targets : targets.filter((target) => !unfit.includes(nodes[target]?.name ?? ''));
     const shares = sizes.samples.map((node) => shareOf(draft, set, node));
     const arrives = sizes.groupOf.map((group) => shares[group] ?? { cpu: 0, memory: 0 });

@@ -43,6 +43,7 @@ export const plainSettings: ManagerSettings = {
   refusesForbiddenMoves: false,
   startsAfterWaitMs: 120_000,
   moveRetryMs: 60_000,
+  avoidFailedMs: 0,
   quarantineAfter: 0,
   quarantineWindowMs: 3_600_000,
 };

@@ -75,14 +75,21 @@ function selectAmong(
   const { allowed, preferred } = rankNodes(placement, guest.id, sites);
   if (preferred.length === 0) return null;
   const companions = countCompanions(placement, guest.id);
-  const rivalNodes = findRivalNodes(placement, guest.id, mode === 'stay' && entry.state.kind === 'active');
   const here = entry.node;
+  const rivalNodes = findRivalNodes(placement, guest.id, mode === 'stay' && entry.state.kind === 'active');
+  const runs = entry.state.kind === 'active' && entry.state.seenRunning;
+  if (placement.usage.settles && mode === 'stay' && runs && isLeftByRivals(placement, guest.id, here)) rivalNodes.delete(here);
   if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
 
   const isFree = (node: string) => !rivalNodes.has(node) && !(mode === 'next' && entry.failedNodes.includes(node));
-  let nodes: readonly string[] = preferred.filter((node) => isFree(node));
-  if (nodes.length === 0 && placement.usage.takesLowerRanks)
-    nodes = highestOf(placement.rules.ranks.get(guest.id), [...allowed].filter(isFree));
+  const listBest = (isGood: (node: string) => boolean): readonly string[] => {
+    const best = preferred.filter((node) => isGood(node));
+    if (best.length > 0 || !placement.usage.settles) return best;
+    return highestOf(placement.rules.ranks.get(guest.id), [...allowed].filter(isGood));
+  };
+  const avoided = mode === 'stay' && placement.usage.settles ? listAvoided(entry) : [];
+  let nodes = listBest((node) => isFree(node) && !avoided.includes(node));
+  if (nodes.length === 0) nodes = listBest(isFree);
   nodes = keepFullest(nodes, companions, mode === 'stay' ? here : null);
   // Companions that are still to be placed come to where it is now; it would have to come back for them.
   const returns = mode !== 'stay' || !hasUnplacedCompanion(placement, guest.id);
@@ -179,6 +186,21 @@ export function findRivalNodes(
     if (target !== null) nodes.set(target, rival);
   }
   return nodes;
+}
+
+/** Nodes where its start failed, lately or since the last good one. Its companions may be there: it would be moved to and fro. */
+export function listAvoided({ failedNodes, avoids, node }: GuestEntry): readonly string[] {
+  return [...failedNodes, ...(avoids?.nodes ?? [])].filter((name) => name !== node);
+}
+
+/** True when each rival that is on the node is on its way to another: who leaves too would leave it to nobody. */
+function isLeftByRivals({ rules, guests }: Placement, guest: string, node: string): boolean {
+  return (rules.apart.get(guest) ?? []).every((rival) => {
+    const entry = guests.get(rival);
+    if (entry === undefined || !countsOn(entry, node)) return true;
+    const target = targetOf(entry.state);
+    return target !== null && target !== node;
+  });
 }
 
 /** It runs nowhere, and is placed by these rules before it does. As a rival it keeps nobody from anywhere. */

@@ -22,8 +22,11 @@ export type Usage = {
   placement: ManagerSettings['placement'];
   /** Claims of memory must fit on a node. */
   mustFit: boolean;
-  /** Where no node of the highest rank will do, those of a lower one count. The recorded manager looks no further. */
-  takesLowerRanks: boolean;
+  /**
+   * Where no node of the highest rank will do, those of a lower one count; a guest keeps away from where its start failed, and stays where a
+   * rival is leaving. The recorded manager does neither, and moves guests to and fro.
+   */
+  settles: boolean;
   /** In name order. */
   nodes: NodeUsage[];
   byName: ReadonlyMap<string, NodeUsage>;
@@ -43,8 +46,8 @@ export function emptyUsage(
     .map(({ name, size }) => ({ name, size, guests: 0, microCores: 0, memoryBytes: 0, claimedBytes: 0 }))
     .sort((a, b) => compareNames(a.name, b.name));
   const byName = new Map(list.map((node) => [node.name, node]));
-  const { placement, memoryMustFit: mustFit, refusesForbiddenMoves: takesLowerRanks } = settings;
-  return { placement, mustFit, takesLowerRanks, nodes: list, byName, ranked: new Map() };
+  const { placement, memoryMustFit: mustFit, refusesForbiddenMoves: settles } = settings;
+  return { placement, mustFit, settles, nodes: list, byName, ranked: new Map() };
 }
 
 /** Byte order, the same on every machine. */
