@@ -103,6 +103,8 @@ function formatManaged({ ha }: GuestView): Line[] {
   ];
   if (ha.command !== null) lines.push(['queued', formatCommand(ha.command)]);
   if (ha.failedNodes.length > 0) lines.push(['failed on', ha.failedNodes.join(', ')]);
+  if (ha.avoids !== null)
+    lines.push(['keeps from', `${ha.avoids.nodes.join(', ')}, where its start failed, for ${formatDuration(ha.avoids.leftMs)}`]);
   if (ha.returnTo !== null) lines.push(['returns to', `${ha.returnTo} when it is undrained`]);
   return lines;
 }

@@ -31,6 +31,8 @@ export type ManagedNode = {
 export type ManagedGuest = Pick<GuestEntry, 'state' | 'node' | 'orderId' | 'failedNodes' | 'returnTo' | 'command' | 'because'> & {
   /** Difference of two machines' wall clocks: for people only. */
   forMs: number;
+  /** Where its start failed before it went well elsewhere, and for how long it does not go back by itself; null: it goes anywhere. */
+  avoids: { nodes: readonly string[]; leftMs: number } | null;
   next: Pick<Expectation, 'who' | 'next'>;
   /** Until the state should have been left, below zero: it is overdue; null: it may stay as it is. */
   leftMs: number | null;
@@ -69,6 +71,7 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
   const isHeld = ha.state.kind === 'frozen' && isInForce(memory.disarm);
   const untilMs = deadlineMs === null || isHeld ? null : deadlineMs - nowMs;
   const { state, node, orderId, failedNodes, returnTo, command, because } = ha;
+  const avoidsMs = ha.avoids ? ha.avoids.sinceMs + limits.avoidFailedMs - nowMs : 0;
   return {
     state,
     node,
@@ -78,6 +81,7 @@ export function deriveManagedGuest({ vmid, ha }: GuestRecord, now: ClusterSnapsh
     command,
     because,
     forMs: Math.max(0, nowMs - ha.sinceMs),
+    avoids: ha.avoids && avoidsMs > 0 ? { nodes: ha.avoids.nodes, leftMs: avoidsMs } : null,
     next: { who, next },
     leftMs: overdue === undefined ? untilMs : -overdue.lateMs,
   };

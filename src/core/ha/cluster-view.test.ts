@@ -170,6 +170,14 @@ test('a guest of the manager has its next step and what is left until its deadli
   assert.equal(view({ ha: managed({ kind: 'active', seenRunning: true, recovered: false }) }).guests[0]?.ha?.leftMs, null);
 });
 
+test('where its start failed is told for as long as it does not go back there', () => {
+  const active: GuestEntry['state'] = { kind: 'active', seenRunning: true, recovered: false };
+  const avoids = (sinceMs: number) => view({ ha: managed(active, { avoids: { nodes: ['n2'], sinceMs } }) }).guests[0]?.ha?.avoids;
+  assert.deepEqual(avoids(40_000), { nodes: ['n2'], leftMs: 3_540_000 });
+  assert.equal(avoids(-3_500_001), null);
+  assert.equal(view({ ha: managed(active) }).guests[0]?.ha?.avoids, null);
+});
+
 test('a guest frozen by an operator who disarmed is never overdue', () => {
   const ha = managed({ kind: 'frozen' }, { sinceMs: -10 * 3_600_000 });
   assert.ok((view({ ha }).guests[0]?.ha?.leftMs ?? 0) < 0);

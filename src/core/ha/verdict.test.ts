@@ -162,6 +162,7 @@ function managed(changes: Partial<NonNullable<GuestView['ha']>>): NonNullable<Gu
     ...rest,
     state,
     forMs: 90_000,
+    avoids: null,
     next: { who: 'agent', next: 'n1 starts it again if it ends' },
     leftMs: null,
     ...changes,

@@ -207,3 +207,27 @@ function runningOn(places: Record<string, string>): ManagerMemory {
   const state = { kind: 'active', seenRunning: true, recovered: false } as const;
   return { ...ordered, guests: new Map([...ordered.guests].map(([id, entry]) => [id, { ...entry, state }])) };
 }
+
+test('a guest that started elsewhere keeps away from where it could not for an hour, then it goes back where it belongs', () => {
+  const rule: Rule = {
+    id: 'r',
+    enabled: true,
+    guests: ['1'],
+    kind: 'prefer-nodes',
+    hard: false,
+    nodes: [{ node: 'c', rank: 1 }],
+  };
+  const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true, avoidFailedMs: 3_600_000 };
+  const at = (nowMs: number, home = 'a') => ({ settings, rules: [rule], nowMs, guests: [plainGuest('1', home)] });
+  const ordered = planRound(plainFacts({ ...at(0, 'c') }), emptyMemory()).memory;
+  const moving = after(ordered, 'failed', at(1_000, 'c'));
+  assert.deepEqual(entryIn(moving).state, { kind: 'moving-live', to: 'a' });
+  const arrived = after(moving, 'ok', at(2_000));
+  assert.deepEqual([entryIn(arrived).node, entryIn(arrived).failedNodes], ['a', ['c']]);
+  const runs = after(arrived, 'ok', at(3_000));
+  assert.deepEqual([entryIn(runs).state.kind, entryIn(runs).failedNodes], ['active', []]);
+  assert.deepEqual(entryIn(runs).avoids, { nodes: ['c'], sinceMs: 3_000 });
+  assert.equal(entryIn(after(runs, 'ok', at(3_602_000))).state.kind, 'active');
+  const back = entryIn(after(runs, 'ok', at(3_603_000)));
+  assert.deepEqual([back.state, back.avoids], [{ kind: 'moving-live', to: 'c' }, null]);
+});

@@ -8,7 +8,14 @@ import type { Rule } from '#core/ha/manager/rules.ts';
 import { selectNode, type SelectionMode } from '#core/ha/manager/selection.ts';
 import { countEntry, emptyUsage } from '#core/ha/manager/usage.ts';
 
-type Guest = { node: string; state?: GuestState; failedNodes?: string[]; returnTo?: string; facts?: Partial<GuestFacts> };
+type Guest = {
+  node: string;
+  state?: GuestState;
+  failedNodes?: string[];
+  avoids?: string[];
+  returnTo?: string;
+  facts?: Partial<GuestFacts>;
+};
 
 const active: GuestState = { kind: 'active', seenRunning: true, recovered: false };
 
@@ -26,8 +33,9 @@ function select(
   );
   const entries = new Map<string, GuestEntry>();
   const guestFacts = new Map(Object.entries(guests).map(([id, { node, facts }]) => [id, plainGuest(id, node, facts)]));
-  for (const [id, { node, state = active, failedNodes = [], returnTo = null }] of Object.entries(guests)) {
-    const entry = { state, node, orderId: 1, failedNodes, returnTo, command: null, sinceMs: 0, because: '' };
+  for (const [id, { node, state = active, failedNodes = [], avoids = [], returnTo = null }] of Object.entries(guests)) {
+    const avoided = { nodes: avoids, sinceMs: 0 };
+    const entry = { state, node, orderId: 1, failedNodes, avoids: avoided, returnTo, command: null, sinceMs: 0, because: '' };
     entries.set(id, entry);
     countEntry(usage, plainGuest(id, node, guests[id]?.facts), entry, 1);
   }
@@ -146,4 +154,29 @@ test('a rival that has no place of its own yet, or any more, keeps nobody away',
     assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state } }, [apart], 'stay'), 'a', state.kind);
   }
   assert.equal(select({ x: { node: 'a' }, y: { node: 'a' } }, [apart], 'stay'), 'b');
+});
+
+test('a guest does not go where its start failed to join a companion, but gives way to a rival, and leaves a drained node for it', () => {
+  const live = { refusesForbiddenMoves: true };
+  for (const failed of [{ failedNodes: ['c'] }, { avoids: ['c'] }]) {
+    const joins: Record<string, Guest> = { x: { node: 'a', ...failed }, y: { node: 'c' } };
+    assert.equal(select(joins, [together], 'stay', ['a', 'b', 'c'], 'count', live), 'a');
+    assert.equal(select(joins, [together], 'stay'), 'c', 'the recorded manager goes back');
+    assert.equal(select(joins, [together], 'stay', ['b', 'c'], 'count', live), 'b');
+    assert.equal(select(joins, [together], 'stay', ['c'], 'count', live), 'c');
+    const yields: Record<string, Guest> = { x: { node: 'a', ...failed }, y: { node: 'a' } };
+    assert.equal(select(yields, [apart], 'stay', ['a', 'c'], 'count', live), 'c');
+  }
+});
+
+test('where a rival is leaving, a guest that runs stays; one that does not run yet, or whose rival comes back, goes', () => {
+  const live = { refusesForbiddenMoves: true };
+  const leaving: GuestState = { kind: 'moving-cold', to: 'b' };
+  const where = (x: Partial<Guest>, y: Guest) =>
+    select({ x: { node: 'a', ...x }, y }, [apart], 'stay', ['a', 'b', 'c'], 'count', live);
+  assert.equal(where({}, { node: 'a', state: leaving }), 'a');
+  assert.equal(select({ x: { node: 'a' }, y: { node: 'a', state: leaving } }, [apart], 'stay'), 'c', 'the recorded manager');
+  assert.equal(where({ state: { kind: 'start-requested' } }, { node: 'a', state: leaving }), 'c');
+  assert.equal(where({ state: { ...active, seenRunning: false } as GuestState }, { node: 'a', state: leaving }), 'c');
+  assert.equal(where({}, { node: 'b', state: { kind: 'moving-cold', to: 'a' } }), 'c');
 });
