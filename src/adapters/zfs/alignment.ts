@@ -1,6 +1,6 @@
 import { AppError } from '#base/error.ts';
 import { comparePoints, type ReplicaPoint } from '#core/guest/guest-record.ts';
-import { type AlignStep, planAlign } from '#core/storage/zfs/align-plan.ts';
+import { isAligned, planAlign } from '#core/storage/zfs/align-plan.ts';
 import { readNumber } from '#core/storage/zfs/commands.ts';
 import type { Dataset, Version } from '#core/storage/zfs/listing.ts';
 import { noteZfsTail, releaseZfsTail, setAside, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
@@ -76,20 +76,9 @@ async function alignDisk(
   }
   const done = seen.steps;
   if (done.length > 0) seen = look(await copies.facts(vmid));
-  if (!isSettled(done, seen.steps) || (base !== null && seen.live === null)) {
+  if (!isAligned(done, seen.steps) || (base !== null && seen.live === null)) {
     throw new AppError('conflict', `put ${live} back to the snapshot ${base}: it is not there`);
   }
-}
-
-/**
- * Whether nothing is left to do after what was done. A volume that took over the past of another counts some of its own bookkeeping as written for
- * ever, also after it was put back; ZFS takes a stream onto that (seen with OpenZFS 2.3.9).
- */
-function isSettled(done: readonly AlignStep[], left: readonly AlignStep[]): boolean {
-  const [again] = left;
-  const last = done.at(-1);
-  if (again === undefined) return true;
-  return left.length === 1 && again.do === 'rollback' && last?.do === 'rollback' && last.to === again.to;
 }
 
 /** A tail of a demotion that is still part of the disks themselves. */

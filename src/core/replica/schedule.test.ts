@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from './schedule.ts';
+import { noteFailure, noteReconnect, noteSuccess, oldestThatWillDo, planNextCycle, type TargetSchedule } from './schedule.ts';
 
 const fresh = (target: string): TargetSchedule => ({
   target,
@@ -41,4 +41,23 @@ test('a failing target does not starve a healthy one', () => {
   const failing = noteFailure(noteFailure(fresh('b'), 10_000), 10_000);
   const healthy = noteSuccess(fresh('c'), 9_500);
   assert.equal(planNextCycle([failing, healthy], 1_000, 10_600)?.target, 'c');
+});
+
+test('nodes that are due together get the same point, however long the first cycle takes; none that is older than an interval will do', () => {
+  // Both got a point of 10 s; at 70 s a new one is taken for the first, and 45 s later it is the turn of the second.
+  const second = noteSuccess(fresh('c'), 10_000);
+  assert.ok(oldestThatWillDo(second, 60_000, 115_000) <= 70_000);
+  assert.ok(oldestThatWillDo(fresh('c'), 60_000, 115_000) <= 70_000, 'a new target takes what is there');
+  fc.assert(
+    fc.property(
+      fc.option(fc.nat(1_000_000)),
+      fc.integer({ min: 1_000, max: 600_000 }),
+      fc.nat(2_000_000),
+      (point, intervalMs, laterMs) => {
+        const nowBootMs = (point ?? 0) + laterMs;
+        const fromBootMs = oldestThatWillDo({ ...fresh('b'), lastPointBootMs: point }, intervalMs, nowBootMs);
+        assert.ok(fromBootMs >= nowBootMs - intervalMs && fromBootMs <= nowBootMs - intervalMs / 2);
+      },
+    ),
+  );
 });

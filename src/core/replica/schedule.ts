@@ -64,3 +64,12 @@ export function noteFailure(target: TargetSchedule, nowBootMs: number): TargetSc
 export function noteReconnect(target: TargetSchedule): TargetSchedule {
   return target.failures > 0 ? { ...target, failures: 1, lastFailureBootMs: null } : target;
 }
+
+/**
+ * The boot-clock time from which on a point that was taken for another node will do for this one: one since this one became due. What several nodes
+ * hold is what they can go on from when this one is gone, however long each cycle takes.
+ */
+export function oldestThatWillDo({ lastPointBootMs }: TargetSchedule, intervalMs: number, nowBootMs: number): number {
+  const dueBootMs = lastPointBootMs === null ? nowBootMs - intervalMs : lastPointBootMs + intervalMs;
+  return Math.max(nowBootMs - intervalMs, Math.min(nowBootMs - intervalMs / 2, dueBootMs));
+}

@@ -2,7 +2,14 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicaRecord, ReplicationJob } from '#core/replica/records.ts';
-import { noteFailure, noteReconnect, noteSuccess, planNextCycle, type TargetSchedule } from '#core/replica/schedule.ts';
+import {
+  noteFailure,
+  noteReconnect,
+  noteSuccess,
+  oldestThatWillDo,
+  planNextCycle,
+  type TargetSchedule,
+} from '#core/replica/schedule.ts';
 import { formatPoint } from '#core/replica/send-plan.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
@@ -93,7 +100,8 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
     // Who asks from here on wants a point later than this one.
     const asked = target.waiters.splice(0);
     target.schedule = { ...target.schedule, asked: false };
-    const reuseFromBootMs = asked.length > 0 ? Number.POSITIVE_INFINITY : oldestThatWillDo(target.schedule, job.intervalMs);
+    const reuseFromBootMs =
+      asked.length > 0 ? Number.POSITIVE_INFINITY : oldestThatWillDo(target.schedule, job.intervalMs, clock.bootMs());
     const order = { peer, job, configSha256: options.readConfigSha256(vmid), reuseFromBootMs };
     try {
       const result = await options.sender.send(order, over.signal);
@@ -108,16 +116,6 @@ export function startGuestCycles(guest: RunningGuest, options: GuestCyclesOption
       (found) => found !== null && log(`guest ${vmid}: ${found}`),
       (error: unknown) => log(`guest ${vmid}: measuring a tail on ${peer.node} failed: ${formatErrorChain(error)}`),
     );
-  }
-
-  /**
-   * A point that was taken for another node since this one became due will do, unless somebody asked for what is there now: what several nodes hold is
-   * what they can go on from when this one is gone, however long each cycle takes.
-   */
-  function oldestThatWillDo({ lastPointBootMs }: TargetSchedule, intervalMs: number): number {
-    const now = clock.bootMs();
-    const dueBootMs = lastPointBootMs === null ? now - intervalMs : lastPointBootMs + intervalMs;
-    return Math.max(now - intervalMs, Math.min(now - intervalMs / 2, dueBootMs));
   }
 
   async function round(): Promise<void> {

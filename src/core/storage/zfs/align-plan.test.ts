@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { planAlign, type AlignFacts, type AlignStep } from './align-plan.ts';
+import { isAligned, planAlign, type AlignFacts, type AlignStep } from './align-plan.ts';
 import type { Dataset, Version } from './listing.ts';
 
 /** A model of ZFS that is just large enough: datasets with snapshots, clones that take over the past. */
@@ -126,4 +126,20 @@ test('beginnings of a point that never became whole are put back; equal content 
 test('the cut beginning of a first stream is not worth a tail', () => {
   const live = { ...dataset('live', [], 7_960_304), resumeToken: '1-a-b-c' };
   assert.deepEqual(planAlign(facts({ live, aside: null }, null, false)), [{ do: 'forget-partial' }]);
+});
+
+test('a volume that took over the past of another is at its base, though it says for ever that something was written; nothing else is', () => {
+  const rolledBack = { do: 'rollback', to: 'hf-1-a' } as const;
+  const aside = { ...dataset('aside', [version('last', 500)]), origin: 'live@hf-1-a' };
+  const live = dataset('live', [version('a', 1)], cloneBytes);
+  for (const isKept of [true, false]) {
+    const left = planAlign(facts({ live, aside }, 'a', isKept));
+    assert.deepEqual(left, [rolledBack]);
+    assert.ok(isAligned([{ do: 'promote' }, rolledBack], left));
+    assert.ok(isAligned([rolledBack], left));
+    assert.ok(!isAligned([], left), 'nobody has put it back yet');
+    assert.ok(!isAligned([{ do: 'rollback', to: 'hf-1-b' }], left), 'it was put back to another');
+  }
+  const further = planAlign(facts({ live: dataset('live', [version('a', 1)], 500), aside: null }, 'a', true));
+  assert.ok(further.length > 1 && !isAligned([rolledBack], further), "a guest's writes are left");
 });

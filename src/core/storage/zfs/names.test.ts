@@ -65,7 +65,9 @@ function makeEach() {
     commands.holdSnapshots([disk], 'hf-1-1', 'holdfast'),
     commands.releaseSnapshots([{ of: disk, name: 'hf-1-1' }], 'holdfast'),
     commands.rollbackTo(disk, 'hf-1-1'),
-    commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0', 'filesystem'),
+    ...(['filesystem', 'volume'] as const).map((type) =>
+      commands.renameDataset(disk, 'tank/holdfast/vm-100/left-behind-g1.disk0', type),
+    ),
     commands.cloneSnapshot('tank/holdfast/vm-100/left-behind-g1.disk0', 'hf-1-1', disk, [{ readonly: 'on' }]),
     commands.promoteClone(disk),
     commands.sendPoint(disk, 'hf-1-2', { kind: 'snapshot', name: 'hf-1-1' }),
@@ -110,4 +112,10 @@ test('an argument that is not a proper name is never run', () => {
   assert.throws(() => commands.createPool('tank', ['sda;reboot']), /nothing was run/);
   assert.throws(() => commands.setOwnProperties('tank/holdfast', { mountpoint: '/' }), /not a property of ours/);
   assert.throws(() => commands.setOwnProperties('tank/holdfast', { 'holdfast:x': 'a\nb' }), /unprintable/);
+});
+
+test('only a file system is told not to be mounted where it is set aside: ZFS refuses to hear that of a volume', () => {
+  const [disk, aside] = ['tank/holdfast/vm-100/disk0', 'tank/holdfast/vm-100/left-behind-g1.disk0'];
+  assert.deepEqual(commands.renameDataset(disk, aside, 'volume').args, ['rename', disk, aside]);
+  assert.deepEqual(commands.renameDataset(disk, aside, 'filesystem').args, ['rename', '-u', disk, aside]);
 });
