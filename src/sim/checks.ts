@@ -233,7 +233,11 @@ export class Checks {
     if (tag.node === 'person' || before === undefined) this.configs.set(vmid, config);
     else if (this.configs.get(vmid) !== config) this.fail('S4', `${tag.node} undoes an acknowledged edit of guest ${vmid}`);
     if (before === undefined) return;
-    if (next.givenUp !== undefined && before.givenUp === undefined) this.counts.givenUp += 1;
+    if (next.givenUp !== undefined && before.givenUp === undefined) {
+      this.counts.givenUp += 1;
+      // Where a person's move makes room, others may go by what the rules say.
+      if (next.ha?.because === 'a move was asked for') this.manager.noteInput();
+    }
     if (next.givenUp === undefined && before.givenUp !== undefined && next.home !== before.home) this.counts.moves += 1;
     if (next.ha?.state.kind === 'failed' && before.ha?.state.kind !== 'failed') this.counts.failed += 1;
     if (next.declined !== undefined && next.order === null && before.order !== null) {

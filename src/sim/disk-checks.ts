@@ -35,8 +35,9 @@ export class DiskChecks {
     if (vmid === undefined) return;
     const homes = this.homes.get(vmid) ?? [];
     const last = homes.at(-1);
-    if (next !== undefined && last?.node === next.home && last.generation === next.generation) return;
-    if (last !== undefined) last.untilMs = this.cluster.engine.nowMs;
+    const isOpen = last?.untilMs === Number.POSITIVE_INFINITY;
+    if (next !== undefined && isOpen && last.node === next.home && last.generation === next.generation) return;
+    if (last !== undefined && isOpen) last.untilMs = this.cluster.engine.nowMs;
     if (next !== undefined) homes.push({ node: next.home, generation: next.generation, untilMs: Number.POSITIVE_INFINITY });
     this.homes.set(vmid, homes.slice(-20));
   }

@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import { isOfEarlierBoot, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
+import { hasBegunToMake, isOfEarlierBoot, type RequestOrder, type RequestRecord, type RequestState } from '#core/ha/requests.ts';
 import type { AgentProcess } from '#sim/agent.ts';
 import { keys } from '#sim/known-keys.ts';
 import type { Task } from '#sim/process.ts';
@@ -109,6 +109,8 @@ function* deleteGuest(agent: AgentProcess, vmid: number): Task<void> {
   if (record !== null && record.value.home !== agent.host.name) throw new AppError('conflict', 'its home is elsewhere');
   if (agent.guests.running().some((guest) => guest.vmid === vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
   if (record !== null) {
+    const requests = agent.list<RequestRecord>(prefixes.requests).map(({ value }) => value);
+    const made = requests.filter((request) => hasBegunToMake(request, agent.host.name, vmid));
     const outcome = yield* agent.commit(
       [
         { key: keys.guest(vmid), modRevision: record.modRevision },
@@ -118,6 +120,7 @@ function* deleteGuest(agent: AgentProcess, vmid: number): Task<void> {
         { key: keys.guest(vmid), value: null },
         { key: keys.haResource(vmid), value: null },
         { key: keys.haStatus(vmid), value: null },
+        ...made.map(({ id }) => ({ key: keys.request(id), value: null })),
         { key: keys.guestTombstone(vmid), value: JSON.stringify({ vmid, generation: record.value.generation }) },
       ],
     );

@@ -96,6 +96,17 @@ export function isOfEarlierBoot(request: RequestRecord, bootId: string): boolean
   return request.state === 'running' && request.bootId !== undefined && request.bootId !== bootId;
 }
 
+/**
+ * True when an agent of the node has begun to make this guest and has not told yet that it did. Whoever deletes the guest ends that as well: taken
+ * up again by the next agent, it would make the guest once more. A live restore ends by itself when its guest is gone.
+ */
+export function hasBegunToMake(request: RequestRecord, node: string, vmid: number): boolean {
+  if (request.state !== 'running' || request.node !== node) return false;
+  if (request.kind === 'guest-create') return request.vmid === vmid;
+  const isLive = 'live' in request && request.live === true;
+  return request.kind === 'guest-restore' && request.vmid === vmid && request.over !== true && !isLive;
+}
+
 /** The id of a request made now. `letters`: chance, passed in, so that two requests of one millisecond differ. */
 export function requestId(nowMs: number, letters: string): string {
   return `${String(nowMs).padStart(13, '0')}-${letters}`;

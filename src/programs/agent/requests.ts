@@ -7,6 +7,7 @@ import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
 import {
   formatRequest,
+  hasBegunToMake,
   isOfEarlierBoot,
   type RequestOrder,
   type RequestProgress,
@@ -295,6 +296,8 @@ async function deleteGuest(options: RequestsOptions, vmid: number): Promise<stri
     throw new AppError('conflict', `guest ${vmid} runs on ${self}; stop it first. Nothing was changed`);
   }
   if (record !== null) {
+    const requests = options.world.list<RequestRecord>(prefixes.requests).map(({ value }) => value);
+    const made = requests.filter((request) => hasBegunToMake(request, self, vmid));
     const outcome = await store.commit(
       [
         { key: keys.guest(vmid), modRevision: record.modRevision },
@@ -306,6 +309,7 @@ async function deleteGuest(options: RequestsOptions, vmid: number): Promise<stri
         { key: keys.haStatus(vmid), value: null },
         { key: keys.replicationJob(vmid), value: null },
         { key: keys.keptDisks(vmid, self), value: null },
+        ...made.map(({ id }) => ({ key: keys.request(id), value: null })),
         {
           key: keys.guestTombstone(vmid),
           value: JSON.stringify({ vmid, generation: record.value.generation, deletedAtMs: Date.now() }),

@@ -108,10 +108,13 @@ function judgeFailedStart(draft: RoundDraft, guest: GuestFacts, entry: GuestEntr
   return 'gave-up';
 }
 
-/** Its node was drained when it came back with the guest's own disks: it starts there first, and leaves once it runs. */
+/**
+ * Its node was drained when it came back with the guest's own disks: it starts there first, and leaves once it runs. When the node has booted since
+ * it leaves unstarted: a node that is about to end is given nothing to start any more.
+ */
 function isFirstStartOnDrained(draft: RoundDraft, guest: GuestFacts): boolean {
   const { state, node } = entryOf(draft, guest.id);
-  return state.kind === 'active' && state.recovered && draft.nodes.get(node) === 'draining';
+  return state.kind === 'active' && state.recovered && guest.orderOver !== true && draft.nodes.get(node) === 'draining';
 }
 
 /** Only once the last order's end is known, or it would never be told under an id that still counts. */
@@ -124,7 +127,7 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   const { avoids } = entryOf(draft, guest.id);
   if (avoids && !isWithin(draft, avoids.sinceMs, draft.facts.settings.avoidFailedMs)) amend(draft, guest.id, { avoids: null });
   const entry = entryOf(draft, guest.id);
-  const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry) || isComingBack(entry));
+  const stays = mode === 'stay' && (isRefused(draft, entry.node) || restsAfterMove(draft, entry) || isComingBack(draft, entry));
   const node = stays ? entry.node : selectNode(draft, guest, entry, mode);
   if (node === null || node === entry.node) {
     if (node === null && draft.nodes.get(entry.node) === 'draining') tellStuck(draft, entry, guest);
@@ -143,9 +146,9 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   });
 }
 
-/** It has just been recovered: it runs before it goes where it would be better off. */
-function isComingBack({ state }: GuestEntry): boolean {
-  return state.kind === 'active' && state.recovered;
+/** It has just been recovered: it runs before it goes where it would be better off. Where all have to leave, nobody waits for that. */
+function isComingBack({ nodes }: RoundDraft, { state, node }: GuestEntry): boolean {
+  return state.kind === 'active' && state.recovered && nodes.get(node) !== 'draining';
 }
 
 /** A drain waits for this guest, and people want to know why. */
