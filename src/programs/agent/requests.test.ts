@@ -106,3 +106,54 @@ test('when somebody else was first, only the disks just made go again', async ()
   const seen = await create({ state: 'waiting', copies: [], guestCommit: 'conflict' });
   assert.deepEqual([seen.state, seen.done], ['failed', ['create', 'remove']]);
 });
+
+test('who deletes a guest ends, in the same commit, what had begun to make it', async () => {
+  const head = { node: 'n1', createdAtMs: 0, vmid: 100 };
+  const running = { state: 'running', progress: { text: '', doneBytes: null, totalBytes: null } };
+  const asked = [
+    { ...head, ...running, id: '1', kind: 'guest-create', name: 'a', config, imports: {}, want: 'stopped' },
+    { ...head, id: '2', kind: 'guest-delete', state: 'waiting' },
+  ];
+  const record = { vmid: 100, name: 'a', config, home: 'n1', generation: 1, order: null };
+  const values = new Map([[keys.guest(100), JSON.stringify(record)]]);
+  for (const request of asked) values.set(keys.request(request.id), JSON.stringify(request));
+  const stop = new AbortController();
+  const commits: string[][] = [];
+  const store = {
+    read: async (key: string) => (values.has(key) ? { key, value: values.get(key) ?? '', modRevision: 1n } : null),
+    commit: async (_compares: unknown, writes: { key: string; value: string | null }[]): Promise<CommitOutcome> => {
+      commits.push(writes.flatMap(({ key, value }) => (value === null ? [key] : [])));
+      for (const { key, value } of writes) if (value === null) values.delete(key);
+      for (const { key, value } of writes) if (value !== null && values.has(key)) values.set(key, value);
+      if (JSON.parse(values.get(keys.request('2')) ?? '{}').state === 'done') stop.abort();
+      return { kind: 'committed', revision: 1n };
+    },
+  } as unknown as Store;
+  const entries = asked.map((value) => ({ key: keys.request(value.id), value, modRevision: 1n }));
+  // The agent that began it is gone, and this one has not taken it up again yet.
+  let isFirst = true;
+  const list = () => (isFirst ? ((isFirst = false), entries.slice(1)) : entries);
+  await runRequests(
+    {
+      self: 'n1',
+      bootId: 'b1',
+      store,
+      world: { list, read: () => ({}) } as never,
+      bell: createBell(),
+      storage: { remove: async () => {} } as unknown as GuestStorage,
+      guests: { exclusively: (_vmid: number, work: () => Promise<unknown>) => work(), running: () => [] } as unknown as GuestLoop,
+      syncNow: async () => [],
+      nodeEnd: {} as NodeEnd,
+      backups: {} as never,
+      restores: {} as never,
+      live: { end: async () => {} } as never,
+      run: '/nonexistent',
+      clock: { bootMs: () => 0, wallMs: () => 0 },
+      log: { info() {}, warn() {} },
+    },
+    stop.signal,
+  );
+  const deletion = commits.find((gone) => gone.includes(keys.guest(100))) ?? [];
+  assert.ok(deletion.includes(keys.request('1')), deletion.join());
+  assert.ok(!deletion.includes(keys.request('2')));
+});

@@ -111,6 +111,21 @@ test('a recovered guest runs where its data is before it goes where it would be 
   });
 });
 
+test('a recovered guest starts first on its drained node; booted since, that node is left without a start', () => {
+  const settings = { ...plainSettings, standingOrders: true };
+  const copied = [plainGuest('1', 'c', { copies: [{ node: 'b', freshness: 1, dataAgeMs: 0 }] })];
+  const nodesWith = (name: string, patch: Partial<NodeFacts>) =>
+    plainFacts().nodes.map((node) => (node.name === name ? { ...node, ...patch } : node));
+  const away = nodesWith('c', { present: false, lostMs: 60_000, permit: 'claimed' });
+  const ran = after(planRound(plainFacts({ guests, settings }), emptyMemory()).memory, 'ok', { settings });
+  const lost = planRound(plainFacts({ settings, guests: copied, nodes: away }), ran).memory;
+  const draining = nodesWith('b', { agentMode: 'maintenance' });
+  const next = (patch: object) =>
+    entryIn(planRound(plainFacts({ settings, guests: [plainGuest('1', 'b', patch)], nodes: draining }), lost).memory).state;
+  assert.deepEqual(next({}), { kind: 'active', seenRunning: false, recovered: true });
+  assert.deepEqual(next({ orderOver: true }), { kind: 'moving-live', to: 'a' });
+});
+
 describe('a guest whose move failed', () => {
   const settings = { ...plainSettings, standingOrders: true };
   const onlyA: Rule = {
