@@ -2,7 +2,6 @@ import { isAlive, type ClusterView } from '#core/ha/cluster-view.ts';
 import { prefixes } from '#core/ha/keys.ts';
 import type { RequestRecord } from '#core/ha/requests.ts';
 import type { Finding } from '#core/ha/verdict-finding.ts';
-import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import { listRecords } from '#cli/records.ts';
 import { formatProgress } from '#cli/request-run.ts';
 import type { Session } from '#cli/session.ts';
@@ -11,7 +10,7 @@ import type { Session } from '#cli/session.ts';
 export async function judgeLiveRestores(session: Session, view: Pick<ClusterView, 'nodes'>): Promise<Finding[]> {
   const requests = await listRecords<RequestRecord>(session, prefixes.requests);
   return requests.flatMap((request): Finding[] => {
-    if (request.kind !== 'guest-restore' || (request as LiveRestoreOrder).live !== true || request.state !== 'running') return [];
+    if (request.kind !== 'guest-restore' || request.live !== true || request.state !== 'running') return [];
     const { vmid, node, progress } = request;
     const home = view.nodes.find(({ name }) => name === node);
     if (home !== undefined && isAlive(home.condition)) {

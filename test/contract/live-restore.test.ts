@@ -11,11 +11,10 @@ import { chunkPath } from '#core/backup/names.ts';
 import { guestDataPaths } from '#core/guest/guest-paths.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { type LiveLimits, liveLimits } from '#core/guest-backup/live-limits.ts';
-import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import type { BackupTarget } from '#core/guest-backup/records.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
-import type { RequestRecord } from '#core/ha/requests.ts';
+import type { RequestRecord, RestoreOrder } from '#core/ha/requests.ts';
 import { currentDepths } from '#core/storage/manifest.ts';
 import type { RunningGuest } from '#ports/hypervisor.ts';
 import { startBackupPlace, waitForPort, type BackupPlace } from './backup-command-parts.ts';
@@ -96,7 +95,7 @@ async function backUpOld(rig: AgentRig): Promise<Buffer> {
 
 /** The guest is made and may be started. Returns the request's number. */
 async function begin({ rig }: Stage): Promise<string> {
-  const order: LiveRestoreOrder = {
+  const order: RestoreOrder = {
     kind: 'guest-restore',
     vmid: fresh,
     target: 'far',

@@ -6,10 +6,9 @@ import { parseVmid } from '#base/ids.ts';
 import { readSnapshotTime } from '#core/backup/names.ts';
 import { diskOfArchive } from '#core/guest-backup/guest-blob.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import type { BackupTarget } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
-import type { RequestRecord } from '#core/ha/requests.ts';
+import type { RequestRecord, RestoreOrder } from '#core/ha/requests.ts';
 import { longTimeout, parseTimeout } from '#cli/command-options.ts';
 import { addFileOptions, serveFiles, type FileOptions } from '#cli/image-files.ts';
 import { setWanted } from '#cli/guest-wanted.ts';
@@ -98,7 +97,7 @@ async function restoreGuest(session: Session, from: string, number: string | und
   const { id: target } = await requireTarget(session, options.target);
   const existing = (await listRecords<GuestRecord>(session, prefixes.guests)).find((guest) => guest.vmid === vmid) ?? null;
   const node = isOver ? findHome(vmid, existing, options) : await findPlace(session, vmid, existing, options);
-  const order: LiveRestoreOrder = {
+  const order: RestoreOrder = {
     kind: 'guest-restore',
     vmid,
     target,

@@ -57,9 +57,9 @@ export type RestoreProbe = {
 /** What a request bears beside its order when a job made it: whose run it is, how often that has failed, and what stays on the target afterwards. */
 export type JobRun = { job: string; tries: number; keep: KeepRules | null };
 
-/** Null: an operator made the request. */
-export function jobRunOf(request: object): JobRun | null {
-  const { job, tries = 0, keep = null } = request as Partial<JobRun>;
+/** Null: an operator made the request, or it is no backup. */
+export function jobRunOf(request: { kind: string } & Partial<JobRun>): JobRun | null {
+  const { job, tries = 0, keep = null } = request;
   return job === undefined ? null : { job, tries, keep };
 }
 

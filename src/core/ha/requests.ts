@@ -1,6 +1,6 @@
 import type { ErrorKind } from '#base/error.ts';
 import type { GuestConfig } from '#core/guest/guest-record.ts';
-import type { RestoreProbe } from '#core/guest-backup/records.ts';
+import type { JobRun, RestoreProbe } from '#core/guest-backup/records.ts';
 import type { ShutdownPolicy } from '#core/ha/manager/shutdown-policy.ts';
 import type { WantedState } from '#core/ha/records.ts';
 
@@ -48,19 +48,20 @@ export type RequestOrder =
    */
   | { kind: 'node-end'; request: 'power-off' | 'reboot'; policy: ShutdownPolicy | null }
   | { kind: 'node-stay' }
-  /** To the home node: back the guest up now, whether it runs or not. Once begun it is ended by deleting the request. */
-  | {
+  /** To the home node: back the guest up now, whether it runs or not. Once begun it is ended by deleting the request. Made by a job, it bears that run. */
+  | ({
       kind: 'guest-backup';
       vmid: number;
       target: string;
       freeze: boolean;
       notes: string | null;
       rateBytesPerSecond: number | null;
-    }
+    } & Partial<JobRun>)
   /**
    * To the node that is to be its home: make a guest from a backup. It gets new hardware addresses unless `keepMacs`, and all its cards on
    * `bridge` when one is named. Once begun it is ended by deleting the request; nothing of it stays then. `over`: to the home of a guest that is
-   * stopped, and stays so, which gets disks and configuration of the backup and keeps its addresses.
+   * stopped, and stays so, which gets disks and configuration of the backup and keeps its addresses. `live`: it starts at once, and its disks
+   * stream in while it runs; the request is done when they are complete, and to delete it before that takes the guest away again.
    */
   | {
       kind: 'guest-restore';
@@ -73,6 +74,7 @@ export type RequestOrder =
       keepMacs: boolean;
       want: WantedState;
       over?: boolean;
+      live?: boolean;
     }
   /** To a node with room for it: restore the newest backup of a guest apart from everything, look whether it lives, take it away again. */
   | { kind: 'restore-test'; vmid: number; target: string; probe: RestoreProbe }
@@ -80,6 +82,8 @@ export type RequestOrder =
   | { kind: 'tail-release'; vmid: number; name: string }
   /** To the node that holds the tail: write its whole disks as raw files into `directory` (absolute, on that node). */
   | { kind: 'tail-export'; vmid: number; name: string; directory: string };
+
+export type RestoreOrder = Extract<RequestOrder, { kind: 'guest-restore' }>;
 
 export type RequestProgress = { text: string; doneBytes: number | null; totalBytes: number | null };
 
@@ -103,8 +107,7 @@ export function isOfEarlierBoot(request: RequestRecord, bootId: string): boolean
 export function hasBegunToMake(request: RequestRecord, node: string, vmid: number): boolean {
   if (request.state !== 'running' || request.node !== node) return false;
   if (request.kind === 'guest-create') return request.vmid === vmid;
-  const isLive = 'live' in request && request.live === true;
-  return request.kind === 'guest-restore' && request.vmid === vmid && request.over !== true && !isLive;
+  return request.kind === 'guest-restore' && request.vmid === vmid && request.over !== true && request.live !== true;
 }
 
 /** The id of a request made now. `letters`: chance, passed in, so that two requests of one millisecond differ. */

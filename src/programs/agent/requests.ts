@@ -1,7 +1,6 @@
 import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import { jobRunOf } from '#core/guest-backup/records.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
 import type { HaResource } from '#core/ha/records.ts';
@@ -13,6 +12,7 @@ import {
   type RequestProgress,
   type RequestRecord,
   type RequestState,
+  type RestoreOrder,
 } from '#core/ha/requests.ts';
 import type { GuestStorage, NewDisk } from '#ports/guest-storage.ts';
 import type { Clock } from '#ports/clock.ts';
@@ -24,7 +24,7 @@ import type { NodeEnd } from '#programs/agent/node-end.ts';
 import { publishKeptDisks } from '#programs/agent/kept-disks.ts';
 import type { LiveRestores } from '#programs/agent/live-restores.ts';
 import { restoreLive, type RestoreLiveParts } from '#programs/agent/restore-live.ts';
-import type { RestoreDesk, RestoredGuest, RestoreOrder } from '#programs/agent/restore-desk.ts';
+import type { RestoreDesk, RestoredGuest } from '#programs/agent/restore-desk.ts';
 import { testRestore } from '#programs/agent/restore-test.ts';
 import type { TellProgress } from '#programs/agent/tell-progress.ts';
 import { readRecord, type World } from '#programs/agent/world.ts';
@@ -144,8 +144,7 @@ async function perform(
     case 'guest-backup':
       return options.backups.backUp({ ...order, ...jobRunOf(order) }, tell, withdrawn);
     case 'guest-restore':
-      if ((order as LiveRestoreOrder).live === true)
-        return restoreLive(partsOfLive(options, order, isRepeated, tell, withdrawn), order);
+      if (order.live === true) return restoreLive(partsOfLive(options, order, isRepeated, tell, withdrawn), order);
       return (await restoreGuest(options, order, isRepeated, { id: order.id, tell, signal: withdrawn })).lines;
     case 'restore-test':
       return testRestore(

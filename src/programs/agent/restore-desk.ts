@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { formatSnapshot, type SnapshotId } from '#core/backup/names.ts';
 import type { GuestConfig, GuestRecord } from '#core/guest/guest-record.ts';
 import { macFromBytes, restoredConfig } from '#core/guest-backup/restored-guest.ts';
-import type { RequestOrder } from '#core/ha/requests.ts';
+import type { RestoreOrder } from '#core/ha/requests.ts';
 import type { Store } from '#ports/store.ts';
 import { readTarget } from '#programs/agent/backup-targets.ts';
 import type { NewGuest } from '#programs/agent/requests.ts';
@@ -10,8 +10,6 @@ import { beginRestoreOver, restoreOver, type RestoreOverParts } from '#programs/
 import { slowly, type TellProgress } from '#programs/agent/tell-progress.ts';
 import { openBackup, type OpenBackup } from '#programs/guest-backup/restore-thread.ts';
 import { readTargetAccess } from '#programs/guest-backup/target-access.ts';
-
-export type RestoreOrder = Extract<RequestOrder, { kind: 'guest-restore' }>;
 
 export type RestoreParts = {
   tell: TellProgress;

@@ -2,8 +2,8 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { formatSnapshotTime } from '#core/backup/names.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import type { LiveRestoreOrder } from '#core/guest-backup/live-order.ts';
 import { keys } from '#core/ha/keys.ts';
+import type { RestoreOrder } from '#core/ha/requests.ts';
 import type { Arrival } from '#core/storage/arrival.ts';
 import type { Arrivals, GuestStorage, NewDisk } from '#ports/guest-storage.ts';
 import type { Store } from '#ports/store.ts';
@@ -37,7 +37,7 @@ const what = 'restore live as';
  * Makes a guest whose disks are empty, serves them what the backup holds, and has it started like any other; done when all has come in. A repeated
  * request finds by its number what it began. When it is withdrawn meanwhile, the guest goes.
  */
-export async function restoreLive(parts: RestoreLiveParts, order: LiveRestoreOrder): Promise<string[]> {
+export async function restoreLive(parts: RestoreLiveParts, order: RestoreOrder): Promise<string[]> {
   const { vmid } = order;
   const { arrivals } = parts.storage;
   if (arrivals === null) {
@@ -73,7 +73,7 @@ async function findMade(parts: RestoreLiveParts, vmid: number, arrivals: Arrival
 }
 
 /** The guest's disks, what serves them, and its record, in this order; what an earlier try of the same request made is taken up. */
-async function make(parts: RestoreLiveParts, order: LiveRestoreOrder, arrivals: Arrivals): Promise<Arrival> {
+async function make(parts: RestoreLiveParts, order: RestoreOrder, arrivals: Arrivals): Promise<Arrival> {
   const { vmid } = order;
   const begun = await findBegun(parts, vmid, arrivals);
   await using backup = await openOrdered(parts.store, { ...order, from: begun?.from ?? order.from }, parts);

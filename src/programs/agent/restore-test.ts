@@ -9,7 +9,7 @@ import type { RestoreProbe, RestoreTestRecord } from '#core/guest-backup/records
 import { checkProbe, testVmid } from '#core/guest-backup/restore-test.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource, HaStatus } from '#core/ha/records.ts';
-import type { RequestOrder } from '#core/ha/requests.ts';
+import type { RequestOrder, RestoreOrder } from '#core/ha/requests.ts';
 import { defaultReplicationJob, type ReplicationJob } from '#core/replica/records.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Store } from '#ports/store.ts';
@@ -19,7 +19,6 @@ import { probeIsolated } from '#programs/guest-backup/isolated-probe.ts';
 import type { ProbeVerdict } from '#programs/guest-backup/probe-main.ts';
 
 type TestOrder = Extract<RequestOrder, { kind: 'restore-test' }>;
-type RestoreOrder = Extract<RequestOrder, { kind: 'guest-restore' }>;
 
 export type RestoreTestParts = {
   self: string;

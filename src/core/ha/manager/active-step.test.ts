@@ -83,6 +83,18 @@ describe('a guest that is to start where its rules forbid it', () => {
     const parted = planRound(plainFacts({ guests: both, rules: [apart] }), first);
     assert.equal(entryIn(parted.memory).state.kind, 'moving-live');
   });
+
+  test('is not started there either when that move fails', () => {
+    const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
+    const stopped = both.map((guest) => ({ ...guest, runs: false }));
+    const rules = [onlyA];
+    const leaving = planRound(plainFacts({ guests: stopped, rules, settings }), first).memory;
+    assert.deepEqual(entryIn(leaving).state, { kind: 'start-requested-elsewhere', to: 'a' });
+    const failed = after(leaving, 'failed', { guests: stopped, rules, settings, nodes: onlyC, self: 'c' });
+    assert.deepEqual([entryIn(failed).state.kind, entryIn(failed).node], ['start-requested', 'c']);
+    const free = after(leaving, 'failed', { guests: stopped, rules: [], settings });
+    assert.deepEqual(entryIn(free).state, { kind: 'active', seenRunning: false, recovered: false, moveFailed: true });
+  });
 });
 
 test('a recovered guest runs where its data is before it goes where it would be better off', () => {

@@ -49,8 +49,8 @@ function stays({ node, returnTo }: GuestEntry): { returnTo: string | null } {
   return { returnTo: returnTo === node ? null : returnTo };
 }
 
-function afterFailedMove(guest: GuestFacts): GuestState {
-  const state = wantedState(guest);
+function afterFailedMove(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): GuestState {
+  const state = entry.state.kind === 'start-requested-elsewhere' ? unstartedState(draft, guest, entry) : wantedState(guest);
   return state.kind === 'active' ? { ...state, moveFailed: true } : state;
 }
 
@@ -147,7 +147,7 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
       return enter(
         draft,
         guest.id,
-        afterFailedMove(guest),
+        afterFailedMove(draft, guest, entry),
         `the move to ${target} failed; it stays on ${entry.node}`,
         stays(entry),
       );
@@ -166,7 +166,7 @@ function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): vo
     case 'disarm':
       return;
     case 'active':
-      return enter(draft, guest.id, thawedState(draft, guest, entry), `the agent of ${entry.node} is active again`);
+      return enter(draft, guest.id, unstartedState(draft, guest, entry), `the agent of ${entry.node} is active again`);
     case 'maintenance':
     case 'shutdown':
       // Frozen by a disarm that is over. Nobody brings the guest back here, so it leaves as all others of that node do.
@@ -175,7 +175,7 @@ function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): vo
 }
 
 /** One that does not run, and may not by the rules of today, looks for another place before it starts. */
-function thawedState(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): GuestState {
+function unstartedState(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): GuestState {
   const isLive = draft.facts.settings.refusesForbiddenMoves;
   const isForbidden = isLive && guest.runs !== true && !allowsNode(draft, guest.id, node);
   return guest.want === 'started' && isForbidden ? { kind: 'start-requested' } : wantedState(guest);

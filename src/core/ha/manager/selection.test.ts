@@ -180,3 +180,17 @@ test('where a rival is leaving, a guest that runs stays; one that does not run y
   assert.equal(where({ state: { ...active, seenRunning: false } as GuestState }, { node: 'a', state: leaving }), 'c');
   assert.equal(where({}, { node: 'b', state: { kind: 'moving-cold', to: 'a' } }), 'c');
 });
+
+test('where a rival leaves before its start is free, whether the guest runs or is to start; the recorded manager lets only those stay who run', () => {
+  const live = { refusesForbiddenMoves: true };
+  const rules = [prefer({ a: 0, b: 0 }, false), apart];
+  const guests = (x: Guest): Record<string, Guest> => ({
+    x,
+    y: { node: 'a', state: { kind: 'start-requested-elsewhere', to: 'b' } },
+  });
+  const toStart = guests({ node: 'a', state: { kind: 'start-requested' } });
+  assert.equal(select(toStart, rules, 'best', ['a', 'b', 'c'], 'count', live), 'a');
+  assert.equal(select(toStart, rules, 'best'), null);
+  assert.equal(select(guests({ node: 'a' }), rules, 'stay', ['a', 'b', 'c'], 'count', live), 'a');
+  assert.equal(select(guests({ node: 'a' }), rules, 'stay'), 'a');
+});

@@ -126,7 +126,7 @@ function highestOf(rule: ReadonlyMap<string, number> | undefined, nodes: string[
 }
 
 /** True when the guest's node rule allows the node and no rival of it is there or heading there. */
-export function allowsNode(placement: Pick<Placement, 'rules' | 'guests'>, guest: string, node: string): boolean {
+export function allowsNode(placement: Pick<Placement, 'rules' | 'guests' | 'usage'>, guest: string, node: string): boolean {
   const rule = placement.rules.ranks.get(guest);
   return (rule === undefined || rule.has(node)) && !findRivalNodes(placement, guest).has(node);
 }
@@ -172,7 +172,7 @@ function countCompanions(placement: Omit<Placement, 'usage'>, guest: string): Ma
 
 /** Nodes where a rival is or is heading to. `isOfRunning`: asked for a guest that runs, and gives way only to those that run too. */
 export function findRivalNodes(
-  placement: Pick<Placement, 'rules' | 'guests'>,
+  placement: Pick<Placement, 'rules' | 'guests' | 'usage'>,
   guest: string,
   isOfRunning = false,
 ): Map<string, string> {
@@ -180,8 +180,9 @@ export function findRivalNodes(
   for (const rival of placement.rules.apart.get(guest) ?? []) {
     const entry = placement.guests.get(rival);
     if (entry === undefined || !takesRoom(entry.state) || hasNoPlace(entry.state)) continue;
-    // On its way before its start, it does not run where it comes from, though it may have to stay there.
-    if (!(isOfRunning && entry.state.kind === 'start-requested-elsewhere')) nodes.set(entry.node, rival);
+    // On its way before its start, it does not run where it comes from. Should it have to stay there it looks for another place first.
+    const isLeaving = entry.state.kind === 'start-requested-elsewhere' && (isOfRunning || placement.usage.settles);
+    if (!isLeaving) nodes.set(entry.node, rival);
     const target = targetOf(entry.state);
     if (target !== null) nodes.set(target, rival);
   }
