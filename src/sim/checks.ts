@@ -145,6 +145,7 @@ export class Checks {
       else if (key.startsWith(prefixes.guests)) guest = { before: old as GuestRecord, next: entry?.value as GuestRecord };
       else if (!key.startsWith(prefixes.haStatus) || isFailure(entry?.value as HaStatus | undefined)) this.manager.noteInput();
       if (key === keys.haSettings) this.manager.forgetClaims(null);
+      if (key.startsWith(prefixes.haRules)) this.manager.noteRules();
     }
     this.commands.note(changes, before, tag, memory, guest);
     if (memory?.next !== undefined) {

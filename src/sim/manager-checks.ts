@@ -41,6 +41,15 @@ export class ManagerChecks {
     this.inputs += 1;
   }
 
+  /** A rule that is taken back binds nobody, and set again it is newer than both places. */
+  noteRules(): void {
+    const { apart } = this.compile(this.cluster.people.rules());
+    for (const [vmid, { node, rivals }] of this.placed) {
+      const still = apart.get(String(vmid)) ?? [];
+      this.placed.set(vmid, { node, rivals: rivals.filter((rival) => still.includes(rival)) });
+    }
+  }
+
   /** `wallMs`: by the clock of who claimed it. */
   noteClaim(node: string, wallMs: number): void {
     this.noteInput();
@@ -106,10 +115,8 @@ export class ManagerChecks {
   noteStart(host: Host, vmid: number): void {
     const place = this.placed.get(vmid);
     if (place?.node !== host.name) return;
-    // A rule that was taken back since binds nobody.
-    const still = this.compile(this.cluster.people.rules()).apart.get(String(vmid)) ?? [];
     const rival = place.rivals.find((other) => {
-      if (!still.includes(other) || this.want(Number(other)) === 'ignored') return false;
+      if (this.want(Number(other)) === 'ignored') return false;
       const qemu = host.qemus.get(Number(other));
       return qemu !== undefined && host.isExecuting(qemu);
     });
