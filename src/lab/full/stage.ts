@@ -39,7 +39,7 @@ export type Stage = AsyncDisposable & {
 /** Opens the cluster's record with a node's certificate and listens for the guest. */
 export async function openStage(room: Room, folder: string, say: Say): Promise<Stage> {
   const tls = await fetchCertificate(room.machines[0]!, join(folder, 'pki'));
-  const store = createEtcdStore({ endpoints: room.machines.map(({ address }) => `https://${address}:2379`), tls });
+  const store = readPatiently(createEtcdStore({ endpoints: room.machines.map(({ address }) => `https://${address}:2379`), tls }));
   const collectorProgram = fileURLToPath(new URL('../collector-main.ts', import.meta.url));
   const where = ['--bind', `0.0.0.0:${collectorPort}`, '--file', join(folder, 'witness.jsonl')];
   const collector = await startLineProcess('the collector', [collectorProgram, ...where]);
@@ -48,6 +48,19 @@ export async function openStage(room: Room, folder: string, say: Say): Promise<S
     await store[Symbol.asyncDispose]();
   };
   return { room, store, collector, say, [Symbol.asyncDispose]: end };
+}
+
+/** What a scene reads between its steps is not what it tests: it is asked again while machines are too busy to answer, or one has just died. */
+function readPatiently(store: DrillStore): DrillStore {
+  const again = async <T>(what: string, read: () => Promise<T>): Promise<T> => {
+    const look = async () => ({ found: await read() });
+    return (await waitUntil(`the store to answer (${what})`, fullLimits.commandMs, look, fullLimits.lookMs)).found;
+  };
+  return {
+    ...store,
+    read: (key, call) => again(key, () => store.read(key, call)),
+    list: (prefix, call) => again(prefix, () => store.list(prefix, call)),
+  };
 }
 
 async function fetchCertificate(machine: Machine, folder: string) {
@@ -75,12 +88,8 @@ export async function startTinyGuest({ room, store, collector, say }: Stage, hom
     `--nic bridge=br0,mac=${tinyGuest.mac} --kernel probe-vmlinux --initrd probe-initrd --append '${append}'`,
   ];
   const deadlineMs = fullLimits.foundMs;
-  const look = async () => ({
-    isThere: (await store.read(keys.guest(tinyGuest.vmid))) !== null,
-    status: await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid)),
-  });
-  // The first calls make their connections, and may need more than one call's time for it.
-  const { isThere, status } = await waitUntil('the store to answer', fullLimits.commandMs, look, fullLimits.lookMs);
+  const isThere = (await store.read(keys.guest(tinyGuest.vmid))) !== null;
+  const status = await readValue<HaStatus>(store, keys.haStatus(tinyGuest.vmid));
   if (status?.state === 'running') return await waitSpeaking(collector, 1);
   if (!isThere) await shell.must(`holdfast guest create ${parts.join(' ')} --node ${home} --timeout 10m`, { deadlineMs });
   await shell.must(`holdfast replication set ${tinyGuest.vmid} --interval ${tinyGuest.intervalMs / 1000}s`);
