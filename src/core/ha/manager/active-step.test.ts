@@ -84,6 +84,32 @@ describe('a guest that is to start where its rules forbid it', () => {
     assert.equal(entryIn(parted.memory).state.kind, 'moving-live');
   });
 
+  test('is not ordered to run there while its node is not reached, nor when that node is back unclaimed', () => {
+    const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
+    const nodesWith = (patch: Partial<NodeFacts>) =>
+      plainFacts().nodes.map((node) => ({ ...node, ...(node.name === 'c' ? patch : { refusal: 'is full' }) }));
+    const facts = (patch: Partial<NodeFacts>, want: 'started' | 'stopped' = 'started') =>
+      plainFacts({
+        guests: [{ ...plainGuest('1', 'c'), want }, plainGuest('2', 'c')],
+        rules: [apart],
+        settings,
+        nodes: nodesWith(patch),
+      });
+    const atRest = planRound(facts({}, 'stopped'), first).memory;
+    const stopped = planRound({ ...facts({}, 'stopped'), results: new Map([[entryIn(atRest).orderId, 'ok']]) }, atRest).memory;
+    assert.equal(entryIn(stopped).state.kind, 'inactive');
+    const away = planRound(facts({ present: false, lostMs: 1_000 }), stopped);
+    assert.equal(entryIn(away.memory).state.kind, 'start-requested');
+    const told = away.decisions.flatMap((decision) => (decision.kind === 'cannot-start' ? [decision.because] : []));
+    assert.deepEqual([...new Set(told)], ['c is not reached, and the rules forbid it']);
+    // Lost for long, both await the fence; one of them has the node when it is back.
+    const fencing = planRound(facts({ present: false, lostMs: 60_000, watchdogOpen: false, permit: 'held' }), away.memory).memory;
+    assert.deepEqual([entryIn(fencing).state.kind, entryIn(fencing, '2').state.kind], ['awaiting-fence', 'awaiting-fence']);
+    const back = planRound(facts({}), fencing).memory;
+    const kinds = ['1', '2'].map((id) => entryIn(back, id).state.kind);
+    assert.deepEqual(kinds.toSorted(), ['active', 'start-requested']);
+  });
+
   test('is not started there either when that move fails', () => {
     const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
     const stopped = both.map((guest) => ({ ...guest, runs: false }));

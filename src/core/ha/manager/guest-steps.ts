@@ -90,11 +90,20 @@ function goesElsewhereFirst(draft: RoundDraft, guest: GuestFacts, entry: GuestEn
   return true;
 }
 
-/** Why a guest that does not run yet has no place to start: its rules forbid its node, and no other will do. null: it has one. */
+/**
+ * Why a guest that does not run yet has no place to start: its rules forbid its node, and no other will do. null: it has one, or its node is lost
+ * and it is to be recovered.
+ */
 function whyNowhere(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): string | null {
   const isThere = draft.nodes.get(entry.node) === 'up' || draft.nodes.get(entry.node) === 'draining';
-  if (!isThere || allowsNode(draft, guest.id, entry.node) || selectNode(draft, guest, entry, 'stay') !== null) return null;
+  if (!isThere) return waitsForItsNode(draft, guest, entry) ? `${entry.node} is not reached, and the rules forbid it` : null;
+  if (allowsNode(draft, guest.id, entry.node) || selectNode(draft, guest, entry, 'stay') !== null) return null;
   return listRefusals(draft, guest.id).join('; ') || `the rules forbid ${entry.node}, and no other node receives guests`;
+}
+
+/** Ordered to run there, it would start beside its rival as soon as the node is back. */
+function waitsForItsNode(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): boolean {
+  return draft.facts.settings.refusesForbiddenMoves && !isLongLost(draft, node) && !allowsNode(draft, guest.id, node);
 }
 
 function stepStopRequested(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
@@ -155,8 +164,9 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
 }
 
 /** Left by fenceNodes, once the permit is claimed; or its node is back in time. */
-function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): void {
-  if (isBackUnclaimed(draft, node)) enter(draft, guest.id, wantedState(guest), `${node} is back before its permit was claimed`);
+function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
+  if (isBackUnclaimed(draft, entry.node))
+    enter(draft, guest.id, unstartedState(draft, guest, entry), `${entry.node} is back before its permit was claimed`);
 }
 
 function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
