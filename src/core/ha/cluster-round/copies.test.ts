@@ -2,8 +2,21 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { defers, lose, running, stateOf } from '#core/ha/cluster-round/running-cluster.ts';
+import { toManagerFacts } from '#core/ha/cluster-round/to-manager.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaResource, NodeInfo } from '#core/ha/records.ts';
+
+test('a guest may be moved onto a copy that is newer than the one that was found unfit there', () => {
+  const cluster = running();
+  const declined = [{ node: 'n3', point: { generation: 1, seq: 8 }, lostAtMs: cluster.nowMs, because: 'does not verify' }];
+  cluster.put(keys.guest(100), { ...cluster.guest(100), declined } satisfies GuestRecord);
+  const unfit = () => toManagerFacts(cluster.facts(), cluster.nowMs).guests.find(({ id }) => id === '100')?.unfitNodes;
+  assert.deepEqual(unfit(), ['n3']);
+  cluster.put(keys.replica(100, 'n3'), null);
+  assert.deepEqual(unfit(), ['n3']);
+  cluster.addCopy(100, 'n3', 9);
+  assert.deepEqual(unfit(), []);
+});
 
 describe('copies', () => {
   test('a copy that was declined is not used again until a newer point lies there', () => {

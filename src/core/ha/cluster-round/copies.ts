@@ -63,10 +63,19 @@ function listCopies(facts: GuestRecordFacts, home: NodeRecordFacts | undefined):
   // The home's copy counts only while the promotion that made it the home was never finished there.
   const isUnfinished = (record.order?.promote ?? null) !== null && !isSettling(home) && !holdsOwnDisks(facts, home);
   if (!isUnfinished) copies.delete(record.home);
-  return [...copies.values()].filter((copy) => {
-    const declined = record.declined?.findLast((entry) => entry.node === copy.node);
-    return declined === undefined || comparePoints(copy.point, declined.point) > 0;
-  });
+  return [...copies.values()].filter((copy) => !isDeclined(record, copy));
+}
+
+/** The node found this copy, or a later one, unfit to start from. */
+function isDeclined({ declined }: GuestRecordFacts['record'], copy: { node: string; point: ReplicaPoint }): boolean {
+  const last = declined?.findLast((entry) => entry.node === copy.node);
+  return last !== undefined && comparePoints(copy.point, last.point) <= 0;
+}
+
+/** Nodes that found their copy unfit and have told of no later one since. */
+export function listUnfit({ record, replicas }: GuestRecordFacts): string[] {
+  const nodes = new Set((record.declined ?? []).map(({ node }) => node));
+  return [...nodes].filter((node) => !replicas.some((copy) => copy.node === node && !isDeclined(record, copy)));
 }
 
 /** The guest's own disks lie on its home: its agent has said so since the boot that the node serves in. */

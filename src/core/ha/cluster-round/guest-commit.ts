@@ -133,12 +133,13 @@ function planOrder(
 
 /**
  * While its node is about to end, a guest may come to rest there; and where all leave it may leave, also when it is at rest, and run on
- * when it was given up for a move that came to nothing.
+ * when it was given up for a move that came to nothing. A node whose guests start elsewhere hands over what is to run there, with all that was written.
  */
 function endsThatBear(kind: GuestOrder['kind'], { order, givenUp, home }: GuestRecord): AgentMode[] {
   if (kind === 'stop') return ['restart', 'shutdown', 'maintenance'];
   const isBack = order === null && givenUp?.node === home;
-  return kind === 'move' || isBack ? ['maintenance'] : [];
+  if (kind === 'run') return isBack ? ['shutdown', 'maintenance'] : ['shutdown'];
+  return kind === 'move' ? ['maintenance'] : [];
 }
 
 /** The home declined it, and nothing has come of it since. */

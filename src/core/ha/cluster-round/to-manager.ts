@@ -1,5 +1,5 @@
 import { limits } from '#base/limits.ts';
-import { copyFactsOf, isWorthAWait } from '#core/ha/cluster-round/copies.ts';
+import { copyFactsOf, isWorthAWait, listUnfit } from '#core/ha/cluster-round/copies.ts';
 import type { ClusterFacts, GuestRecordFacts, NodeRecordFacts } from '#core/ha/cluster-round/facts.ts';
 import { agentModeOf, grantedEpoch, isFresh, whyUnusable } from '#core/ha/cluster-round/node-health.ts';
 import { orderResult, runsAtHome } from '#core/ha/cluster-round/order-results.ts';
@@ -92,7 +92,7 @@ function toGuest(facts: GuestRecordFacts, nodes: ReadonlyMap<string, NodeRecordF
     claimed: { cores: record.config.cores, memoryBytes: record.config.memoryMb * 2 ** 20 },
     measured: measuredOf(facts, nodes.get(record.home)),
     copies: copyFactsOf(facts, nodes.get(record.home), nowWallMs),
-    unfitNodes: (record.declined ?? []).map(({ node }) => node),
+    unfitNodes: listUnfit(facts),
     maxDataAgeMs: resource.maxDataAgeMs,
     betterCopyWaitMs: Math.max(
       resource.betterCopyWaitMs,
