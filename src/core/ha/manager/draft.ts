@@ -1,7 +1,15 @@
 import { assert } from '#base/assert.ts';
 import type { CompiledRules } from '#core/ha/manager/compiled-rules.ts';
 import type { Command, GuestFacts, ManagerFacts, NodeFacts, OrderResult } from '#core/ha/manager/facts.ts';
-import type { Disarm, Flap, GuestEntry, GuestState, ManagerMemory, NodeState } from '#core/ha/manager/memory.ts';
+import {
+  type Disarm,
+  type Flap,
+  type GuestEntry,
+  type GuestState,
+  type ManagerMemory,
+  type NodeState,
+  targetOf,
+} from '#core/ha/manager/memory.ts';
 import { whyQuarantined } from '#core/ha/manager/quarantine.ts';
 import { countEntry, emptyUsage, type Usage } from '#core/ha/manager/usage.ts';
 
@@ -16,6 +24,11 @@ export type RoundDraft = {
   guestFacts: ReadonlyMap<string, GuestFacts>;
   nodes: Map<string, NodeState>;
   guests: Map<string, GuestEntry>;
+  /**
+   * Guests whose move this round has given up, and where to. Until that is written they may arrive there all the same, so nobody is placed beside
+   * such a rival in the same round.
+   */
+  turnedBack: Map<string, string>;
   /** The guests' ids in byte order, once it is settled who is managed. */
   ids: string[];
   drains: Set<string>;
@@ -89,6 +102,7 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     guestFacts: new Map(facts.guests.map((guest) => [guest.id, guest])),
     nodes: new Map(memory.nodes),
     guests: new Map(memory.guests),
+    turnedBack: new Map(),
     ids: [],
     drains: new Set(memory.drains),
     disarm: memory.disarm,
@@ -204,6 +218,8 @@ export function enter(
   patch: Partial<Pick<GuestEntry, 'node' | 'failedNodes' | 'returnTo'>> = {},
 ): void {
   const was = entryOf(draft, id);
+  const target = targetOf(was.state);
+  if (target !== null && state.kind === 'awaiting-recovery') draft.turnedBack.set(id, target);
   replace(draft, id, {
     ...was,
     ...patch,

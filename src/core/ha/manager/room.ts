@@ -9,6 +9,7 @@ export type Placement = {
   usage: Usage;
   rules: CompiledRules;
   guests: ReadonlyMap<string, GuestEntry>;
+  turnedBack: ReadonlyMap<string, string>;
   guestFacts: ReadonlyMap<string, GuestFacts>;
 };
 

@@ -25,7 +25,7 @@ function select(
   mode: SelectionMode,
   up = ['a', 'b', 'c'],
   placement: 'count' | 'by-size' = 'count',
-  { memoryMustFit = false, refusesForbiddenMoves = false } = {},
+  { memoryMustFit = false, refusesForbiddenMoves = false, turnedBack = new Map<string, string>() } = {},
 ): string | null {
   const usage = emptyUsage(
     up.map((name) => plainNode(name)),
@@ -42,7 +42,12 @@ function select(
   const entry = entries.get('x');
   assert.ok(entry !== undefined);
   const facts = plainGuest('x', entry.node, guests['x']?.facts);
-  return selectNode({ usage, rules: compileRules(rules, ['a', 'b', 'c']), guests: entries, guestFacts }, facts, entry, mode);
+  return selectNode(
+    { usage, rules: compileRules(rules, ['a', 'b', 'c']), guests: entries, guestFacts, turnedBack },
+    facts,
+    entry,
+    mode,
+  );
 }
 
 function prefer(ranks: Record<string, number>, hard = true): Rule {
@@ -193,4 +198,15 @@ test('where a rival leaves before its start is free, whether the guest runs or i
   assert.equal(select(toStart, rules, 'best'), null);
   assert.equal(select(guests({ node: 'a' }), rules, 'stay', ['a', 'b', 'c'], 'count', live), 'a');
   assert.equal(select(guests({ node: 'a' }), rules, 'stay'), 'a');
+});
+
+test('where a rival was to arrive until this round nobody is placed in the same round, though it has no place any more', () => {
+  const live = { refusesForbiddenMoves: true, turnedBack: new Map([['y', 'a']]) };
+  const guests: Record<string, Guest> = {
+    x: { node: 'c', state: { kind: 'awaiting-recovery' } },
+    y: { node: 'b', state: { kind: 'awaiting-recovery' } },
+  };
+  assert.equal(select(guests, [apart], 'best', ['a', 'b'], 'count', live), 'b');
+  assert.equal(select(guests, [apart], 'best', ['a'], 'count', live), null);
+  assert.equal(select(guests, [apart], 'best', ['a', 'b'], 'count', { ...live, turnedBack: new Map() }), 'a');
 });

@@ -125,8 +125,11 @@ function highestOf(rule: ReadonlyMap<string, number> | undefined, nodes: string[
   return nodes.filter((name) => (rule?.get(name) ?? 0) === highest);
 }
 
+/** What rules and rivals are looked up in. */
+type RuledPlacement = Pick<Placement, 'rules' | 'guests' | 'usage' | 'turnedBack'>;
+
 /** True when the guest's node rule allows the node and no rival of it is there or heading there. */
-export function allowsNode(placement: Pick<Placement, 'rules' | 'guests' | 'usage'>, guest: string, node: string): boolean {
+export function allowsNode(placement: RuledPlacement, guest: string, node: string): boolean {
   const rule = placement.rules.ranks.get(guest);
   return (rule === undefined || rule.has(node)) && !findRivalNodes(placement, guest).has(node);
 }
@@ -171,14 +174,12 @@ function countCompanions(placement: Omit<Placement, 'usage'>, guest: string): Ma
 }
 
 /** Nodes where a rival is or is heading to. `isOfRunning`: asked for a guest that runs, and gives way only to those that run too. */
-export function findRivalNodes(
-  placement: Pick<Placement, 'rules' | 'guests' | 'usage'>,
-  guest: string,
-  isOfRunning = false,
-): Map<string, string> {
+export function findRivalNodes(placement: RuledPlacement, guest: string, isOfRunning = false): Map<string, string> {
   const nodes = new Map<string, string>();
   for (const rival of placement.rules.apart.get(guest) ?? []) {
     const entry = placement.guests.get(rival);
+    const turnedBackFrom = placement.usage.settles ? placement.turnedBack.get(rival) : undefined;
+    if (turnedBackFrom !== undefined) nodes.set(turnedBackFrom, rival);
     if (entry === undefined || !takesRoom(entry.state) || hasNoPlace(entry.state)) continue;
     // On its way before its start, it does not run where it comes from. Should it have to stay there it looks for another place first.
     const isLeaving = entry.state.kind === 'start-requested-elsewhere' && (isOfRunning || placement.usage.settles);
