@@ -110,16 +110,24 @@ describe('a guest that is to start where its rules forbid it', () => {
     assert.deepEqual(kinds.toSorted(), ['active', 'start-requested']);
   });
 
-  test('is not started there either when that move fails', () => {
+  test('starts there when that move fails, but not beside a rival that has come meanwhile', () => {
     const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
-    const stopped = both.map((guest) => ({ ...guest, runs: false }));
-    const rules = [onlyA];
-    const leaving = planRound(plainFacts({ guests: stopped, rules, settings }), first).memory;
+    const stopped = [{ ...plainGuest('1', 'c'), runs: false }, plainGuest('2', 'b')];
+    const rules = [onlyA, { ...apart, id: 'apart' }];
+    const leaving = planRound(plainFacts({ guests: stopped, rules, settings }), emptyMemory()).memory;
     assert.deepEqual(entryIn(leaving).state, { kind: 'start-requested-elsewhere', to: 'a' });
-    const failed = after(leaving, 'failed', { guests: stopped, rules, settings, nodes: onlyC, self: 'c' });
-    assert.deepEqual([entryIn(failed).state.kind, entryIn(failed).node], ['start-requested', 'c']);
-    const free = after(leaving, 'failed', { guests: stopped, rules: [], settings });
-    assert.deepEqual(entryIn(free).state, { kind: 'active', seenRunning: false, recovered: false, moveFailed: true });
+    const failed = after(leaving, 'failed', { guests: stopped, rules, settings });
+    assert.deepEqual(entryIn(failed).state, { kind: 'active', seenRunning: false, recovered: false, moveFailed: true });
+    const rival = { ...entryIn(leaving, '2'), node: 'c' };
+    const met = { ...leaving, guests: new Map([...leaving.guests, ['2', rival]]) };
+    const beside = after(met, 'failed', {
+      guests: [stopped[0]!, plainGuest('2', 'c')],
+      rules,
+      settings,
+      nodes: onlyC,
+      self: 'c',
+    });
+    assert.deepEqual([entryIn(beside).state.kind, entryIn(beside).node], ['start-requested', 'c']);
   });
 });
 
@@ -283,4 +291,27 @@ test('a guest that started elsewhere keeps away from where it could not for an h
   assert.equal(entryIn(after(runs, 'ok', at(3_602_000))).state.kind, 'active');
   const back = entryIn(after(runs, 'ok', at(3_603_000)));
   assert.deepEqual([back.state, back.avoids], [{ kind: 'moving-live', to: 'c' }, null]);
+});
+
+test('a guest does not give way to a rival that leaves for a reason of its own; of two that only give way one leaves', () => {
+  const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
+  const homes = { '1': 'c', '2': 'c', '3': 'b' };
+  const placed = Object.entries(homes).map(([id, home]) => plainGuest(id, home));
+  const together: Rule = { id: 't', enabled: true, guests: ['2', '3'], kind: 'keep-together' };
+  const apart: Rule = { id: 'a', enabled: true, guests: ['1', '3'], kind: 'keep-apart' };
+  const started = planRound(plainFacts({ guests: placed, settings }), emptyMemory()).memory;
+  const results = new Map(placed.map(({ id }) => [entryIn(started, id).orderId, 'ok' as const]));
+  const running = planRound(plainFacts({ guests: placed, settings, results }), started).memory;
+  const next = (rules: Rule[]) => {
+    const { memory } = planRound(plainFacts({ guests: placed, settings, results, rules }), running);
+    return placed.map(({ id }) => entryIn(memory, id).state);
+  };
+  const [first, second, third] = next([together, apart]);
+  assert.deepEqual([first?.kind, third?.kind], ['active', 'active']);
+  assert.deepEqual(second, { kind: 'moving-live', to: 'b' });
+  const pair: Rule = { id: 'p', enabled: true, guests: ['1', '2'], kind: 'keep-apart' };
+  assert.deepEqual(
+    next([pair]).map((state) => state.kind),
+    ['moving-live', 'active', 'active'],
+  );
 });

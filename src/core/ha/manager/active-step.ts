@@ -11,7 +11,7 @@ import {
   restsAfterMove,
   resultOf,
 } from '#core/ha/manager/draft.ts';
-import { listRefusals, selectNode } from '#core/ha/manager/selection.ts';
+import { listRefusals, onlyYields, selectNode } from '#core/ha/manager/selection.ts';
 import { takeMove } from '#core/ha/manager/taken-commands.ts';
 
 /**
@@ -132,6 +132,10 @@ function place(draft: RoundDraft, guest: GuestFacts, mode: 'stay' | 'next', reor
   if (node === null || node === entry.node) {
     if (node === null && draft.nodes.get(entry.node) === 'draining') tellStuck(draft, entry, guest);
     if (reorder) amend(draft, guest.id, { orderId: draft.nextOrderId++ });
+    return;
+  }
+  if (draft.isFirstPass && mode === 'stay' && onlyYields(draft, guest, entry)) {
+    draft.hasYielder = true;
     return;
   }
   const returns = entry.returnTo === node;

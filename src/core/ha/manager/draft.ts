@@ -29,6 +29,12 @@ export type RoundDraft = {
    * such a rival in the same round.
    */
   turnedBack: Map<string, string>;
+  /**
+   * In the first pass a guest that would only give way to a rival waits: the rival may leave for a reason of its own, and nobody would be left where
+   * both were. True once one has waited.
+   */
+  isFirstPass: boolean;
+  hasYielder: boolean;
   /** The guests' ids in byte order, once it is settled who is managed. */
   ids: string[];
   drains: Set<string>;
@@ -103,6 +109,8 @@ export function openDraft(facts: ManagerFacts, memory: ManagerMemory, rules: Com
     nodes: new Map(memory.nodes),
     guests: new Map(memory.guests),
     turnedBack: new Map(),
+    isFirstPass: true,
+    hasYielder: false,
     ids: [],
     drains: new Set(memory.drains),
     disarm: memory.disarm,

@@ -3,7 +3,7 @@ import type { GuestFacts } from '#core/ha/manager/facts.ts';
 import { type GuestEntry, type GuestState } from '#core/ha/manager/memory.ts';
 import { type RoundDraft, amend, enter, entryOf, guestFactsOf, isLongLost, resultOf } from '#core/ha/manager/draft.ts';
 import { stepAwaitingRecovery } from '#core/ha/manager/recovery-step.ts';
-import { allowsNode, hasCompanionsElsewhere, listRefusals, selectNode } from '#core/ha/manager/selection.ts';
+import { allowsNode, findRivalNodes, hasCompanionsElsewhere, listRefusals, selectNode } from '#core/ha/manager/selection.ts';
 import { waitsForOthers } from '#core/ha/manager/start-groups.ts';
 import { refuseCommand, takeMove } from '#core/ha/manager/taken-commands.ts';
 import { isBackUnclaimed, leaveWithoutFence } from '#core/ha/manager/without-fence.ts';
@@ -49,8 +49,10 @@ function stays({ node, returnTo }: GuestEntry): { returnTo: string | null } {
   return { returnTo: returnTo === node ? null : returnTo };
 }
 
+/** A guest that was to start elsewhere starts here, even where its own rule would have it elsewhere; not beside a rival that has come meanwhile. */
 function afterFailedMove(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): GuestState {
-  const state = entry.state.kind === 'start-requested-elsewhere' ? unstartedState(draft, guest, entry) : wantedState(guest);
+  const meetsRival = entry.state.kind === 'start-requested-elsewhere' && findRivalNodes(draft, guest.id).has(entry.node);
+  const state = meetsRival ? unstartedState(draft, guest, entry) : wantedState(guest);
   return state.kind === 'active' ? { ...state, moveFailed: true } : state;
 }
 

@@ -101,6 +101,7 @@ function stepUntilQuiet(draft: RoundDraft): boolean {
   // Each pass that repeats has moved a guest on, and no state is entered twice in a round; the cap only guards against a mistake.
   for (let pass = 0; pass < maxPasses; pass += 1) {
     let changed = false;
+    draft.isFirstPass = pass === 0;
     for (const id of inStartOrder(draft, ids)) {
       const before = draft.guests.get(id)?.state.kind;
       stepGuest(draft, id);
@@ -108,7 +109,7 @@ function stepUntilQuiet(draft: RoundDraft): boolean {
       if (draft.guests.get(id)?.state.kind !== before) changed = true;
     }
     if (fenceNodes(draft) && awaitRecovery(draft, ids)) changed = true;
-    if (!changed) return true;
+    if (!changed && !(draft.isFirstPass && draft.hasYielder)) return true;
   }
   return false;
 }

@@ -43,6 +43,12 @@ export function selectNode(
   return selectAmong(placement, guest, entry, mode, sitesWithRoom(placement, [guest.id], entry, fit));
 }
 
+/** True when the guest would stay where it is, were it not for a rival there. */
+export function onlyYields(placement: Placement, guest: GuestFacts, entry: GuestEntry): boolean {
+  if (!placement.usage.settles || !findRivalNodes(placement, guest.id, true).has(entry.node)) return false;
+  return selectAmong(placement, guest, entry, 'stay', fitSites(placement, guest, entry), true) === entry.node;
+}
+
 /** Without those whose copy was found unfit: the guest would be stopped for a move that comes to nothing. null: every node is fit. */
 function fitSites({ usage }: Placement, { unfitNodes = [] }: GuestFacts, { node: here }: GuestEntry): ReadonlySet<string> | null {
   if (unfitNodes.length === 0) return null;
@@ -65,12 +71,14 @@ function hasRoom(placement: Placement, guests: readonly string[], entry: GuestEn
   return countsOn(entry, node) || whyNoRoom(placement, guests, node) === null;
 }
 
+/** `isAlone`: as if no rival were where the guest is. */
 function selectAmong(
   placement: Placement,
   guest: GuestFacts,
   entry: GuestEntry,
   mode: SelectionMode,
   sites: ReadonlySet<string> | null,
+  isAlone = false,
 ): string | null {
   const { allowed, preferred } = rankNodes(placement, guest.id, sites);
   if (preferred.length === 0) return null;
@@ -78,7 +86,8 @@ function selectAmong(
   const here = entry.node;
   const rivalNodes = findRivalNodes(placement, guest.id, mode === 'stay' && entry.state.kind === 'active');
   const runs = entry.state.kind === 'active' && entry.state.seenRunning;
-  if (placement.usage.settles && mode === 'stay' && runs && isLeftByRivals(placement, guest.id, here)) rivalNodes.delete(here);
+  const isLeft = placement.usage.settles && mode === 'stay' && runs && isLeftByRivals(placement, guest.id, here);
+  if (isLeft || isAlone) rivalNodes.delete(here);
   if (mode === 'stay' && !guest.failback && allowed.has(here) && (companions.has(here) || !rivalNodes.has(here))) return here;
 
   const isFree = (node: string) => !rivalNodes.has(node) && !(mode === 'next' && entry.failedNodes.includes(node));
