@@ -24,7 +24,8 @@ export class NodeEnd {
   /** Grows with each `stay`: what was begun before it is over. */
   private stays = 0;
   private isUnsure = false;
-  private isSetting = false;
+  /** Who changes the mode does it one after the other. */
+  private readonly turns = { given: 0, called: 0 };
 
   constructor(agent: AgentProcess) {
     this.agent = agent;
@@ -90,11 +91,24 @@ export class NodeEnd {
   }
 
   private *set(next: AgentMode, because: string): Task<void> {
+    yield* this.inTurn(this.setNow(next, because));
+  }
+
+  private *inTurn(work: Task<void>): Task<void> {
+    const mine = this.turns.given++;
+    while (this.turns.called !== mine) yield* this.agent.sleep(1);
+    try {
+      yield* work;
+    } finally {
+      this.turns.called += 1;
+    }
+  }
+
+  private *setNow(next: AgentMode, because: string): Task<void> {
     const before = this.mode;
     if (before === null) throw new AppError('busy', `${this.agent.host.name} has just started`);
     // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
     if (endingOf(next) !== null) this.mode = next;
-    this.isSetting = true;
     try {
       yield* this.write(next, because);
       this.mode = next;
@@ -104,13 +118,16 @@ export class NodeEnd {
       this.isUnsure = true;
       throw error;
     } finally {
-      this.isSetting = false;
       this.agent.ringAll();
     }
   }
 
   *assure(): Task<void> {
-    if (this.mode === null || !this.isUnsure || this.isSetting) return;
+    if (this.isUnsure) yield* this.inTurn(this.assureNow());
+  }
+
+  private *assureNow(): Task<void> {
+    if (this.mode === null || !this.isUnsure) return;
     yield* this.write(this.mode, 'what was asked last was not taken');
     this.isUnsure = false;
   }

@@ -90,3 +90,19 @@ test('a node begins to end before its record says so, and stays only once its re
   await staying;
   assert.equal(mode.ending(), null);
 });
+
+test('of two changes at the same moment that both fail, what held before stays', async () => {
+  const store = createMemoryStore();
+  const mode = makeMode(store, 'b1');
+  await mode.load(signal);
+  store.setReachable(false);
+  const both = await Promise.allSettled([mode.set('restart', 'policy freeze'), mode.set('active', 'it stays')]);
+  assert.deepEqual(
+    both.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  assert.deepEqual([mode.mode(), mode.ending()], ['active', null]);
+  store.setReachable(true);
+  await Promise.all([mode.set('shutdown', 'policy failover'), mode.set('active', 'it stays')]);
+  assert.deepEqual([mode.mode(), await readMode(store)], ['active', 'active b1']);
+});

@@ -32,7 +32,17 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
   const key = keys.nodeAgent(self);
   let mode: AgentMode | null = null;
   let isUnsure = false;
-  let isSetting = false;
+  let last: Promise<void> | null = null;
+
+  /** One after the other, at once when nobody is before: each goes back to what held before it, and nobody else's change may lie in between. */
+  async function inTurn(work: () => Promise<void>): Promise<void> {
+    const mine = last === null ? work() : last.then(work);
+    const settled: Promise<void> = mine
+      .catch(() => {}) // told to whoever asked
+      .then(() => void (last === settled && (last = null)));
+    last = settled;
+    await mine;
+  }
 
   async function write(next: AgentMode, because: string): Promise<void> {
     const record: AgentRecord = { mode: next, bootId, because, atMs: clock.wallMs() };
@@ -69,30 +79,32 @@ export function createNodeMode(options: NodeModeOptions): NodeMode {
     },
     mode: () => mode ?? 'active',
     ending: () => (mode === null ? null : endingOf(mode)),
-    async set(next, because) {
-      const before = mode;
-      if (before === null) throw notLoaded();
-      // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
-      if (endingOf(next) !== null) mode = next;
-      isSetting = true;
-      try {
-        await write(next, because);
-        mode = next;
-        isUnsure = false;
-      } catch (error) {
-        mode = before;
-        isUnsure = true;
-        throw error;
-      } finally {
-        isSetting = false;
-        options.onChange();
-      }
-    },
+    set: (next, because) =>
+      inTurn(async () => {
+        const before = mode;
+        if (before === null) throw notLoaded();
+        // A node that is to end starts nothing more from this instant; one that stays has said so before it starts anything.
+        if (endingOf(next) !== null) mode = next;
+        try {
+          await write(next, because);
+          mode = next;
+          isUnsure = false;
+        } catch (error) {
+          mode = before;
+          isUnsure = true;
+          throw error;
+        } finally {
+          options.onChange();
+        }
+      }),
     async assure() {
-      if (mode === null || !isUnsure || isSetting) return;
-      // Once this is in the record, what came before it conflicts.
-      await write(mode, 'what was asked last was not taken');
-      isUnsure = false;
+      if (!isUnsure) return;
+      await inTurn(async () => {
+        if (mode === null || !isUnsure) return;
+        // Once this is in the record, what came before it conflicts.
+        await write(mode, 'what was asked last was not taken');
+        isUnsure = false;
+      });
     },
   };
 }

@@ -84,7 +84,7 @@ describe('a guest that is to start where its rules forbid it', () => {
     assert.equal(entryIn(parted.memory).state.kind, 'moving-live');
   });
 
-  test('is not ordered to run there while its node is not reached, nor when that node is back unclaimed', () => {
+  test('is not ordered to run there while its node is not reached, nor when that node is back from a boot', () => {
     const settings = { ...plainSettings, standingOrders: true, refusesForbiddenMoves: true };
     const nodesWith = (patch: Partial<NodeFacts>) =>
       plainFacts().nodes.map((node) => ({ ...node, ...(node.name === 'c' ? patch : { refusal: 'is full' }) }));
@@ -105,9 +105,13 @@ describe('a guest that is to start where its rules forbid it', () => {
     // Lost for long, both await the fence; one of them has the node when it is back.
     const fencing = planRound(facts({ present: false, lostMs: 60_000, watchdogOpen: false, permit: 'held' }), away.memory).memory;
     assert.deepEqual([entryIn(fencing).state.kind, entryIn(fencing, '2').state.kind], ['awaiting-fence', 'awaiting-fence']);
-    const back = planRound(facts({}), fencing).memory;
-    const kinds = ['1', '2'].map((id) => entryIn(back, id).state.kind);
-    assert.deepEqual(kinds.toSorted(), ['active', 'start-requested']);
+    const kindsWith = (orderOver: boolean) => {
+      const now = facts({});
+      const back = planRound({ ...now, guests: now.guests.map((guest) => ({ ...guest, orderOver })) }, fencing).memory;
+      return ['1', '2'].map((id) => entryIn(back, id).state.kind).toSorted();
+    };
+    assert.deepEqual(kindsWith(true), ['active', 'awaiting-recovery']);
+    assert.deepEqual(kindsWith(false), ['active', 'active'], 'they may have run on');
   });
 
   test('starts there when that move fails, but not beside a rival that has come meanwhile', () => {

@@ -166,9 +166,8 @@ function stepMoving(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, tar
 }
 
 /** Left by fenceNodes, once the permit is claimed; or its node is back in time. */
-function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
-  if (isBackUnclaimed(draft, entry.node))
-    enter(draft, guest.id, unstartedState(draft, guest, entry), `${entry.node} is back before its permit was claimed`);
+function stepAwaitingFence(draft: RoundDraft, guest: GuestFacts, { node }: GuestEntry): void {
+  if (isBackUnclaimed(draft, node)) enter(draft, guest.id, wantedState(guest), `${node} is back before its permit was claimed`);
 }
 
 function stepFrozen(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry): void {
