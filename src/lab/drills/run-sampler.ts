@@ -6,7 +6,16 @@ import { requireLabSpec } from '#lab/lab-spec.ts';
  * The host's own eye on double runs: looks every few milliseconds into each node's guest groups and notes where a guest's QEMU
  * exists and is not frozen. It sees the kernel's truth, not anybody's view.
  */
-export type RunSpan = { vmid: number; node: string; epoch: number; fromMs: number; untilMs: number };
+export type RunSpan = {
+  vmid: number;
+  node: string;
+  epoch: number;
+  fromMs: number;
+  /** The last look that saw it. */
+  untilMs: number;
+  /** The first look that did not see it any more: it ended between the two. null: it runs. */
+  goneMs: number | null;
+};
 
 export type RunSampler = {
   /** Spans seen so far, oldest first; the last one of a running guest is still growing. */
@@ -37,13 +46,17 @@ export function startRunSampler(lab: string, everyMs = 20): RunSampler {
         // without a thaw no instruction of it is executed.
         if (isFrozen || held.has(key)) continue;
         seen.add(key);
-        const span = open.get(key) ?? { vmid, node: node.name, epoch, fromMs: nowMs, untilMs: nowMs };
+        const span = open.get(key) ?? { vmid, node: node.name, epoch, fromMs: nowMs, untilMs: nowMs, goneMs: null };
         span.untilMs = nowMs;
         if (!open.has(key)) spans.push(span);
         open.set(key, span);
       }
     }
-    for (const key of open.keys()) if (!seen.has(key)) open.delete(key);
+    for (const [key, span] of open) {
+      if (seen.has(key)) continue;
+      span.goneMs = nowMs;
+      open.delete(key);
+    }
   };
   look();
   const timer = setInterval(look, everyMs);
