@@ -238,6 +238,8 @@ export const limits = {
   cliStoreCallMs: 3_000,
   /** The guard looks at the clock, the cgroup and the store's answers at least this often; a fraction of the shortest watchdog (1 s). */
   guardTickMs: 100,
+  /** A successor loads and connects beside the guard that serves for at most this; an emulated, busy machine needs most of a minute. */
+  guardSuccessorMs: 180_000,
   /** A guard asked to stop waits this long for the store to take its permit back; without guests silence does the same later. */
   guardStopMs: 5_000,
   /** The lab's watchdog answers at once; a host that takes longer than this to say its timeout is not to be trusted with one. */

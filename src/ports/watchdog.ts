@@ -8,4 +8,6 @@ export interface Watchdog {
   pet(): void;
   /** Clean stop: disarms ('V' then close). Only when no HA guest runs. */
   disarm(): void;
+  /** Closes it armed: the countdown goes on, for a successor that comes in time. */
+  leave(): void;
 }

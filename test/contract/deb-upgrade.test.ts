@@ -1,26 +1,29 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, mkdtempSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { timingProfiles } from '#core/ha/timing.ts';
-import { type Guard, startGuardNode } from './guard-node.ts';
+import { startGuardNode } from './guard-node.ts';
 import { cgroupSkip, monoMs, waitUntil } from './guard-parts.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 
-/** What the postinst asks of systemd, answered for one guard as its unit says: a hand-over is followed by a start, at once. */
-function writeSystemctl(folder: string): void {
-  const script = `#!/bin/sh
+/** What the package's scripts and the guard ask of systemd, answered for one unit: the main process is what `systemd-notify` said it is. */
+function writeSystemd(folder: string): void {
+  const systemctl = `#!/bin/sh
 echo "$*" >>'${folder}/calls'
 case "$1" in
   show) cat '${folder}/pid' ;;
   kill) kill -USR2 "$(cat '${folder}/pid')" ;;
 esac
 `;
-  writeFileSync(join(folder, 'systemctl'), script);
-  chmodSync(join(folder, 'systemctl'), 0o755);
+  const notify = `#!/bin/sh
+echo "\${1#MAINPID=}" >'${folder}/pid.new' && mv '${folder}/pid.new' '${folder}/pid'
+`;
+  writeFileSync(join(folder, 'systemctl'), systemctl, { mode: 0o755 });
+  writeFileSync(join(folder, 'systemd-notify'), notify, { mode: 0o755 });
 }
 
 test(
@@ -43,7 +46,7 @@ test(
       execFileSync('dpkg-deb', ['-R', deb.trim(), join(folder, 'tree')]);
       const library = join(folder, 'tree/usr/lib/holdfast');
       const installed = [join(library, 'bin/node'), join(library, 'src/programs/guard/main.js')];
-      writeSystemctl(folder);
+      writeSystemd(folder);
       await using parts = await startGuardNode({ profile: 'standard' });
       const script = join(folder, 'postinst');
       const text = readFileSync(join(folder, 'tree/DEBIAN/postinst'), 'utf8');
@@ -56,29 +59,25 @@ test(
       );
       chmodSync(script, 0o755);
 
-      const before = parts.startGuard();
+      const env = { PATH: `${folder}:${process.env['PATH']}`, NOTIFY_SOCKET: '/run/systemd/notify' };
+      const before = parts.startGuard(installed, env);
       writeFileSync(join(folder, 'pid'), `${before.child.pid}\n`);
       const epoch = await parts.serving();
       const guest = await parts.startGuest(epoch);
-      const successor = before.exited.then((code): Guard | null => {
-        if (code !== 0) return null;
-        const started = parts.startGuard(installed);
-        writeFileSync(join(folder, 'pid'), `${started.child.pid}\n`);
-        return started;
-      });
+      // As dpkg does: the files are replaced under the running guard.
+      renameSync(library, `${library}.former`);
+      cpSync(`${library}.former`, library, { recursive: true });
       const pets = watchPets(() => parts.standIn.lastPetMs());
 
       const inside = `mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && PATH='${folder}':$PATH exec "$@"`;
       const postinst = [script, 'configure', '1.2.3'];
       const child = spawn('unshare', ['--mount', '/bin/sh', '-c', inside, 'inside', ...postinst], { stdio: 'inherit' });
       assert.equal(await new Promise((done) => child.once('exit', done)), 0);
-      const late = new Promise<'late'>((resolve) => setTimeout(resolve, handOverMs, 'late').unref());
-      const after = await Promise.race([successor, late]);
-      assert.ok(
-        after !== null && after !== 'late',
-        `the former guard did not hand over: ${JSON.stringify(before.log.slice(-6))}`,
-      );
-      await waitUntil('the new guard serves', () => parts.state()?.pid === after.child.pid && parts.state()?.phase === 'serving');
+      assert.equal(await before.exited, 0, JSON.stringify(before.log.slice(-6)));
+      const pid = Number(readFileSync(join(folder, 'pid'), 'utf8'));
+      assert.notEqual(pid, before.child.pid);
+      await waitUntil('the new guard serves', () => parts.state()?.pid === pid && parts.state()?.phase === 'serving');
+      assert.equal(readlinkSync(`/proc/${pid}/exe`), installed[0], 'it runs from the new files');
 
       assert.equal(await parts.serving(), epoch);
       assert.ok(guest.isAlive() && !parts.isFrozen(epoch));
@@ -92,9 +91,6 @@ test(
     }
   },
 );
-
-/** A guard that does not serve at the moment hands over when it does again. */
-const handOverMs = 30_000;
 
 /** Looks at the pets until it is asked for the longest time between two. */
 function watchPets(lastPetMs: () => number): { longestGapMs(): number } {

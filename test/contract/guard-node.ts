@@ -44,7 +44,7 @@ export type GuardNode = {
   configFile: string;
   etcd: ChildProcess;
   /** `command`: another guard than the one of this tree, without its arguments. */
-  startGuard(command?: string[]): Guard;
+  startGuard(command?: string[], env?: NodeJS.ProcessEnv): Guard;
   permit(): Promise<{ value: Permit; modRevision: bigint } | null>;
   heartbeat(): Promise<Heartbeat | null>;
   state(): GuardLocalState | null;
@@ -90,9 +90,12 @@ export async function startGuardNode(
     run,
     configFile,
     etcd: etcd.child,
-    startGuard(command) {
-      const guard = startGuardProcess(configFile, command);
-      owned.defer(() => void guard.child.kill('SIGKILL'));
+    startGuard(command, env) {
+      const guard = startGuardProcess(configFile, command, env);
+      owned.defer(() => {
+        guard.child.kill('SIGKILL');
+        killGuardOf(parts.state());
+      });
       return guard;
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -125,8 +128,17 @@ function parse<T>(entry: StoreEntry | null): { value: T; modRevision: bigint } |
 
 const ownGuard = [process.execPath, join(import.meta.dirname, '../../src/programs/guard/main.ts')];
 
-function startGuardProcess(configFile: string, [program, ...args]: string[] = ownGuard): Guard {
-  const child = startChild(program!, [...args, '--config', configFile]);
+/** A successor is not the test's child. */
+function killGuardOf(state: GuardLocalState | null): void {
+  try {
+    if (state !== null) process.kill(state.pid, 'SIGKILL');
+  } catch {
+    // It has ended already.
+  }
+}
+
+function startGuardProcess(configFile: string, [program, ...args]: string[] = ownGuard, env: NodeJS.ProcessEnv = {}): Guard {
+  const child = startChild(program!, [...args, '--config', configFile], env);
   const log: Guard['log'] = [];
   readLines(child, (line) => log.push(JSON.parse(line)));
   const { promise: exited, resolve } = Promise.withResolvers<number | null>();

@@ -132,8 +132,11 @@ export async function startPlainEtcd(folder: string): Promise<{ endpoint: string
 }
 
 /** Dies with this process, whatever happens to it. */
-export function startChild(command: string, args: string[]): ChildProcess {
-  return spawn('setpriv', ['--pdeathsig', 'KILL', command, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+export function startChild(command: string, args: string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
+  return spawn('setpriv', ['--pdeathsig', 'KILL', command, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
 }
 
 export function readLines(child: ChildProcess, onLine: (line: string) => void): void {

@@ -1,11 +1,12 @@
 import { strict as assert } from 'node:assert';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { keys } from '#core/ha/keys.ts';
 import { removeReleaseRequest, writeAgentAlive, writeReleaseRequest } from '#programs/local-state.ts';
 import { node, startGuardNode, timing, type GuardNode } from './guard-node.ts';
-import { cgroupSkip, monoMs, waitUntil } from './guard-parts.ts';
+import { cgroupSkip, createFolder, monoMs, waitUntil } from './guard-parts.ts';
 
 const skip = cgroupSkip();
 
@@ -146,20 +147,94 @@ test('a killed guard pets no more; its successor renews under the same epoch bef
   assert.ok(guest.isAlive() && second.child.exitCode === null);
 });
 
-test('a hand-over leaves guests and watchdog to a successor of the same epoch', { skip }, async () => {
+/** In the place of systemd: notes what it is told and holds the answer back for as long as `hold` is there. */
+function writeNotify(folder: string): { env: NodeJS.ProcessEnv; said(): string; hold: string } {
+  const [said, hold] = [join(folder, 'said'), join(folder, 'hold')];
+  const script = `#!/bin/sh\nwhile [ -e '${hold}' ]; do sleep 0.05; done\necho "$*" >>'${said}'\n`;
+  writeFileSync(join(folder, 'systemd-notify'), script, { mode: 0o755 });
+  return {
+    env: { PATH: `${folder}:${process.env['PATH']}`, NOTIFY_SOCKET: '/run/systemd/notify' },
+    said: () => (existsSync(said) ? readFileSync(said, 'utf8').trim() : ''),
+    hold,
+  };
+}
+
+test('a hand-over leaves guests and watchdog to a successor that is ready, of the same epoch', { skip }, async () => {
   await using parts = await startGuardNode();
-  const first = parts.startGuard();
+  using folder = createFolder();
+  const notify = writeNotify(folder.path);
+  const first = parts.startGuard(undefined, notify.env);
   const epoch = await parts.serving();
   const guest = await parts.startGuest(epoch);
+  writeFileSync(notify.hold, '');
+  const fromMs = monoMs();
   first.child.kill('SIGUSR2');
-  assert.equal(await first.exited, 0);
+  const pid = await waitUntil('the successor serves', () => {
+    const state = parts.state();
+    return state?.phase === 'serving' && state.pid !== first.child.pid ? state.pid : null;
+  });
   const pets = parts.standIn.pets();
-  parts.startGuard();
-  await waitUntil('the successor pets', () => parts.standIn.pets() > pets);
+  await waitUntil('the successor pets', () => parts.standIn.pets() > pets + 3);
+  assert.equal(first.child.exitCode, null, 'the former is there until systemd knows of the successor');
+  rmSync(notify.hold);
+  assert.equal(await first.exited, 0);
+  assert.equal(notify.said(), `MAINPID=${pid}`);
   assert.equal(await parts.serving(), epoch);
   assert.ok(guest.isAlive() && !parts.isFrozen(epoch));
   assert.equal(parts.standIn.disarms(), 0);
+  // Loading alone takes longer than this watchdog waits: it went on beside the former.
+  assert.ok(longestGapMs(parts, fromMs) < timing.watchdogMs, 'the host would have been reset');
 });
+
+test('without systemd the former stays for its supervisor and passes the stop on', { skip }, async () => {
+  await using parts = await startGuardNode();
+  const first = parts.startGuard();
+  await parts.serving();
+  first.child.kill('SIGUSR2');
+  await waitUntil('the successor serves', () => parts.state()?.phase === 'serving' && parts.state()?.pid !== first.child.pid);
+  first.child.kill('SIGTERM');
+  assert.equal(await first.exited, 0);
+  assert.equal(parts.standIn.disarms(), 1);
+});
+
+test('a successor that cannot get ready, or is not wanted any more, is given up; the former goes on', { skip }, async () => {
+  await using parts = await startGuardNode();
+  const first = parts.startGuard();
+  const epoch = await parts.serving();
+  const settings = readFileSync(parts.configFile, 'utf8');
+  writeFileSync(parts.configFile, 'spoiled');
+  first.child.kill('SIGUSR2');
+  await waitUntil('it is told', () => first.log.some(({ event }) => event === 'guard.hand-over-failed'));
+  writeFileSync(parts.configFile, settings);
+  const pets = parts.standIn.pets();
+  await waitUntil('pets go on', () => parts.standIn.pets() > pets + 3);
+  assert.deepEqual([parts.state()?.pid, parts.state()?.epoch], [first.child.pid, epoch]);
+  first.child.kill('SIGUSR2');
+  first.child.kill('SIGTERM');
+  assert.equal(await first.exited, 0);
+  assert.equal(parts.standIn.disarms(), 1);
+});
+
+test('a successor does not outlive a former that was killed before it let go', { skip }, async () => {
+  await using parts = await startGuardNode();
+  const first = parts.startGuard();
+  const epoch = await parts.serving();
+  parts.etcd.kill('SIGSTOP'); // so that no successor gets ready
+  await waitUntil('frozen', () => parts.isFrozen(epoch));
+  first.child.kill('SIGUSR2');
+  const successor = await waitUntil('a successor', () => findChild(first.child.pid));
+  first.child.kill('SIGKILL');
+  await first.exited;
+  const last = parts.standIn.lastPetMs();
+  parts.etcd.kill('SIGCONT');
+  await waitUntil('the successor ends', () => !existsSync(`/proc/${successor}`));
+  assert.equal(parts.standIn.lastPetMs(), last, 'nobody pets after a crash');
+});
+
+function findChild(parent: number | undefined): number | null {
+  const [pid] = readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ');
+  return pid === undefined || pid === '' ? null : Number(pid);
+}
 
 test('SIGTERM: with guests the guard goes on; without, it gives the permit back, disarms and ends', { skip }, async () => {
   await using parts = await startGuardNode();

@@ -25,7 +25,7 @@ test('opening sets the timeout, reads it back and pets; every pet arrives; disar
   watchdog.disarm();
   await waitUntil('disarmed', () => standIn.disarms() === 1);
   assert.equal(standIn.seen.at(-1)?.byte, 'V'.charCodeAt(0));
-  refuses('conflict', /was disarmed/, () => watchdog.pet());
+  refuses('conflict', /was closed/, () => watchdog.pet());
 });
 
 test('what the device makes of the wish is what counts', async () => {

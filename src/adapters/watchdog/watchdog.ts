@@ -53,7 +53,7 @@ function holdDevice(device: string, fd: number, timeoutMs: number, control: Time
   return {
     timeoutMs,
     pet() {
-      if (!open) throw new AppError('conflict', `petting watchdog ${device} failed: it was disarmed`);
+      if (!open) throw new AppError('conflict', `petting watchdog ${device} failed: it was closed`);
       writeDevice(device, fd, petByte, 'petting');
     },
     disarm() {
@@ -65,6 +65,11 @@ function holdDevice(device: string, fd: number, timeoutMs: number, control: Time
         );
       }
       writeDevice(device, fd, disarmByte, 'disarming');
+      closeSync(fd);
+      open = false;
+    },
+    leave() {
+      if (!open) return;
       closeSync(fd);
       open = false;
     },

@@ -11,6 +11,8 @@ export type GuardEvents = {
   storeBack(afterMs: number): void;
   /** The guard was not running for much longer than its tick: paused, swapped out, or starved. */
   lateBy(lateMs: number): void;
+  /** The former guard goes on, or what is left of it stays. */
+  handOverFailed(why: string): void;
   ended(how: string): void;
 };
 
@@ -50,6 +52,7 @@ export function createGuardEvents(log: Log, bootMs: () => number): GuardEvents {
     },
     storeBack: (afterMs) => log.info({ event: 'store.answered-again', afterMs }, 'the store answers'),
     lateBy: (lateMs) => log.warn({ event: 'guard.paused', lateMs }, 'the guard did not run; it looks at the clock first'),
+    handOverFailed: (why) => log.warn({ event: 'guard.hand-over-failed' }, why),
     ended: (how) => log.info({ event: 'guard.ended' }, how),
   };
 }

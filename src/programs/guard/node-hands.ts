@@ -15,6 +15,8 @@ export type NodeHands = {
   readWatchdog(): WatchdogFact;
   /** Carries out one order; trouble is logged and shows in the next facts. Does nothing from `notAfterBootMs` on. */
   perform(effect: HandEffect): void;
+  /** Closes the watchdog as it is, armed or not: it is a successor's from here on. */
+  leave(): void;
 };
 
 /** `device.leftCounting`: an earlier guard of this boot ended with the device open. */
@@ -58,6 +60,7 @@ export function createNodeHands(
   return {
     readGroups: () => cgroup.listEpochs().map((epoch) => ({ epoch, ...cgroup.readState(epoch) })),
     readWatchdog: () => fact,
+    leave: () => watchdog?.leave(),
     perform(effect) {
       // The clock once more, right before the act: the guard may have been paused since it planned.
       if ('notAfterBootMs' in effect && effect.notAfterBootMs !== null && clock.bootMs() >= effect.notAfterBootMs) return;
