@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { keys } from '#core/ha/keys.ts';
-import type { HaResource } from '#core/ha/records.ts';
+import type { BmcRecord, HaResource } from '#core/ha/records.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import { createHealthyCluster, playAgent, running } from '#cli/fake-world.ts';
 
@@ -208,11 +208,14 @@ test('node bmc set refuses what no controller can be reached by', async () => {
     user: 'fence',
     passwordFile: '/etc/holdfast/secrets/bmc',
   });
+  assert.equal((await fake.run('node', 'bmc', 'set', 'n1', ...good, '--cipher-suite', '3')).code, 0);
+  assert.equal((fake.store.peek(keys.nodeBmc('n1')) as BmcRecord).cipherSuite, 3);
   for (const [name, value] of [
     ['address', 'no host'],
     ['port', '0'],
     ['user', 'a user'],
     ['password-file', 'secret'],
+    ['cipher-suite', '18'],
   ] as const) {
     const refused = await fake.run('node', 'bmc', 'set', 'n1', ...good, `--${name}`, value);
     assert.deepEqual([refused.code, refused.err.startsWith(`holdfast: ${name}: `)], [2, true], refused.err);

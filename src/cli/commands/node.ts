@@ -16,7 +16,7 @@ import { formatNodes } from '#cli/status-text.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type EndOptions = { powerOff?: boolean; reboot?: boolean; policy?: string; timeout: string };
-type BmcOptions = { address: string; port: string; user: string; passwordFile: string };
+type BmcOptions = { address: string; port: string; user: string; passwordFile: string; cipherSuite?: string };
 
 const hostPattern = /^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}[a-zA-Z0-9])?$/;
 // The longest user name IPMI 2.0 knows.
@@ -53,6 +53,7 @@ export function addNodeCommands(program: Command, world: CliWorld, run: (code: n
     .option('--port <port>', 'its UDP port', '623')
     .requiredOption('--user <user>', 'a user who may switch the power')
     .requiredOption('--password-file <path>', 'a file with the password, at the same path on every node; only root may read it')
+    .option('--cipher-suite <number>', 'of RMCP+, for controllers that do not tell theirs; left out: the best one that it tells')
     .action(act((session, [node], options) => setBmc(session, node ?? '', options as BmcOptions)));
   bmc
     .command('remove <node>')
@@ -134,7 +135,15 @@ function parseBmc(options: BmcOptions): BmcRecord {
     );
   }
   const port = parseWholeNumber(options.port, 'port', 1, 65_535);
-  return { kind: 'ipmilan', address: options.address, port, user: options.user, passwordFile: options.passwordFile };
+  const record: BmcRecord = {
+    kind: 'ipmilan',
+    address: options.address,
+    port,
+    user: options.user,
+    passwordFile: options.passwordFile,
+  };
+  if (options.cipherSuite === undefined) return record;
+  return { ...record, cipherSuite: parseWholeNumber(options.cipherSuite, 'cipher-suite', 0, 17) };
 }
 
 async function removeBmc(session: Session, name: string): Promise<void> {

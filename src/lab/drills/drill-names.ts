@@ -33,7 +33,17 @@ export const managerScenes = [
 export type ManagerScene = (typeof managerScenes)[number];
 
 /** What happens to the three machines of the full lab, in the order in which it is played. */
-export const fullScenes = ['plug', 'upgrade', 'guard-stopped', 'kernel-crash', 'disk', 'cut-send'] as const;
+export const fullScenes = [
+  'plug',
+  'upgrade',
+  'guard-stopped',
+  'kernel-crash',
+  'hung',
+  'disk',
+  'cut-send',
+  'cycle',
+  'driver',
+] as const;
 export type FullScene = (typeof fullScenes)[number];
 
 /** What backups of a database are put through, in this order: the last one takes the database away. */

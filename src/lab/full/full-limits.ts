@@ -25,11 +25,15 @@ export const fullLimits = {
   monitorMs: 30_000,
   /** SIGKILL of a QEMU until it is gone. */
   killMs: 10_000,
+  /** The driver's contract tests on an emulated processor. */
+  driverMs: 1_500_000,
+  /** One cycle or one bare stream of 64 MiB between two machines. */
+  cycleMs: 400_000,
   /** Size of each data disk; sparse. */
   diskBytes: 2 * 1024 ** 3,
   memoryMb: 2560,
   /** The whole drill, whatever happens in it. */
-  drillMs: 2_700_000,
+  drillMs: 7_200_000,
   /** Machines that are kept for looking around end by themselves after this. */
   keptMs: 12 * 3_600_000,
 } as const;

@@ -29,6 +29,8 @@ export type Machine = {
   waitForLogin(): Promise<void>;
   /** Takes the power away at once. The time was read before the kill. */
   pull(): Promise<{ atMs: number }>;
+  /** It stands still, its watchdog with it: only taking its power helps. */
+  hang(): Promise<{ atMs: number }>;
   /** Pulls a data disk out of its slot. */
   pullDisk(id: string): Promise<{ atMs: number }>;
   /** Puts a new, empty disk into the slot of a pulled one; it gets the serial `serial`. */
@@ -37,7 +39,14 @@ export type Machine = {
   letGo(): void;
 };
 
-export type MachineParts = { spec: MachineSpec; image: MachineImage; emulator: Emulator; stick: string };
+/** `showPower`: told what its controller has to say of it. */
+export type MachineParts = {
+  spec: MachineSpec;
+  image: MachineImage;
+  emulator: Emulator;
+  stick: string;
+  showPower: (power: 'on' | 'off') => void;
+};
 
 /** Makes a machine afresh: a new root over the image, empty data disks, no power. `stick`: an image that it finds as read-only disk. */
 export async function createMachine(parts: MachineParts): Promise<Machine> {
@@ -58,7 +67,7 @@ export async function adoptMachine(parts: MachineParts): Promise<Machine> {
 }
 
 function operateMachine(
-  { spec, image, emulator, stick }: MachineParts,
+  { spec, image, emulator, stick, showPower }: MachineParts,
   disks: MachineDisk[],
 ): Machine & { adopt(): Promise<void> } {
   const shell = openMachineShell({ ...spec, key: image.sshKey, socket: machineFile(spec, 'ssh') });
@@ -89,12 +98,15 @@ function operateMachine(
     async on() {
       if (isOn()) return;
       note('power-on');
+      showPower('on');
       const argv = [...emulator.system, ...formatMachineCommand(spec, image.kernel, disks), ...formatStick(stick)];
       await watch(startEmulator(spec, argv));
     },
     async adopt() {
       const found = adoptEmulator(spec);
-      if (found !== null) await watch(found);
+      if (found === null) return;
+      showPower('on');
+      await watch(found);
     },
     async waitForLogin() {
       const untilMs = performance.now() + fullLimits.bootMs;
@@ -114,7 +126,13 @@ function operateMachine(
       qmp = null;
       await mine?.kill();
       note('power-off', atMs);
+      showPower('off');
       shell.hangUp();
+      return { atMs };
+    },
+    async hang() {
+      const atMs = Date.now();
+      await monitor().execute('stop');
       return { atMs };
     },
     letGo() {

@@ -6,8 +6,6 @@ import { fileURLToPath } from 'node:url';
 import { AppError } from '#base/error.ts';
 import { runCommand } from '#lab/command.ts';
 import { labLimits } from '#lab/lab-limits.ts';
-import { labPaths, nodePaths } from '#lab/lab-paths.ts';
-import type { LabNode, LabSpec } from '#lab/lab-spec.ts';
 import { waitFor } from '#lab/wait-for.ts';
 
 /** IPMI's own port. */
@@ -33,17 +31,16 @@ export type Controller = {
   close(): void;
 };
 
-/** Prepares the controller of a node that has an address for one. `onOrder` is called for each power order it received. */
-export async function createController(
-  spec: LabSpec,
-  node: LabNode & { controllerAddress: string },
-  onOrder: (power: 'on' | 'off') => void,
-): Promise<Controller> {
-  const folder = nodePaths(spec.name, node.name).controller;
+/** `name`: the node's. `folder`: the controller's own, made anew. */
+export type ControllerSpec = { name: string; address: string; folder: string; user: string; password: string };
+
+/** Prepares a node's controller. `onOrder` is called for each power order it received. */
+export async function createController(spec: ControllerSpec, onOrder: (power: 'on' | 'off') => void): Promise<Controller> {
+  const { folder } = spec;
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, 'state'), { recursive: true, mode: 0o700 });
-  writeConfiguration(spec, node, folder);
-  await runCommand(`controller of ${node.name}: making its order pipe`, ['mkfifo', '-m', '600', join(folder, 'order')]);
+  writeConfiguration(spec);
+  await runCommand(`controller of ${spec.name}: making its order pipe`, ['mkfifo', '-m', '600', join(folder, 'order')]);
   const orders = readOrders(join(folder, 'order'), onOrder);
   let child: ChildProcess | null = null;
   const showPower = (power: 'on' | 'off') => {
@@ -61,7 +58,7 @@ export async function createController(
       if (child !== null) return;
       child = spawnSimulator(folder);
       child.once('exit', () => (child = null));
-      await waitUntilListening(node);
+      await waitUntilListening(spec);
     },
     stop,
     showPower,
@@ -72,19 +69,18 @@ export async function createController(
   };
 }
 
-function writeConfiguration(spec: LabSpec, node: LabNode, folder: string): void {
-  const password = readFileSync(join(labPaths(spec.name).pki, `bmc-${node.name}`), 'utf8').trim();
+function writeConfiguration({ name, address, folder, user, password }: ControllerSpec): void {
   const lan = [
-    `name "${node.name}"`,
+    `name "${name}"`,
     'set_working_mc 0x20',
     '  startlan 1',
-    `    addr ${node.controllerAddress} ${controllerPort}`,
+    `    addr ${address} ${controllerPort}`,
     '    priv_limit admin',
     '    allowed_auths_admin md5',
     '    guid a123456789abcdefa123456789abcdef',
     '  endlan',
     `  chassis_control "${chassisProgram} ${folder}"`,
-    `  user 2 true "${spec.controllerUser}" "${password}" admin 10 md5`,
+    `  user 2 true "${user}" "${password}" admin 10 md5`,
   ];
   const simulation = ['mc_setbmc 0x20', 'mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02', 'mc_enable 0x20'];
   writeFileSync(join(folder, 'lan.conf'), `${lan.join('\n')}\n`, { mode: 0o600 });
@@ -107,15 +103,12 @@ function readOrders(path: string, onOrder: (power: 'on' | 'off') => void): Socke
   return pipe;
 }
 
-async function waitUntilListening(node: LabNode & { controllerAddress: string }): Promise<void> {
-  const bytes = node.controllerAddress.split('.').map(Number).reverse();
+async function waitUntilListening({ name, address }: ControllerSpec): Promise<void> {
+  const bytes = address.split('.').map(Number).reverse();
   const port = controllerPort.toString(16).toUpperCase().padStart(4, '0');
   const local = `${bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, '0')).join('')}:${port}`;
   const listening = () => existsSync('/proc/self/net/udp') && readFileSync('/proc/self/net/udp', 'utf8').includes(local);
   if (!(await waitFor(listening, labLimits.controllerReadyMs))) {
-    throw new AppError(
-      'timeout',
-      `controller of ${node.name}: ipmi_sim does not listen at ${node.controllerAddress}:${controllerPort}`,
-    );
+    throw new AppError('timeout', `controller of ${name}: ipmi_sim does not listen at ${address}:${controllerPort}`);
   }
 }

@@ -1,10 +1,11 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { listGroup } from '#lab/control-group.ts';
 import { askJson } from '#lab/json-socket.ts';
 import type { EventSink } from '#lab/lab-event.ts';
 import { labLimits } from '#lab/lab-limits.ts';
-import { nodePaths } from '#lab/lab-paths.ts';
+import { labPaths, nodePaths } from '#lab/lab-paths.ts';
 import type { LabNode, LabSpec } from '#lab/lab-spec.ts';
 import { applyDelay, applyLink, type LinkState } from '#lab/network.ts';
 import type { InitRequest, ServiceState } from '#lab/node/init-messages.ts';
@@ -58,7 +59,10 @@ export async function createRoomNode(
     void (order === 'on' ? power.on('bmc') : power.cut('bmc'));
   };
   if (node.controllerAddress !== null) {
-    controller = await createController(spec, { ...node, controllerAddress: node.controllerAddress }, onOrder);
+    const password = readFileSync(join(labPaths(spec.name).pki, `bmc-${node.name}`), 'utf8').trim();
+    const { name, controllerAddress: address } = node;
+    const { controller: folder } = nodePaths(spec.name, name);
+    controller = await createController({ name, address, folder, user: spec.controllerUser, password }, onOrder);
   }
   const startController = async () => {
     if (controller === null || controller.isOn()) return;
