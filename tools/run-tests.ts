@@ -1,5 +1,7 @@
 import { globSync } from 'node:fs';
+import { ensureEmulator } from '#lab/images/emulator.ts';
 import { ensureImages } from '#lab/images/images.ts';
+import { ensureMachine } from '#lab/images/machine.ts';
 import { killTestProcesses, runTestProcess, type TestProcessEnd } from './test-process.ts';
 import { createLeafCounter, formatTally, type Tally, type Verdict } from './test-tally.ts';
 
@@ -17,6 +19,9 @@ const stages: Stage[] = [
   { name: 'contract', patterns: ['test/contract/*.test.ts'], together: false, needsImages: true, deadlineMs: 300_000 },
   { name: 'lab', patterns: ['test/lab/*.test.ts'], together: false, needsImages: true, deadlineMs: 900_000 },
 ];
+
+/** It boots a server of the full lab, whose image takes a quarter of an hour to build. */
+const machineTest = 'test/lab/machine.test.ts';
 
 const marks = { passed: '✔', failed: '✖', skipped: '–' } as const;
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
@@ -99,7 +104,12 @@ async function runStages(words: string[]): Promise<void> {
     say(`no test file matches: ${words.join(' ')}; stages are ${stages.map(({ name }) => name).join(', ')}`);
   for (const { stage, files } of chosen) {
     // Outside of any test's deadline: the first build downloads packages.
-    if (stage.needsImages) await ensureImages({ progress: (message) => say(`building ${message}`) });
+    const progress = (message: string) => say(`building ${message}`);
+    if (stage.needsImages) await ensureImages({ progress });
+    if (files.includes(machineTest) && process.getuid?.() === 0) {
+      await ensureEmulator({ progress });
+      await ensureMachine({ progress });
+    }
     if (stage.together) await runFiles(stage, `${files.length} files`, files);
     else for (const file of files) await runFiles(stage, file, [file]);
   }

@@ -32,7 +32,7 @@ type DrillContext = {
 
 export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
-  runFull: (options: DrillContext & { once: boolean; reuse: boolean; scenes: FullScene[] }) => Promise<number>;
+  runFull: (options: DrillContext & { once: boolean; reuse: boolean; scenes: FullScene[] | null }) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
   runBackup: (options: DrillContext & { scenes: BackupScene[] }) => Promise<number>;

@@ -46,6 +46,14 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
       run(await world.drills.runFull({ ...drill, out: world.out, err: world.err, signal: world.signal }));
     });
   group
+    .command('machine')
+    .description("one of them alone: its watchdog resets it, its pool comes back, the zfs driver's contract tests pass in it")
+    .option('--json <file>', 'write the figures there')
+    .action(async (options: { json?: string }, command: Command) => {
+      const drill = { lab: chosenLab(command), once: true, reuse: false, scenes: null, jsonFile: resolveFile(options.json) };
+      run(await world.drills.runFull({ ...drill, out: world.out, err: world.err, signal: world.signal }));
+    });
+  group
     .command('pulls')
     .description('pull the plug again and again, and count how long each took')
     .option('--count <number>', 'pulls for each role', '5')

@@ -5,6 +5,7 @@ import { playScenes, printResult } from './full-drill.ts';
 import type { FullScene } from '#lab/drills/drill-names.ts';
 import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
 import type { Machine } from './machine.ts';
+import { tryOneMachine } from './one-machine.ts';
 import { openStage, startTinyGuest } from './stage.ts';
 
 /**
@@ -13,7 +14,13 @@ import { openStage, startTinyGuest } from './stage.ts';
  *
  * Argument: the options as JSON (no secret is among them).
  */
-export type InsideOptions = RoomOptions & { jsonFile: string | null; scenes: FullScene[]; once: boolean; reuse: boolean };
+export type InsideOptions = RoomOptions & {
+  jsonFile: string | null;
+  /** null: one machine alone, without a cluster. */
+  scenes: FullScene[] | null;
+  once: boolean;
+  reuse: boolean;
+};
 
 const startMs = performance.now();
 
@@ -47,12 +54,18 @@ async function prepare(machine: Machine): Promise<void> {
 
 async function run(options: InsideOptions): Promise<number> {
   const { folder, images, jsonFile, scenes, reuse } = options;
+  const versions = { ...images.machine.versions };
+  if (scenes === null) {
+    const [machine] = (await buildRoom(options, 1)).machines;
+    await prepare(machine!);
+    return (await tryOneMachine(machine!, { versions, jsonFile, say })).brokenPromises.length === 0 ? 0 : 1;
+  }
   const room = reuse ? await enterRoom(options) : await buildRoom(options);
   try {
     await bringUp(room);
     await using stage = await openStage(room, folder, say);
     await startTinyGuest(stage, 'n2');
-    const result = await playScenes(stage, { scenes, versions: { ...images.machine.versions }, jsonFile });
+    const result = await playScenes(stage, { scenes, versions, jsonFile });
     printResult(result, say);
     return result.brokenPromises.length === 0 ? 0 : 1;
   } finally {

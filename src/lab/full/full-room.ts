@@ -39,24 +39,25 @@ const machineNames = ['n1', 'n2', 'n3'] as const;
 export const stickFolder = '/mnt';
 const sourceRoot = fileURLToPath(new URL('../../../', import.meta.url));
 
-/** Builds the room in this process's namespaces: switch, time, machines without power. They end with the namespace. */
-export async function buildRoom(options: RoomOptions): Promise<Room> {
-  await buildRoomNetwork(machineNames.map((_, index) => wireMachine(index + 1)));
+/** Builds the room in this process's namespaces: switch, time, `count` machines without power. They end with the namespace. */
+export async function buildRoom(options: RoomOptions, count: number = machineNames.length): Promise<Room> {
+  const names = machineNames.slice(0, count);
+  await buildRoomNetwork(names.map((_, index) => wireMachine(index + 1)));
   await startTimeServer(roomNetwork.address);
-  return fillRoom(options, createMachine);
+  return fillRoom(options, names, createMachine);
 }
 
 /** The room that an earlier drill built and left, entered again, with new packages on the stick. */
 export function enterRoom(options: RoomOptions): Promise<Room> {
-  return fillRoom(options, adoptMachine);
+  return fillRoom(options, machineNames, adoptMachine);
 }
 
-async function fillRoom(options: RoomOptions, make: typeof createMachine): Promise<Room> {
+async function fillRoom(options: RoomOptions, names: readonly string[], make: typeof createMachine): Promise<Room> {
   const stick = await makeStick(options);
   const tscKhz = await measureTscKhz(options.folder);
   const machines: Machine[] = [];
   const controllers = new Map<string, RoomController>();
-  for (const [index, name] of machineNames.entries()) {
+  for (const [index, name] of names.entries()) {
     const { address, tap, mac, controllerAddress } = wireMachine(index + 1);
     const folder = join(options.folder, name);
     const spec = { name, address, tap, mac, folder, roomAddress: roomNetwork.address, memoryMb: fullLimits.memoryMb, tscKhz };

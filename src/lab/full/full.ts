@@ -15,8 +15,8 @@ import { labGroup } from '#lab/leftovers.ts';
 import { fullLimits } from './full-limits.ts';
 import type { InsideOptions } from './full-inside.ts';
 
-/** There is one full lab on a host: it takes all the memory and the time that a small one has. */
-const name = 'full';
+/** There is one full lab on a host: it takes all the memory and the time that a small one has. One machine alone fits beside it. */
+const [name, aloneName] = ['full', 'machine'] as const;
 const inside = fileURLToPath(new URL('full-inside.ts', import.meta.url));
 const debTool = fileURLToPath(new URL('../../../tools/build-deb.ts', import.meta.url));
 const debMs = 180_000;
@@ -24,7 +24,8 @@ const debMs = 180_000;
 export type FullOptions = {
   once: boolean;
   jsonFile: string | null;
-  scenes: FullScene[];
+  /** null: one machine alone, without a cluster; `once`, and not `reuse`. */
+  scenes: FullScene[] | null;
   /** Play in the machines that an earlier run left up. */
   reuse: boolean;
   /** Ends the lab. */
@@ -32,7 +33,7 @@ export type FullOptions = {
 };
 
 /**
- * Builds what is missing, then three complete machines, and plays the drill in them. Returns the exit code: 0 when every promise held. What an
+ * Builds what is missing, then three complete machines (or one), and plays the drill in them. Returns the exit code: 0 when every promise held. What an
  * earlier full lab left behind is removed first, and everything of this one at its end, also when it is killed.
  */
 export async function runFull(options: FullOptions): Promise<number> {
@@ -44,9 +45,10 @@ export async function runFull(options: FullOptions): Promise<number> {
     emulator: await ensureEmulator({ progress }),
     machine: await ensureMachine({ progress }),
   };
-  const folder = labPaths(name).state;
   const { once, jsonFile, scenes, reuse } = options;
-  if (room === null) await labDown(name);
+  const lab = scenes === null ? aloneName : name;
+  const folder = labPaths(lab).state;
+  if (room === null) await labDown(lab);
   try {
     mkdirSync(folder, { recursive: true });
     progress('building two packages of this tree, the second to upgrade to');
@@ -54,9 +56,9 @@ export async function runFull(options: FullOptions): Promise<number> {
     const next = room === null ? '0.1.1' : `0.1.1.${Math.round(Date.now() / 1000)}`;
     const debs = { first: await buildDeb(folder, '0.1.0'), next: await buildDeb(folder, next) };
     if (options.signal.aborted) return 1;
-    return await runInside({ once, jsonFile, scenes, reuse, folder, images, debs }, room, options.signal);
+    return await runInside(lab, { once, jsonFile, scenes, reuse, folder, images, debs }, room, options.signal);
   } finally {
-    if (room === null) await labDown(name);
+    if (room === null) await labDown(lab);
   }
 }
 
@@ -82,8 +84,8 @@ async function buildDeb(folder: string, version: string): Promise<string> {
  * (`--kill-child`, `--pdeathsig`). The control group is for whoever must clean up after a kill that even this did not reach. `room`: the first
  * process of namespaces that are there already; they stay when this drill ends.
  */
-function runInside(options: InsideOptions, room: number | null, signal: AbortSignal): Promise<number> {
-  const group = labGroup(name);
+function runInside(lab: string, options: InsideOptions, room: number | null, signal: AbortSignal): Promise<number> {
+  const group = labGroup(lab);
   makeGroup(group);
   const apart =
     room === null
