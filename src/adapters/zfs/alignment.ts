@@ -76,9 +76,16 @@ async function alignDisk(
   }
   const done = seen.steps;
   if (done.length > 0) seen = look(await copies.facts(vmid));
-  if (!isAligned(done, seen.steps) || (base !== null && seen.live === null)) {
-    throw new AppError('conflict', `put ${live} back to the snapshot ${base}: it is not there`);
-  }
+  if (isAligned(done, seen.live, base)) return;
+  const steps = done.map((step) => step.do).join(', ') || 'no step';
+  const versions = seen.live?.versions
+    .filter((version) => version.kind === 'snapshot')
+    .map(({ name, guid }) => `${name} ${guid}`);
+  const found =
+    versions === undefined
+      ? 'it is not there'
+      : `it has ${versions.join(', ') || 'no snapshot'}, then ${seen.live?.writtenBytes} bytes`;
+  throw new AppError('conflict', `put ${live} back to the snapshot ${base}: after ${steps} ${found}`);
 }
 
 /** A tail of a demotion that is still part of the disks themselves. */

@@ -135,11 +135,19 @@ test('a volume that took over the past of another is at its base, though it says
   for (const isKept of [true, false]) {
     const left = planAlign(facts({ live, aside }, 'a', isKept));
     assert.deepEqual(left, [rolledBack]);
-    assert.ok(isAligned([{ do: 'promote' }, rolledBack], left));
-    assert.ok(isAligned([rolledBack], left));
-    assert.ok(!isAligned([], left), 'nobody has put it back yet');
-    assert.ok(!isAligned([{ do: 'rollback', to: 'hf-1-b' }], left), 'it was put back to another');
   }
-  const further = planAlign(facts({ live: dataset('live', [version('a', 1)], 500), aside: null }, 'a', true));
-  assert.ok(further.length > 1 && !isAligned([rolledBack], further), "a guest's writes are left");
+  assert.ok(isAligned([{ do: 'promote' }, rolledBack], live, 'a'));
+  assert.ok(isAligned([rolledBack], live, 'a'));
+  assert.ok(!isAligned([], live, 'a'), 'nobody has put it back yet');
+  assert.ok(!isAligned([{ do: 'rollback', to: 'hf-1-b' }], live, 'a'), 'it was put back to another');
+  assert.ok(!isAligned([rolledBack], { ...live, versions: [...live.versions, version('b', 0)] }, 'a'), 'a point is left above');
+  assert.ok(isAligned([{ do: 'rename-aside' }], null, null) && !isAligned([], null, 'a') && !isAligned([], live, null));
+});
+
+test('a demoted disk of which nothing but the last look is above the base is put back, whatever ZFS counts as written then', () => {
+  // Found by the contract tests in a machine: the plan would set it aside as a tail once more.
+  const demoted = dataset('live', [version('a', 1), version('tail', 0, 'left-behind-g1')]);
+  const steps = planAlign(facts({ live: demoted, aside: null }, 'a', true));
+  assert.deepEqual(steps, [{ do: 'rollback', to: 'hf-1-a' }]);
+  assert.ok(isAligned(steps, dataset('live', [version('a', 1)], cloneBytes), 'a'));
 });

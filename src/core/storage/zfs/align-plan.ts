@@ -60,14 +60,16 @@ export function planAlign(facts: AlignFacts): AlignStep[] {
 }
 
 /**
- * Whether nothing is left to do after what was done. A volume that took over the past of another counts some of its own bookkeeping as written for
- * ever, also after it was put back; ZFS takes a stream onto that (seen with OpenZFS 2.3.9).
+ * Whether the disk is where it was to go after the steps `done`: `live` at its `base`, or away where there is none. A volume that was put back, or took
+ * over the past of another, counts some of its own bookkeeping as written for ever, and ZFS takes a stream onto that (seen with OpenZFS 2.3.9).
+ * Nobody could write to it since it was put back.
  */
-export function isAligned(done: readonly AlignStep[], left: readonly AlignStep[]): boolean {
-  const [again] = left;
+export function isAligned(done: readonly AlignStep[], live: Dataset | null, base: string | null): boolean {
+  if (base === null || live === null) return live === null && base === null;
+  const newest = snapshotsOf(live).at(-1);
+  if (newest?.guid !== base || live.resumeToken !== null) return false;
   const last = done.at(-1);
-  if (again === undefined) return true;
-  return left.length === 1 && again.do === 'rollback' && last?.do === 'rollback' && last.to === again.to;
+  return live.writtenBytes === 0 || (last?.do === 'rollback' && last.to === newest.name);
 }
 
 function cloneSteps(snapshot: string): AlignStep[] {
