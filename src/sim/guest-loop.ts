@@ -3,7 +3,7 @@ import { limits } from '#base/limits.ts';
 import type { GuestAction, GuestPlanFacts } from '#core/guest/guest-plan.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
-import { toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
+import { isFailureTold, toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { prefixes } from '#core/ha/keys.ts';
@@ -181,7 +181,7 @@ export class GuestLoop {
     } catch (error) {
       if (!isAppError(error)) throw error;
       this.noteTrouble(memory, action, key, error);
-      if (!isOurs || action.kind === 'none') return false;
+      if (!isOurs || action.kind === 'none' || !isFailureTold(action, memory.process !== null)) return false;
       const because = `${action.kind} failed: ${formatErrorChain(error)}`;
       yield* tryOnce(this.desk.tell(record, { state: 'failed', because, end: null }));
       return false;

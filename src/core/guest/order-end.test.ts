@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestOrder, GuestRecord } from '#core/guest/guest-record.ts';
-import { nextStatus, planStatus, toldBegin, toldEnd } from '#core/guest/order-end.ts';
+import { isFailureTold, nextStatus, planStatus, toldBegin, toldEnd } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, noteStarted, orderKey, type OrderTries, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import type { ProcessState } from '#core/guest/process-state.ts';
 import type { HaStatus } from '#core/ha/records.ts';
@@ -53,6 +53,14 @@ function told(options: {
   };
   return planStatus(facts, planGuestAction(facts), tries, nowBootMs);
 }
+
+test('a guest that was to end and has is not told to have failed, though that could not be told at once', () => {
+  const [end, handOver] = [{ kind: 'end', because: '' } as const, { kind: 'hand-over', to: null, because: '' } as const];
+  assert.deepEqual([isFailureTold(end, false), isFailureTold(end, true), isFailureTold(handOver, false)], [false, true, true]);
+  // So the next look finds nothing that it must leave as it is.
+  const stopped = { state: 'stopped', because: 'this node ends', end: null };
+  assert.deepEqual(told({ change: { ending: 'give-up', retry: { kind: 'gave-up', because: 'n2 does not answer' } } }), stopped);
+});
 
 test('a guest whose node came back only to end is not told to run on', () => {
   const stopped = { state: 'stopped', because: 'this node ends', end: null };

@@ -52,6 +52,14 @@ export function planStatus(
   return planFailure(facts, order);
 }
 
+/**
+ * Whether trouble with `action` is told as the guest's failure. Not where it was to end and has: then only the telling failed, the next look makes
+ * up for it, and what was told as a failure would stay.
+ */
+export function isFailureTold(action: GuestAction, hasProcess: boolean): boolean {
+  return hasProcess || (action.kind !== 'end' && action.kind !== 'shutdown');
+}
+
 /** Its node has come back to end at once: nobody orders the guest to run again, and what was told of it before would stay. */
 function planOver(facts: GuestPlanFacts, action: GuestAction, order: GuestOrder): StatusChange | null {
   const { epoch, process, ending, hasFailed } = facts;

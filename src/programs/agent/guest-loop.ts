@@ -2,7 +2,7 @@ import { AppError, formatErrorChain, isAppError } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import { type GuestAction, type GuestPlanFacts, planGuestAction } from '#core/guest/guest-plan.ts';
 import type { GuestRecord } from '#core/guest/guest-record.ts';
-import { planStatus, toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
+import { isFailureTold, planStatus, toldBegin, toldEnd, toldFailed } from '#core/guest/order-end.ts';
 import { noteDeath, noteFailed, orderKey, planRetry, triesUnder } from '#core/guest/order-tries.ts';
 import { resourceWithDefaults } from '#core/ha/ha-settings.ts';
 import { keys, prefixes } from '#core/ha/keys.ts';
@@ -172,6 +172,7 @@ export function createGuestLoop(options: GuestLoopOptions): GuestLoop {
     const text = `try ${count}, next in ${waitMs} ms`;
     log.warn({ event: 'guest.action-failed', guest: vmid, action: action.kind, err: error }, text);
     if (record === null || record.home !== self || action.kind === 'none') return;
+    if (!isFailureTold(action, memory.process !== null)) return;
     const because = `${action.kind} failed (try ${count}): ${formatErrorChain(error)}`;
     await desk.tell(record, { state: 'failed', because, end: null }).catch((lower: unknown) => {
       if (!isAppError(lower)) throw lower;
