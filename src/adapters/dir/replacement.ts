@@ -9,7 +9,8 @@ import type { ImageUser } from './command.ts';
 import { createLayer, describeChain, sealTops } from './layer-files.ts';
 import { commitManifest, guestDirectory, readManifest } from './manifest-file.ts';
 import { syncPath } from './durable-file.ts';
-import { startStorageDaemon, type ConnectQmp } from './storage-daemon.ts';
+import { serveWritable, writeContent } from './serve-disks.ts';
+import type { ConnectQmp } from './storage-daemon.ts';
 
 export type ReplacementDeps = {
   root: string;
@@ -141,23 +142,12 @@ function refuseLostDisks({ vmid, disks }: Manifest, content: NewContent): void {
 }
 
 async function writeLayers(deps: ReplacementDeps, manifest: Manifest, added: Added, content: NewContent): Promise<number> {
-  const daemon = await startStorageDaemon(join(deps.run, `${manifest.vmid}-replace`), 'replace.nbd', deps);
-  try {
-    let changedBytes = 0;
-    for (const { disk, layer } of added) {
-      const below = manifest.disks.find((candidate) => candidate.name === disk)?.layers ?? [];
-      const nodeName = `new-${disk}`;
-      const chain = describeChain(guestDirectory(deps.root, manifest.vmid), [...below, layer], { nodeName, writableLayers: 1 });
-      await daemon.qmp.execute('blockdev-add', chain);
-      const about = { type: 'nbd', id: nodeName, 'node-name': nodeName, name: disk, writable: true };
-      await daemon.qmp.execute('block-export-add', about);
-      changedBytes += await content.write(disk, { socketPath: daemon.nbdSocket, exportName: disk });
-      await deps.flushExport(daemon.nbdSocket, disk);
-    }
-    await daemon.quit();
-    return changedBytes;
-  } catch (error) {
-    await daemon.kill();
-    throw error;
-  }
+  const chains = added.map(({ disk, layer }) => {
+    const below = manifest.disks.find((candidate) => candidate.name === disk)?.layers ?? [];
+    const nodeName = `new-${disk}`;
+    const layers = [...below, layer];
+    const blockdev = describeChain(guestDirectory(deps.root, manifest.vmid), layers, { nodeName, writableLayers: 1 });
+    return { disk, nodeName, blockdev };
+  });
+  return await writeContent(await serveWritable(join(deps.run, `${manifest.vmid}-replace`), chains, deps), content);
 }

@@ -3,6 +3,7 @@ import { createFolder, setOwnProperties } from '#core/storage/zfs/commands.ts';
 import { formatZfsManifest } from '#core/storage/zfs/manifest-text.ts';
 import type { ZfsManifest } from '#core/storage/zfs/manifest.ts';
 import { guestDataset, poolOf } from '#core/storage/zfs/names.ts';
+import type { NewContent } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
 import { readGuestFacts, readManifests, type GuestFacts } from './guest-facts.ts';
 import { runZfs } from './zfs-command.ts';
@@ -25,6 +26,8 @@ export type ZfsStorageOptions = {
   copyImage: (from: string, to: string, options: { what: string; isZeroed: boolean }) => Promise<void>;
   /** Serves disks read-only over NBD from a process of its own, known by `label`. */
   serveDisks: (label: string, chains: DiskChain[]) => Promise<{ nbdSocket: string; close(): Promise<void> }>;
+  /** Has `content` write these disks, over NBD from a process of its own; returns how many bytes came out different. */
+  writeDisks: (label: string, chains: DiskChain[], content: Pick<NewContent, 'disks' | 'write'>) => Promise<number>;
   wallMs: () => number;
   log: (text: string) => void;
 };

@@ -14,6 +14,8 @@ export type GuestFacts = {
   live: Map<string, Dataset>;
   /** Tail name, then disk name. */
   aside: Map<string, Map<string, Dataset>>;
+  /** Disks that are being written anew. */
+  next: Map<string, Dataset>;
 };
 
 /** Reads everything below a guest's dataset; null: there is none. */
@@ -26,11 +28,12 @@ export async function readGuestFacts(root: string, vmid: number): Promise<GuestF
     if (isAppError(error, 'missing')) return null;
     throw error;
   }
-  const facts: GuestFacts = { vmid, dataset, live: new Map(), aside: new Map() };
+  const facts: GuestFacts = { vmid, dataset, live: new Map(), aside: new Map(), next: new Map() };
   for (const entry of parseListing(output)) {
     const child = parseGuestChild(dataset, entry.name);
     if (child === null) continue;
     if (child.tail === null) facts.live.set(child.disk, entry);
+    else if (child.tail === 'next') facts.next.set(child.disk, entry);
     else facts.aside.set(child.tail, (facts.aside.get(child.tail) ?? new Map<string, Dataset>()).set(child.disk, entry));
   }
   return facts;

@@ -4,7 +4,7 @@ import { AppError, isAppError } from '#base/error.ts';
 import { cloneSnapshot, destroyDataset } from '#core/storage/zfs/commands.ts';
 import type { Dataset } from '#core/storage/zfs/listing.ts';
 import { listTails, markReleased, releaseZfsTail, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
-import { lookDataset, snapshotName } from '#core/storage/zfs/names.ts';
+import { isReplacementSnapshot, lookDataset, snapshotName } from '#core/storage/zfs/names.ts';
 import { restProperties } from './align.ts';
 import { findLiveTail } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
@@ -39,8 +39,11 @@ export function findImage(
   facts: GuestFacts,
   tail: string | null,
 ): { disk: string; of: Dataset; snapshot: string }[] {
-  return manifest.disks.map(({ name }) => {
-    const isAside = tail !== null && findLiveTail(manifest, facts) !== tail;
+  const isAside = tail !== null && findLiveTail(manifest, facts) !== tail;
+  // A disk that came with the new content was not there before.
+  const isNew = (disk: string): boolean => isAside && isReplacementSnapshot(tail) && facts.aside.get(tail)?.has(disk) === false;
+  const disks = manifest.disks.filter(({ name }) => !isNew(name));
+  return disks.map(({ name }) => {
     const of = isAside ? facts.aside.get(tail)?.get(name) : facts.live.get(name);
     const point = manifest.points.at(-1);
     const wanted = tail === null && point !== undefined ? snapshotName(point) : tail;

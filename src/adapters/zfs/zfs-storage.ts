@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
-import { AppError, formatErrorChain } from '#base/error.ts';
-import { createGuestLock } from '#base/guest-lock.ts';
+import { formatErrorChain } from '#base/error.ts';
+import { createGuestLock, type GuestLock } from '#base/guest-lock.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
 import { listTails, newestZfsPoint, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
 import type { ZfsTargetState } from '#core/storage/zfs/send-plan.ts';
@@ -8,6 +8,7 @@ import type { GuestCopy, GuestStorage } from '#ports/guest-storage.ts';
 import { createCopies, type ZfsStorageOptions } from './copies.ts';
 import type { ZfsIncoming, ZfsIncomingRequest } from './incoming.ts';
 import { createGuest, demote, noteHandedOver, openForReading, openPrimary, promote, removeGuest } from './roles.ts';
+import { createReplacement, finishReplacements, finishSwap } from './replacement.ts';
 import { createSource, type ZfsSource } from './source.ts';
 import { exportImage, finishReleases, releaseTail, requireTail } from './tails.ts';
 import { createTarget } from './target.ts';
@@ -32,9 +33,17 @@ export interface ZfsStorage extends GuestStorage {
 
 /** Disks as datasets of a pool: one dataset a disk, points as snapshots, what is held of a guest in properties of its dataset. */
 export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
-  const lock = createGuestLock();
+  const guestLock = createGuestLock();
   const copies = createCopies(options);
   const deps = { options, copies };
+  /** Whatever is done with a guest, disks that count have their places first. */
+  const lock: GuestLock = {
+    run: (vmid, job) =>
+      guestLock.run(vmid, async () => {
+        await finishSwap(deps, vmid);
+        return await job();
+      }),
+  };
   const target = createTarget({ ...deps, lock });
   const source = createSource(deps);
 
@@ -70,13 +79,7 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
       }),
     noteHandedOver: (vmid, generation, last) => lock.run(vmid, () => noteHandedOver(deps, vmid, generation, last)),
     demote: (vmid, identicalTo) => change(vmid, () => demote(deps, vmid, identicalTo ?? null)),
-    replace: (vmid) =>
-      Promise.reject(
-        new AppError(
-          'unsupported',
-          `replace the disks of guest ${vmid}: this node keeps its disks in a pool, where that is not done; nothing was changed. Make a guest of another number of it`,
-        ),
-      ),
+    replace: createReplacement({ ...deps, lock }),
     releaseLeftBehind: (vmid, name) =>
       lock.run(vmid, async () => {
         requireTail(await copies.require(vmid, 'release a tail of'), name);
@@ -95,6 +98,7 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
       await mkdir(options.mounts, { recursive: true, mode: 0o711 });
       try {
         await finishReleases(deps);
+        await finishReplacements({ ...deps, lock });
       } catch (error) {
         // The node serves without its pool: it says so, and finds it when it is imported.
         options.log(`the storage is not usable yet: ${formatErrorChain(error)}`);

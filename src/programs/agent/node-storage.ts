@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { createDirStorage } from '#adapters/dir/dir-storage.ts';
 import { runCommand } from '#adapters/dir/command.ts';
-import { serveDisks } from '#adapters/dir/serve-disks.ts';
+import { serveDisks, serveWritable, writeContent } from '#adapters/dir/serve-disks.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
 import { createZfsStorage } from '#adapters/zfs/zfs-storage.ts';
@@ -75,7 +75,7 @@ function openFiles(
     run: runPaths.storage(run),
     user,
     connectQmp,
-    flushExport: flushExport,
+    flushExport,
     log: (text) => log.info({ event: 'storage' }, text),
   });
   const scratch = { scratch: join(data, 'scratch'), scratchLimitBytes: limits.scratchBytes };
@@ -98,6 +98,10 @@ function openPool(
     user,
     copyImage: copyRawImage,
     serveDisks: (label, chains) => serveDisks(join(runPaths.storage(run), label), chains, { user, connectQmp }),
+    async writeDisks(label, chains, content) {
+      const served = await serveWritable(join(runPaths.storage(run), label), chains, { user, connectQmp, flushExport });
+      return await writeContent(served, content);
+    },
     wallMs: () => clock.wallMs(),
     log: (text) => log.info({ event: 'storage' }, text),
   });

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { connectNbd } from '#adapters/nbd/nbd-client.ts';
 import { isAppError } from '#base/error.ts';
 import type { ReplicaPoint } from '#core/guest/guest-record.ts';
 import type { ReplicationJob } from '#core/replica/records.ts';
-import type { GuestStorage } from '#ports/guest-storage.ts';
+import type { GuestStorage, NewContent } from '#ports/guest-storage.ts';
 
 export const vmid = 100;
 const mib = 1 << 20;
@@ -50,6 +51,21 @@ const lastPoint = {
   configSha256: 'c0',
   lastCycle: { kind: 'delta' as const, bytes: 0, tookMs: 0, pausedMs: 0 },
 };
+/** New content for the disks of a primary copy: 64 KiB of sevens at the begin of each. */
+export const newContent = (change: Partial<NewContent> = {}): NewContent => ({
+  tail: 'replaced-1',
+  fromAtMs: 5_000,
+  disks,
+  async write(_disk, { socketPath, exportName }) {
+    const nbd = await connectNbd(socketPath, exportName, { deadlineMs: 20_000 });
+    assert.ok([1, 0].includes((await nbd.read(0, 1))[0] ?? -1), 'the place shows what lies there');
+    await nbd.write(0, piece(7));
+    nbd.close();
+    return 65_536;
+  },
+  confirm: () => Promise.resolve(),
+  ...change,
+});
 const keepOne = { recent: 1, minutes: 0, hours: 0 };
 
 /** The rules that hold for every driver. */
@@ -221,5 +237,91 @@ export function defineStorageSuite(driver: string, makeBench: (name: string) => 
     assert.deepEqual([copy?.role, copy?.leftBehind], ['primary', []]);
     await storage.openPrimary(vmid, 3);
     assert.equal(await bench.readByte(0), 9);
+  });
+
+  rule('new content takes the place of the disks, and the old content is a tail that outlives the next roles', async (bench) => {
+    const { storage, path } = bench;
+    await bench.receive({ generation: 1, seq: 1 }, 1, 0);
+    await storage.promote(vmid, 2, { generation: 1, seq: 1 });
+    await bench.write(1, 65_536);
+    assert.deepEqual(await storage.replace(vmid, 2, newContent()), { changedBytes: 131_072 });
+    await storage.openPrimary(vmid, 2);
+    assert.equal(await bench.readByte(0), 7);
+    assert.equal(await bench.readByte(65_536), 1, 'what was not written shows through');
+    const [kept] = (await storage.listCopies())[0]?.leftBehind ?? [];
+    assert.deepEqual([kept?.name, kept?.sizeBytes, kept?.fromAtMs], ['replaced-1', 131_072, 5_000]);
+    await bench.write(9, 0);
+    await storage.demote(vmid);
+    await bench.receive({ generation: 3, seq: 1 }, 4, 0);
+    const [old] = await storage.exportLeftBehind(vmid, 'replaced-1', join(path, 'old'));
+    assert.equal(readFileSync(old ?? '')[0], 1);
+    const [own] = await storage.exportLeftBehind(vmid, 'left-behind-g2', join(path, 'own'));
+    assert.equal(readFileSync(own ?? '')[0], 9);
+    await assert.rejects(storage.replace(vmid, 2, newContent()), isKind('conflict'));
+    for (const name of ['replaced-1', 'left-behind-g2']) await storage.releaseLeftBehind(vmid, name);
+    assert.deepEqual((await storage.listCopies())[0]?.leftBehind, []);
+    assert.equal(await bench.readByte(0), 4);
+  });
+
+  rule('whatever fails before new content counts, the disks are the old ones', async (bench) => {
+    const { storage } = bench;
+    await storage.create(vmid, 1, disks);
+    await bench.write(1, 0);
+    const mustStay = async (why: string): Promise<void> => {
+      await storage.openPrimary(vmid, 1);
+      assert.equal(await bench.readByte(0), 1, why);
+      assert.deepEqual((await storage.listCopies())[0]?.leftBehind, [], why);
+    };
+    const torn = { write: () => Promise.reject(new Error('torn')) };
+    await assert.rejects(storage.replace(vmid, 1, newContent(torn)), /torn/);
+    await mustStay('a disk could not be written');
+    await assert.rejects(
+      storage.replace(vmid, 1, newContent({ confirm: () => Promise.reject(new Error('not home')) })),
+      /not home/,
+    );
+    await mustStay('it must not count');
+    const fewer = newContent({ disks: disks.slice(0, 1) });
+    await assert.rejects(storage.replace(vmid, 1, fewer), /it has disk1, and the new content has not/);
+    await mustStay('a disk would be lost');
+    await assert.rejects(storage.replace(vmid, 2, newContent()), isKind('conflict'));
+    await mustStay('another generation');
+    const same = await storage.replace(vmid, 1, newContent({ write: () => Promise.resolve(0) }));
+    assert.equal(same.changedBytes, 0);
+    await mustStay('nothing was different');
+    assert.equal((await storage.replace(vmid, 1, newContent())).changedBytes, 131_072, 'and then it goes well');
+  });
+
+  rule('a replacement that a crash cut is gone at the next start', async (bench) => {
+    await bench.storage.create(vmid, 1, disks);
+    await bench.write(1, 0);
+    const reached = Promise.withResolvers<void>();
+    const write = (): Promise<number> => {
+      reached.resolve();
+      return new Promise<number>(() => {});
+    };
+    void bench.storage.replace(vmid, 1, newContent({ write })).catch(() => {});
+    await reached.promise;
+    const storage = await bench.restart();
+    await storage.openPrimary(vmid, 1);
+    assert.equal(await bench.readByte(0), 1);
+    assert.deepEqual((await storage.listCopies())[0]?.leftBehind, []);
+  });
+
+  rule('with new content a disk may have another size, and there may be one more', async (bench) => {
+    const { storage, path } = bench;
+    await storage.create(vmid, 1, disks);
+    await bench.write(1, 0);
+    const more = [{ name: 'disk0', sizeBytes: 16 * mib }, disks[1]!, { name: 'disk2', sizeBytes: mib }];
+    await storage.replace(vmid, 1, newContent({ disks: more }));
+    const served = await storage.serve(vmid, 1);
+    await served.close();
+    assert.deepEqual(served.disks, more);
+    assert.equal((await storage.openPrimary(vmid, 1)).length, 3);
+    assert.equal(await bench.readByte(0), 7);
+    const files = await storage.exportLeftBehind(vmid, 'replaced-1', join(path, 'old'));
+    assert.deepEqual(
+      files.map((file) => readFileSync(file).length),
+      [8 * mib, 4 * mib],
+    );
   });
 }

@@ -3,7 +3,8 @@ import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, rmSyn
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { serveDisks } from '#adapters/dir/serve-disks.ts';
+import { serveDisks, serveWritable, writeContent } from '#adapters/dir/serve-disks.ts';
+import { flushExport } from '#adapters/nbd/nbd-client.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { createZfsStorage, type ZfsStorage } from '#adapters/zfs/zfs-storage.ts';
 import { incomingStreamName } from '#adapters/zfs/incoming.ts';
@@ -64,6 +65,10 @@ export function openZfsStorage(
       execFileSync('qemu-img', ['convert', '-q', ...onto, '-f', 'raw', '-O', 'raw', from, to]);
     },
     serveDisks: (label, chains) => serveDisks(join(directory, 'run/replica', label), chains, { user: imageUser, connectQmp }),
+    async writeDisks(label, chains, content) {
+      const deps = { user: imageUser, connectQmp, flushExport };
+      return await writeContent(await serveWritable(join(directory, 'run/replica', label), chains, deps), content);
+    },
     wallMs: () => Date.now(),
     log: (text) => void options.logged?.push(text),
   });

@@ -110,6 +110,11 @@ export function createFileDisk(name: string, recordBytes: number): ZfsCommand {
   return make('zfs', `create ${name}`, ['create', '-u', ...options, dataset(name)]);
 }
 
+/** A volume grows or shrinks; what lies past a smaller size is gone. Only for one with new content that no guest has seen. */
+export function resizeVolume(name: string, sizeBytes: number): ZfsCommand {
+  return make('zfs', `resize ${name}`, ['set', `volsize=${sizeBytes}`, dataset(name)]);
+}
+
 export function mountDataset(name: string): ZfsCommand {
   return make('zfs', `mount ${name}`, ['mount', dataset(name)]);
 }
@@ -140,7 +145,7 @@ export function destroyBookmark(of: string, name: string): ZfsCommand {
 
 /** Removes a guest, or a disk of a tail, with its snapshots; refused by ZFS while a clone outside needs one. */
 export function destroyDataset(name: string): ZfsCommand {
-  if (!/\/vm-\d+(\/(left-behind-g\d+(-\d+)?\.|look\.)[a-z][a-z0-9]*)?$/.test(name)) {
+  if (!/\/vm-\d+(\/(left-behind-g\d+(-\d+)?|replaced-[A-Za-z0-9-]+|look|next)\.[a-z][a-z0-9]*)?$/.test(name)) {
     throw new AppError('invalid', `${name} is neither a guest nor a disk of a tail; nothing was removed`);
   }
   return make('zfs', `remove ${name}`, ['destroy', '-r', dataset(name)]);

@@ -1,6 +1,7 @@
 import { AppError } from '#base/error.ts';
 import { parseDiskName } from '#base/ids.ts';
 import type { ZfsManifest } from './manifest.ts';
+import { isTailName } from './names.ts';
 
 /** A property takes 8191 bytes; JSON of ours is ASCII but for nothing. */
 const pieceCharacters = 6_000;
@@ -67,7 +68,8 @@ function checkShape(manifest: ZfsManifest, check: Check): void {
       `point ${point.generation}/${point.seq} has no GUID`,
     );
   }
-  for (const tail of manifest.leftBehind) check(/^left-behind-g\d+(-\d+)?$/.test(tail.name), 'a left-behind tail has no name');
+  for (const tail of manifest.leftBehind) check(isTailName(tail.name), 'a left-behind tail has no name');
+  check(manifest.swapping === undefined || isTailName(manifest.swapping), 'what is being replaced has no name');
 }
 
 function isCount(value: unknown): boolean {

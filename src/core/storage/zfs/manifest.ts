@@ -43,6 +43,8 @@ export type ZfsManifest = {
   reservedSeq: number;
   /** primary: others hold exactly this point, and nothing was written here since. Left out: it may have been. */
   handedOver?: HandedZfsPoint;
+  /** primary: its disks were written anew and are taking the place of the old ones, which become this tail. */
+  swapping?: string;
   /** replica: points that other nodes hold; what is needed to go on from them is kept. */
   anchors: ReplicaPoint[];
 };
@@ -163,6 +165,24 @@ export function setAside(
   };
   const leftBehind = [...manifest.leftBehind.filter((entry) => entry.name !== name), tail];
   return { manifest: { ...manifest, points, leftBehind }, tail: name };
+}
+
+/**
+ * A primary copy whose disks were written anew; what lay there becomes a tail. Nobody may take it for what was handed over or promoted any more. With it
+ * the new content counts; `swapping` until the disks have their names.
+ */
+export function replaceZfsContent(
+  manifest: ZfsManifest,
+  old: { name: string; sizeBytes: number; fromAtMs: number; untilAtMs: number },
+  disks: ZfsManifest['disks'],
+): ZfsManifest {
+  const { handedOver: _over, ...rest } = manifest;
+  const tail: ZfsTail = { ...old, generation: manifest.generation, keptSinceMs: old.untilAtMs };
+  return { ...rest, disks, promotedFrom: null, leftBehind: [...manifest.leftBehind, tail], swapping: old.name };
+}
+
+export function endSwap({ swapping: _done, ...rest }: ZfsManifest): ZfsManifest {
+  return rest;
 }
 
 /** Before the first dataset of a tail is removed, so that what a crash leaves of it is known as garbage. */

@@ -5,6 +5,7 @@ import { listingColumns } from './listing.ts';
 import {
   diskDataset,
   guestDataset,
+  nextDataset,
   parseGuestChild,
   parsePointBookmark,
   parsePoolName,
@@ -29,6 +30,9 @@ test('every name that is made is read back', () => {
   assert.deepEqual(parseGuestChild(guest, diskDataset('tank/holdfast', 100, 'disk0')), { disk: 'disk0', tail: null });
   const tail = tailDataset('tank/holdfast', 100, 'left-behind-g3-41', 'disk1');
   assert.deepEqual(parseGuestChild(guest, tail), { disk: 'disk1', tail: 'left-behind-g3-41' });
+  const replaced = tailDataset('tank/holdfast', 100, 'replaced-0000001-ab', 'disk1');
+  assert.deepEqual(parseGuestChild(guest, replaced), { disk: 'disk1', tail: 'replaced-0000001-ab' });
+  assert.deepEqual(parseGuestChild(guest, nextDataset('tank/holdfast', 100, 'disk1')), { disk: 'disk1', tail: 'next' });
   assert.equal(parseGuestChild(guest, `${guest}/Somebody_else`), null);
   assert.equal(vmidOf('tank/holdfast', 'tank/holdfast/vm-100/disk0'), null);
 });
@@ -55,6 +59,7 @@ function makeEach() {
     commands.createFolder('tank/holdfast', { parents: true, isUnfinished: true }),
     commands.createVolume(disk, 1 << 20, 16_384),
     commands.createFileDisk(disk, 65_536),
+    commands.resizeVolume(disk, 2 << 20),
     commands.mountDataset(disk),
     commands.unmountDataset(disk),
     commands.takeSnapshot([disk], 'hf-1-1', { 'holdfast:at': '5' }),

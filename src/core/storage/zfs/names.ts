@@ -10,13 +10,16 @@ import type { ReplicaPoint } from '#core/guest/guest-record.ts';
  *   tank/holdfast/vm-100/disk0                   a disk, with snapshots @hf-GENERATION-SEQ
  *   tank/holdfast/vm-100/disk0#t-NODE-GEN-SEQ    what a node is known to hold, after the snapshot has gone
  *   tank/holdfast/vm-100/disk0#p-GEN-SEQ         a point that was held here and that another node still holds
- *   tank/holdfast/vm-100/left-behind-g1.disk0    a disk of a left-behind tail
+ *   tank/holdfast/vm-100/left-behind-g1.disk0    a disk of a left-behind tail; replaced-ID.disk0: of one that a restore replaced
+ *   tank/holdfast/vm-100/next.disk0              a disk that is being written anew, garbage unless the manifest says `swapping`
  *   tank/holdfast/vm-100/look.disk0              a clone of something that is being read
  */
 const componentPattern = /^[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 const poolPattern = /^[A-Za-z][A-Za-z0-9_.-]*$/;
 const reservedPools = /^(mirror|raidz|draid|spare|log|special|dedup|cache|replacing|c[0-9])/;
-const tailPattern = /^left-behind-g\d+(-\d+)?$/;
+const tailText = 'left-behind-g\\d+(?:-\\d+)?|replaced-[A-Za-z0-9-]{1,60}';
+const tailPattern = new RegExp(`^(?:${tailText})$`);
+const childPattern = new RegExp(`^(?:(${tailText}|next)\\.)?([a-z][a-z0-9]{0,15})$`);
 /** ZFS_MAX_DATASET_NAME_LEN is 256 with everything; our own parts take up to 70 of it. */
 const maxRootCharacters = 160;
 
@@ -54,7 +57,7 @@ export function diskDataset(root: string, vmid: number, disk: string): string {
 }
 
 export function tailDataset(root: string, vmid: number, tail: string, disk: string): string {
-  if (!tailPattern.test(tail)) throw new AppError('invalid', `tail: ${JSON.stringify(tail)} is not the name of a tail`);
+  if (!isTailName(tail)) throw new AppError('invalid', `tail: ${JSON.stringify(tail)} is not the name of a tail`);
   return `${guestDataset(root, vmid)}/${tail}.${parseDiskName(disk)}`;
 }
 
@@ -63,16 +66,35 @@ export function lookDataset(root: string, vmid: number, disk: string): string {
   return `${guestDataset(root, vmid)}/look.${parseDiskName(disk)}`;
 }
 
+/** A disk with new content, until it takes the place of the one that it is a clone of. */
+export function nextDataset(root: string, vmid: number, disk: string): string {
+  return `${guestDataset(root, vmid)}/next.${parseDiskName(disk)}`;
+}
+
+/** The snapshot on which the clones of a replacement rest, whose old content is kept as `tail`. */
+export function replacedBase(tail: string): string {
+  return `before-${tail}`;
+}
+
+/** Whether a snapshot was made by a replacement: what its clones rest on, or the last look at what it set aside. */
+export function isReplacementSnapshot(name: string): boolean {
+  return /^(before-)?replaced-/.test(name);
+}
+
+export function isTailName(name: unknown): boolean {
+  return typeof name === 'string' && tailPattern.test(name);
+}
+
 /** The number in `.../vm-100`; null for any other dataset. */
 export function vmidOf(root: string, dataset: string): number | null {
   const found = dataset.startsWith(`${root}/vm-`) ? /^\d+$/.exec(dataset.slice(root.length + 4)) : null;
   return found === null ? null : Number(found[0]);
 }
 
-/** What a dataset below a guest's is; null: nothing of ours. */
+/** What a dataset below a guest's is: a disk, one of `tail`, or one with new content (`next`); null: nothing of ours. */
 export function parseGuestChild(guest: string, dataset: string): { disk: string; tail: string | null } | null {
   const name = dataset.startsWith(`${guest}/`) ? dataset.slice(guest.length + 1) : '';
-  const found = /^(?:(left-behind-g\d+(?:-\d+)?)\.)?([a-z][a-z0-9]{0,15})$/.exec(name);
+  const found = childPattern.exec(name);
   return found === null ? null : { tail: found[1] ?? null, disk: found[2] ?? '' };
 }
 
