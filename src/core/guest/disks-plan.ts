@@ -23,7 +23,8 @@ export function openPrimary(facts: GuestPlanFacts, record: GuestRecord): GuestAc
 /**
  * What becomes of a primary copy whose guest has another home now. The new home's disks contain all that is here only when it follows this
  * generation directly and has begun from the very point that was handed over: all points of a generation come from its one primary copy,
- * and after that one nothing was written. Until it has begun its copy may turn out unfit, and this one be all there is.
+ * and after that one nothing was written. Until it has begun its copy may turn out unfit, and this one be all there is. A guest that is to come
+ * back before is let in all the same: what was handed over stays here as a whole point.
  */
 export function planFormerHome(facts: GuestPlanFacts, record: GuestRecord): GuestAction {
   const handed = handedOver(facts);
@@ -31,7 +32,8 @@ export function planFormerHome(facts: GuestPlanFacts, record: GuestRecord): Gues
   const isNext = handed !== null && record.generation === handed.generation + 1;
   // Without an order the successor has declined, or lets go in turn.
   const isSuccessor = isNext && (record.order === null || (promote !== null && comparePoints(handed, promote) === 0));
-  if (isSuccessor && facts.began === null) {
+  const isComing = record.order?.kind === 'move' && record.order.to === facts.self;
+  if (isSuccessor && facts.began === null && !isComing) {
     return { kind: 'none', because: `${record.home} has not begun from what was handed over` };
   }
   const isProven = isSuccessor && facts.began !== null && comparePoints(facts.began, handed) === 0;

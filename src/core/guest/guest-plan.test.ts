@@ -178,6 +178,12 @@ describe('a former home that handed the guest over', () => {
     assert.equal(after({ generation: 4 }, point, null), null);
   });
 
+  test('lets the guest come back that never began elsewhere: its node could send nothing to a primary copy', () => {
+    const order = (to: string): GuestOrder => ({ ...ordered({ kind: 'move', to, promote: point }).order! });
+    assert.equal(after({ order: order('n1') }, point, null), null);
+    assert.equal(after({ order: order('n3') }, point, null), 'none');
+  });
+
   test('that gets it back from this point, under whatever generation, goes on with what it has; from another point it keeps a tail', () => {
     assert.equal(after({ home: 'n1' }, point, null), 'promote');
     assert.equal(after({ home: 'n1', generation: 5 }, point, null), 'promote');
