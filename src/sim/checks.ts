@@ -1,7 +1,7 @@
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { comparePoints } from '#core/guest/guest-record.ts';
 import { prefixes, root } from '#core/ha/keys.ts';
-import type { HaMemory, HaResource, HaStatus, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
+import type { AgentRecord, HaMemory, HaResource, HaStatus, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import { CommandChecks } from '#sim/command-checks.ts';
@@ -128,11 +128,18 @@ export class Checks {
       else if (isGuest) this.noteGuest(old, entry, tag);
       else if (key.startsWith(prefixes.haResources))
         this.noteWant(old?.value as HaResource | undefined, entry?.value as HaResource | undefined, tag);
+      else if (key.startsWith(prefixes.nodes) && key.endsWith('/agent'))
+        this.noteAgent(old?.value as AgentRecord, entry?.value as AgentRecord);
       isManaged ||= isGuest || key.startsWith(haPrefix);
       matters ||= isPermit || isGuest;
     }
     if (isManaged || tag.events !== undefined) this.noteManaged(changes, before, tag);
     return matters;
+  }
+
+  /** A node that is asked to end and then to stay is another one for the manager in between: room is left there, and may be taken. */
+  private noteAgent(before: AgentRecord | undefined, next: AgentRecord | undefined): void {
+    if (before?.mode !== next?.mode) this.manager.noteInput();
   }
 
   /** Commands, memory, rules, settings, and what managers write. */
