@@ -232,6 +232,9 @@ export const limits = {
   overduePlaceMs: 60_000,
   overdueMoveMs: 15 * 60_000,
   overdueReturnMs: 15 * 60_000,
+  /** A deletion whose answer was lost is asked about for this long, with a pause in between; nothing else is done with the guest until it is known. */
+  deleteSureMs: 60_000,
+  deleteAgainMs: 200,
   /** The command line waits this long for a guest to start or stop: an ACPI shutdown and a slow kernel fit in. */
   guestWaitMs: 90_000,
   /** One call of the command line to the store; people wait longer than a guard may. */

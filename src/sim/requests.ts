@@ -103,30 +103,48 @@ function* createGuest(agent: AgentProcess, order: CreateOrder, isRepeated: boole
   throw new AppError('conflict', `guest ${vmid}: somebody created it at the same moment`);
 }
 
+/** As programs/agent/requests.ts: the store is asked until it is known, while nothing else is done with the guest. */
 function* deleteGuest(agent: AgentProcess, vmid: number): Task<void> {
-  const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
-  const resource = yield* agent.readNow<HaResource>(keys.haResource(vmid));
-  if (record !== null && record.value.home !== agent.host.name) throw new AppError('conflict', 'its home is elsewhere');
-  if (agent.guests.running().some((guest) => guest.vmid === vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
-  if (record !== null) {
-    const requests = agent.list<RequestRecord>(prefixes.requests).map(({ value }) => value);
-    const made = requests.filter((request) => hasBegunToMake(request, agent.host.name, vmid));
-    const outcome = yield* agent.commit(
-      [
-        { key: keys.guest(vmid), modRevision: record.modRevision },
-        { key: keys.haResource(vmid), modRevision: resource?.modRevision ?? 0n },
-      ],
-      [
-        { key: keys.guest(vmid), value: null },
-        { key: keys.haResource(vmid), value: null },
-        { key: keys.haStatus(vmid), value: null },
-        ...made.map(({ id }) => ({ key: keys.request(id), value: null })),
-        { key: keys.guestTombstone(vmid), value: JSON.stringify({ vmid, generation: record.value.generation }) },
-      ],
-    );
-    if (outcome.kind !== 'committed') throw new AppError('conflict', `guest ${vmid} was changed meanwhile`);
+  const untilBootMs = agent.host.bootMs() + limits.deleteSureMs;
+  let isUnsure = false;
+  for (;;) {
+    try {
+      const outcome = yield* tryToDelete(agent, vmid);
+      if (outcome === 'deleted') break;
+      isUnsure = true;
+    } catch (error) {
+      if (!isUnsure || !isAppError(error, 'unavailable', 'timeout')) throw error;
+    }
+    if (agent.host.bootMs() > untilBootMs) throw new AppError('unavailable', `the store does not say whether ${vmid} is deleted`);
+    yield* agent.sleep(limits.deleteAgainMs);
   }
   agent.host.disk.remove(vmid);
+}
+
+function* tryToDelete(agent: AgentProcess, vmid: number): Task<'deleted' | 'unsure'> {
+  const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
+  if (record === null) return 'deleted';
+  const resource = yield* agent.readNow<HaResource>(keys.haResource(vmid));
+  if (record.value.home !== agent.host.name) throw new AppError('conflict', 'its home is elsewhere');
+  if (agent.guests.running().some((guest) => guest.vmid === vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
+  const requests = agent.list<RequestRecord>(prefixes.requests).map(({ value }) => value);
+  const made = requests.filter((request) => hasBegunToMake(request, agent.host.name, vmid));
+  const outcome = yield* agent.commit(
+    [
+      { key: keys.guest(vmid), modRevision: record.modRevision },
+      { key: keys.haResource(vmid), modRevision: resource?.modRevision ?? 0n },
+    ],
+    [
+      { key: keys.guest(vmid), value: null },
+      { key: keys.haResource(vmid), value: null },
+      { key: keys.haStatus(vmid), value: null },
+      ...made.map(({ id }) => ({ key: keys.request(id), value: null })),
+      { key: keys.guestTombstone(vmid), value: JSON.stringify({ vmid, generation: record.value.generation }) },
+    ],
+  );
+  if (outcome.kind === 'maybe') return 'unsure';
+  if (outcome.kind === 'committed' || (yield* agent.readNow(keys.guest(vmid))) === null) return 'deleted';
+  throw new AppError('conflict', `guest ${vmid} was changed meanwhile`);
 }
 
 /** Copies of guests that were deleted on purpose go; a record that is merely missing removes nothing. */

@@ -157,3 +157,60 @@ test('who deletes a guest ends, in the same commit, what had begun to make it', 
   assert.ok(deletion.includes(keys.request('1')), deletion.join());
   assert.ok(!deletion.includes(keys.request('2')));
 });
+
+/** Deletes guest 100 over a store that loses the answers of the first deletions; `carriesOut`: they take effect all the same. */
+async function deleteUnsure(lost: number, carriesOut: boolean) {
+  const record = { vmid: 100, name: 'a', config, home: 'n1', generation: 1, order: null };
+  const request = { node: 'n1', createdAtMs: 0, vmid: 100, id: '2', kind: 'guest-delete', state: 'waiting' };
+  const values = new Map([[keys.guest(100), JSON.stringify(record)]]);
+  values.set(keys.request('2'), JSON.stringify(request));
+  const stop = new AbortController();
+  const [removed, held]: [string[], boolean[]] = [[], []];
+  let left = lost;
+  let isHeld = false;
+  const store = {
+    read: async (key: string) => (values.has(key) ? { key, value: values.get(key) ?? '', modRevision: 1n } : null),
+    commit: async (_compares: unknown, writes: { key: string; value: string | null }[]): Promise<CommitOutcome> => {
+      const isDeletion = writes.some(({ key, value }) => key === keys.guest(100) && value === null);
+      if (isDeletion) held.push(isHeld);
+      const isLost = isDeletion && left-- > 0;
+      if (isLost && !carriesOut) return { kind: 'maybe', cause: 'lost' };
+      for (const { key, value } of writes) {
+        if (value === null) values.delete(key);
+        else if (values.has(key)) values.set(key, value);
+      }
+      if (['done', 'failed'].includes(JSON.parse(values.get(keys.request('2')) ?? '{}').state)) stop.abort();
+      return isLost ? { kind: 'maybe', cause: 'lost' } : { kind: 'committed', revision: 1n };
+    },
+  } as unknown as Store;
+  const exclusively = async (_vmid: number, work: () => Promise<unknown>) => {
+    isHeld = true;
+    return await work().finally(() => (isHeld = false));
+  };
+  await runRequests(
+    {
+      self: 'n1',
+      bootId: 'b1',
+      store,
+      world: { list: () => [{ key: keys.request('2'), value: request, modRevision: 1n }], read: () => ({}) } as never,
+      bell: createBell(),
+      storage: { remove: async (vmid: number) => void removed.push(String(vmid)) } as unknown as GuestStorage,
+      guests: { exclusively, running: () => [] } as unknown as GuestLoop,
+      syncNow: async () => [],
+      nodeEnd: {} as NodeEnd,
+      backups: {} as never,
+      restores: {} as never,
+      live: { end: async () => {} } as never,
+      run: '/nonexistent',
+      clock: { bootMs: () => 0, wallMs: () => 0 },
+      log: { info() {}, warn() {} },
+    },
+    stop.signal,
+  );
+  return { state: (JSON.parse(values.get(keys.request('2')) ?? '{}') as RequestRecord).state, removed, held };
+}
+
+test('a deletion whose answer is lost is asked until it is known, and nothing may start the guest until then', async () => {
+  assert.deepEqual(await deleteUnsure(2, false), { state: 'done', removed: ['100'], held: [true, true, true] });
+  assert.deepEqual(await deleteUnsure(1, true), { state: 'done', removed: ['100'], held: [true] });
+});
