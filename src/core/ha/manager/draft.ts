@@ -223,7 +223,7 @@ export function enter(
   id: string,
   state: GuestState,
   because: string,
-  patch: Partial<Pick<GuestEntry, 'node' | 'failedNodes' | 'returnTo'>> = {},
+  patch: Partial<Pick<GuestEntry, 'node' | 'failedNodes' | 'returnTo' | 'avoids'>> = {},
 ): void {
   const was = entryOf(draft, id);
   const target = targetOf(was.state);

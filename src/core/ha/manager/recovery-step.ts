@@ -23,8 +23,18 @@ export function stepAwaitingRecovery(draft: RoundDraft, guest: GuestFacts, entry
     guest.id,
     started ? { kind: 'active', seenRunning: false, recovered: true } : { kind: 'stop-requested', timeoutMs: null },
     because,
-    { node },
+    { node, ...avoidingUnfit(draft, guest, entry) },
   );
+}
+
+/** Where its copy was found unfit it does not go back by itself for a while: each point that it hands over there would look fit, and be declined again. */
+function avoidingUnfit(
+  { facts }: RoundDraft,
+  { unfitNodes = [] }: GuestFacts,
+  { avoids }: GuestEntry,
+): Pick<GuestEntry, 'avoids'> {
+  if (unfitNodes.length === 0 || facts.settings.avoidFailedMs === 0) return {};
+  return { avoids: { nodes: [...new Set([...(avoids?.nodes ?? []), ...unfitNodes])], sinceMs: facts.nowMs } };
 }
 
 function stayLost(draft: RoundDraft, guest: GuestFacts, entry: GuestEntry, because: string): void {

@@ -73,6 +73,13 @@ describe('a guest whose order is over', () => {
     assert.deepEqual(end(plan(moving, { orderOver: true, copies }, lost, { results: new Map([[7, 'ok']]) })), ['b', 'active']);
   });
 
+  test('stays away for a while from where its copy was found unfit, though it belongs there', () => {
+    const patch = { settings: { ...settings, avoidFailedMs: 3_600_000 }, nowMs: 5_000 };
+    const declined = plan(memoryIn(active), { orderOver: true, givenUp: true, copies, unfitNodes: ['c'] }, {}, patch);
+    assert.deepEqual(declined.memory.guests.get('1')?.avoids, { nodes: ['c'], sinceMs: 5_000 });
+    assert.deepEqual(end(declined), ['a', 'active']);
+  });
+
   test('waits for its node while frozen, and gets a new order there once its agent is active', () => {
     const frozen = memoryIn({ kind: 'frozen' });
     assert.deepEqual(end(plan(frozen, { orderOver: true, copies }, { agentMode: 'restart' })), ['c', 'frozen']);
