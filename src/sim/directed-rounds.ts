@@ -242,9 +242,13 @@ function ask(world: RoundWorld, command: Command): boolean {
 function waitForGuests(world: RoundWorld, vmids: number[], lost: Host, untilMs: number, name: string): void {
   const { cluster } = world;
   const well = cluster.hosts.filter((host) => host !== lost);
+  const generationOf = (vmid: number) => cluster.store.read<GuestRecord>(keys.guest(vmid))?.value.generation ?? 0;
+  const before = new Map(vmids.map((vmid) => [vmid, generationOf(vmid)]));
   const find = () => {
     const missing = vmids.find((vmid) => {
       if (well.some((host) => isExecutingOn(host, vmid))) return false;
+      // The copy that was chosen first turned out unfit, so another one was: that is no clean loss any more.
+      if (generationOf(vmid) > (before.get(vmid) ?? 0) + 1) return false;
       const record = cluster.store.read<GuestRecord>(keys.guest(vmid))?.value;
       return record !== undefined && canRun(cluster, well, record) && !waits(cluster, record);
     });

@@ -93,6 +93,8 @@ export class ManagerChecks {
     const placed = next.home !== before.home && targetOf(was?.state ?? is.state) !== next.home ? next.home : null;
     for (const node of new Set([aimed, placed])) if (node !== null) this.checkPlace(next, node, by, node === aimed);
     if (aimed !== null && was !== undefined && !isAsked(was, is)) this.checkOscillation(next, aimed, is);
+    // It comes of a fault, be it long after it: those who belong with it, or not, go by where it is.
+    if (was?.state.kind === 'awaiting-recovery' && placed !== null) this.noteInput();
   }
 
   private checkFreeze({ vmid }: GuestRecord, was: GuestEntry, is: GuestEntry): void {
