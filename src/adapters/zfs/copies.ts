@@ -28,6 +28,8 @@ export type ZfsStorageOptions = {
   serveDisks: (label: string, chains: DiskChain[]) => Promise<{ nbdSocket: string; close(): Promise<void> }>;
   /** Has `content` write these disks, over NBD from a process of its own; returns how many bytes came out different. */
   writeDisks: (label: string, chains: DiskChain[], content: Pick<NewContent, 'disks' | 'write'>) => Promise<number>;
+  /** Ends those processes where an earlier one of ours left some. */
+  endServers: () => Promise<unknown>;
   wallMs: () => number;
   log: (text: string) => void;
 };

@@ -1,10 +1,10 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError, isAppError } from '#base/error.ts';
-import { cloneSnapshot, destroyDataset } from '#core/storage/zfs/commands.ts';
+import { cloneSnapshot, destroyDataset, destroySnapshots } from '#core/storage/zfs/commands.ts';
 import type { Dataset } from '#core/storage/zfs/listing.ts';
 import { listTails, markReleased, releaseZfsTail, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
-import { isReplacementSnapshot, lookDataset, snapshotName } from '#core/storage/zfs/names.ts';
+import { isReplacementSnapshot, lookDataset, replacedBase, snapshotName } from '#core/storage/zfs/names.ts';
 import { restProperties } from './align.ts';
 import { findLiveTail } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
@@ -30,7 +30,16 @@ export async function releaseTail({ copies }: Deps, vmid: number, name: string):
   await copies.commit(marked);
   const facts = await copies.facts(vmid);
   for (const dataset of facts.aside.get(name)?.values() ?? []) await runZfsWhenFree(destroyDataset(dataset.name));
+  if (isReplacementSnapshot(name)) await dropReplacedBase(await copies.facts(vmid), replacedBase(name));
   await copies.commit(releaseZfsTail(marked, name));
+}
+
+/** The snapshot that only the tail rested on. */
+async function dropReplacedBase({ live, aside }: GuestFacts, base: string): Promise<void> {
+  for (const { name, versions } of [live, ...aside.values()].flatMap((disks) => [...disks.values()])) {
+    const isFree = versions.some((version) => version.name === base && version.clones.length === 0);
+    if (isFree) await runZfsWhenFree(destroySnapshots(name, [base]));
+  }
 }
 
 /** The snapshots that make up an image: of a tail, or of the newest whole point. */

@@ -96,6 +96,7 @@ export function createZfsStorage(options: ZfsStorageOptions): ZfsStorage {
     async recover() {
       await mkdir(options.run, { recursive: true, mode: 0o711 });
       await mkdir(options.mounts, { recursive: true, mode: 0o711 });
+      await options.endServers();
       try {
         await finishReleases(deps);
         await finishReplacements({ ...deps, lock });

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { createDirStorage } from '#adapters/dir/dir-storage.ts';
 import { runCommand } from '#adapters/dir/command.ts';
 import { serveDisks, serveWritable, writeContent } from '#adapters/dir/serve-disks.ts';
+import { endLeftoverDaemons } from '#adapters/dir/storage-daemon.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
 import { createZfsStorage } from '#adapters/zfs/zfs-storage.ts';
@@ -102,6 +103,7 @@ function openPool(
       const served = await serveWritable(join(runPaths.storage(run), label), chains, { user, connectQmp, flushExport });
       return await writeContent(served, content);
     },
+    endServers: () => endLeftoverDaemons(runPaths.storage(run)),
     wallMs: () => clock.wallMs(),
     log: (text) => log.info({ event: 'storage' }, text),
   });

@@ -1,9 +1,10 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { chmodSync, closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { serveDisks, serveWritable, writeContent } from '#adapters/dir/serve-disks.ts';
+import { endLeftoverDaemons } from '#adapters/dir/storage-daemon.ts';
 import { flushExport } from '#adapters/nbd/nbd-client.ts';
 import { connectQmp } from '#adapters/qmp/qmp-client.ts';
 import { createZfsStorage, type ZfsStorage } from '#adapters/zfs/zfs-storage.ts';
@@ -69,6 +70,7 @@ export function openZfsStorage(
       const deps = { user: imageUser, connectQmp, flushExport };
       return await writeContent(await serveWritable(join(directory, 'run/replica', label), chains, deps), content);
     },
+    endServers: () => endLeftoverDaemons(join(directory, 'run/replica')),
     wallMs: () => Date.now(),
     log: (text) => void options.logged?.push(text),
   });
@@ -90,6 +92,7 @@ function writeAt(path: string, content: Uint8Array, offset: number): void {
 /** The rules' bench on a pool; `newDisks` says what disks are made as. */
 export async function makeZfsBench(name: string, newDisks: 'volume' | 'file'): Promise<StorageBench> {
   const path = mkdtempSync(join(tmpdir(), `hf-${name}-`));
+  chmodSync(path, 0o711); // daemons that are another user's come through
   const { root, [Symbol.dispose]: destroy } = makeRoot(name);
   const { root: source, [Symbol.dispose]: destroySource } = makeRoot('source');
   const logged: string[] = [];
