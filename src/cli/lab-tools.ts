@@ -1,6 +1,6 @@
 import { AppError } from '#base/error.ts';
 import type { Writer } from '#cli/world.ts';
-import type { BackupScene, FaultName, FullScene, ManagerScene, PullRole } from '#lab/drills/drill-names.ts';
+import type { BackupScene, FaultName, DiskKind, FullScene, ManagerScene, PullRole } from '#lab/drills/drill-names.ts';
 
 /** The machine room, as far as the commands use it. */
 export type LabTools = Pick<
@@ -32,7 +32,9 @@ type DrillContext = {
 
 export type DrillTools = {
   runMainJob: (options: DrillContext & { once: boolean }) => Promise<number>;
-  runFull: (options: DrillContext & { once: boolean; reuse: boolean; scenes: FullScene[] | null }) => Promise<number>;
+  runFull: (
+    options: DrillContext & { once: boolean; reuse: boolean; scenes: FullScene[] | { alone: readonly DiskKind[] } },
+  ) => Promise<number>;
   runPulls: (options: DrillContext & { count: number; roles: PullRole[]; controller: boolean }) => Promise<number>;
   runFaults: (options: DrillContext & { faults: FaultName[] }) => Promise<number>;
   runBackup: (options: DrillContext & { scenes: BackupScene[] }) => Promise<number>;

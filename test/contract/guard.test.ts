@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -222,7 +222,7 @@ test('a successor does not outlive a former that was killed before it let go', {
   parts.etcd.kill('SIGSTOP'); // so that no successor gets ready
   await waitUntil('frozen', () => parts.isFrozen(epoch));
   first.child.kill('SIGUSR2');
-  const successor = await waitUntil('a successor', () => findChild(first.child.pid));
+  const successor = await waitUntil('a successor', () => findSuccessor(parts.configFile));
   first.child.kill('SIGKILL');
   await first.exited;
   const last = parts.standIn.lastPetMs();
@@ -231,9 +231,18 @@ test('a successor does not outlive a former that was killed before it let go', {
   assert.equal(parts.standIn.lastPetMs(), last, 'nobody pets after a crash');
 });
 
-function findChild(parent: number | undefined): number | null {
-  const [pid] = readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ');
-  return pid === undefined || pid === '' ? null : Number(pid);
+/** The guard that another one has started; it is nobody's child here. */
+function findSuccessor(configFile: string): number | null {
+  const isOne = (pid: string): boolean => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return words[0] === process.execPath && words.includes(configFile) && words.includes('--successor');
+    } catch {
+      return false;
+    }
+  };
+  const found = readdirSync('/proc').find((name) => /^\d+$/.test(name) && isOne(name));
+  return found === undefined ? null : Number(found);
 }
 
 test('SIGTERM: with guests the guard goes on; without, it gives the permit back, disarms and ends', { skip }, async () => {

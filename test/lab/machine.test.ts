@@ -9,7 +9,7 @@ test(
   'a server with its own kernel: our package, a RAID-Z1, a watchdog that resets, the contract tests of the zfs driver',
   { skip, timeout: 880_000 },
   async (t) => {
-    const { code, text, result } = await runDrill<OneMachineResult>(t, ['drill', 'machine'], 870_000);
+    const { code, text, result } = await runDrill<OneMachineResult>(t, ['drill', 'machine', '--disks', 'volume'], 870_000);
     assert.ok(result, text);
     assert.deepEqual(result.brokenPromises, []);
     assert.deepEqual([result.tests.failed, result.tests.skipped], [0, 0]);

@@ -47,12 +47,15 @@ export type Copies = {
   /** Guests whose dataset was begun and never finished. */
   unfinished(): Promise<number[]>;
   facts(vmid: number): Promise<GuestFacts>;
+  /** A number for a dataset that does not live long; never the same twice, also not by an earlier process. */
+  nextNumber(): number;
 };
 
-export function createCopies(options: Pick<ZfsStorageOptions, 'root' | 'log'>): Copies {
+export function createCopies(options: Pick<ZfsStorageOptions, 'root' | 'wallMs' | 'log'>): Copies {
   const { root } = options;
   let loading: Promise<Map<number, ZfsManifest>> | null = null;
   let unfinished: number[] = [];
+  let lastNumber = 0;
 
   async function load(): Promise<Map<number, ZfsManifest>> {
     await ensureRoot(root);
@@ -106,6 +109,7 @@ export function createCopies(options: Pick<ZfsStorageOptions, 'root' | 'log'>): 
       await loaded();
       return unfinished;
     },
+    nextNumber: () => (lastNumber = Math.max(lastNumber + 1, options.wallMs())),
     async facts(vmid) {
       const found = await readGuestFacts(root, vmid);
       if (found !== null) return found;

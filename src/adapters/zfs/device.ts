@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, stat } from 'node:fs/promises';
+import { chmod, chown, mkdir, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, isAppError } from '#base/error.ts';
@@ -32,7 +32,7 @@ export async function openDisk(
     await giveTo(path, options.user);
     return { path, kind: 'volume' };
   }
-  const mountpoint = join(folder, dataset.name.split('/').slice(-2).join('-'));
+  const mountpoint = mountpointOf(dataset, folder);
   await mkdir(mountpoint, { recursive: true, mode: 0o711 });
   await runZfs(setDiskProperties(dataset.name, [readonly, { canmount: 'noauto' }, { mountpoint }]));
   await runZfs(mountDataset(dataset.name)).catch((error: unknown) => {
@@ -50,13 +50,18 @@ export async function openDisk(
 }
 
 /** Takes a disk away from this node again: no device, no mount, not to be written to. */
-export async function closeDisk(dataset: Pick<Dataset, 'name' | 'type'>): Promise<void> {
+export async function closeDisk(dataset: Pick<Dataset, 'name' | 'type'>, folder: string): Promise<void> {
   if (dataset.type === 'filesystem') {
     await runZfsWhenFree(unmountDataset(dataset.name)).catch((error: unknown) => {
       if (!isAppError(error) || !/not currently mounted/.test(error.message)) throw error;
     });
+    await rmdir(mountpointOf(dataset, folder)).catch(() => {}); // nothing but an empty folder goes
   }
   await runZfsWhenFree(setDiskProperties(dataset.name, restProperties(dataset.type)));
+}
+
+function mountpointOf({ name }: Pick<Dataset, 'name'>, folder: string): string {
+  return join(folder, name.split('/').slice(-2).join('-'));
 }
 
 /** What QEMU is told of a disk. Volumes and, from OpenZFS 2.3 on, files are written past the page cache: what is acknowledged is in ZFS. */

@@ -16,6 +16,8 @@ export type GuestFacts = {
   aside: Map<string, Map<string, Dataset>>;
   /** Disks that are being written anew. */
   next: Map<string, Dataset>;
+  /** Clones that were read, and whatever else an earlier process had no use for any more. */
+  garbage: Dataset[];
 };
 
 /** Reads everything below a guest's dataset; null: there is none. */
@@ -28,13 +30,24 @@ export async function readGuestFacts(root: string, vmid: number): Promise<GuestF
     if (isAppError(error, 'missing')) return null;
     throw error;
   }
-  const facts: GuestFacts = { vmid, dataset, live: new Map(), aside: new Map(), next: new Map() };
+  const facts: GuestFacts = { vmid, dataset, live: new Map(), aside: new Map(), next: new Map(), garbage: [] };
   for (const entry of parseListing(output)) {
     const child = parseGuestChild(dataset, entry.name);
     if (child === null) continue;
-    if (child.tail === null) facts.live.set(child.disk, entry);
-    else if (child.tail === 'next') facts.next.set(child.disk, entry);
-    else facts.aside.set(child.tail, (facts.aside.get(child.tail) ?? new Map<string, Dataset>()).set(child.disk, entry));
+    switch (child.of) {
+      case 'live':
+        facts.live.set(child.disk, entry);
+        break;
+      case 'tail':
+        facts.aside.set(child.tail, (facts.aside.get(child.tail) ?? new Map<string, Dataset>()).set(child.disk, entry));
+        break;
+      case 'next':
+        facts.next.set(child.disk, entry);
+        break;
+      case 'look':
+        facts.garbage.push(entry);
+        break;
+    }
   }
   return facts;
 }

@@ -10,11 +10,12 @@ import {
   promoteClone,
   renameDataset,
   resizeVolume,
+  setDiskProperties,
   takeSnapshot,
 } from '#core/storage/zfs/commands.ts';
 import type { Dataset } from '#core/storage/zfs/listing.ts';
 import { endSwap, replaceZfsContent, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
-import { diskDataset, isReplacementSnapshot, nextDataset, replacedBase, tailDataset } from '#core/storage/zfs/names.ts';
+import { diskDataset, isReplacementSnapshot, passingDataset, replacedBase, tailDataset } from '#core/storage/zfs/names.ts';
 import { planSwap, type SwapStep } from '#core/storage/zfs/swap-plan.ts';
 import type { GuestStorage, NewContent } from '#ports/guest-storage.ts';
 import type { DiskChain } from '#ports/hypervisor.ts';
@@ -47,7 +48,7 @@ export function createReplacement(deps: Deps & { lock: GuestLock }): GuestStorag
       return await lock.run(vmid, () => take(deps, begun, content, changedBytes));
     } finally {
       await lock
-        .run(vmid, () => dropNext(deps, vmid))
+        .run(vmid, () => dropLeftovers(deps, vmid))
         .catch((error: unknown) => {
           // The next start, or the next replacement, tidies up.
           options.log(`guest ${vmid}: tidying up after a replacement failed: ${formatErrorChain(error)}`);
@@ -56,10 +57,9 @@ export function createReplacement(deps: Deps & { lock: GuestLock }): GuestStorag
   };
 }
 
-/** After a start: what an earlier process had begun is finished where it counts, and gone where it does not. */
+/** After a start: what an earlier process had begun is finished where it counts, and gone where it does not, with what it was reading. */
 export async function finishReplacements(deps: Deps & { lock: GuestLock }): Promise<void> {
-  for (const { vmid, role } of await deps.copies.list())
-    if (role === 'primary') await deps.lock.run(vmid, () => dropNext(deps, vmid));
+  for (const { vmid } of await deps.copies.list()) await deps.lock.run(vmid, () => dropLeftovers(deps, vmid));
 }
 
 function refuse({ vmid, disks, leftBehind }: ZfsManifest, { tail, disks: wanted }: NewContent): void {
@@ -78,14 +78,14 @@ async function makeNext(deps: Deps, manifest: ZfsManifest, content: NewContent):
   const { options, copies } = deps;
   const { root, blockBytes, mounts, user } = options;
   const { vmid } = manifest;
-  await dropNext(deps, vmid);
+  await dropLeftovers(deps, vmid);
   const { live } = await copies.facts(vmid);
   const old = manifest.disks.map(({ name }) => {
     const dataset = live.get(name);
     if (dataset !== undefined) return dataset;
     throw new AppError('missing', `${what} guest ${vmid}: there is no ${diskDataset(root, vmid, name)}`);
   });
-  for (const dataset of old) await closeDisk(dataset);
+  for (const dataset of old) await closeDisk(dataset, mounts);
   const base = replacedBase(content.tail);
   await runZfs(
     takeSnapshot(
@@ -97,12 +97,15 @@ async function makeNext(deps: Deps, manifest: ZfsManifest, content: NewContent):
   const chains: DiskChain[] = [];
   for (const { name, sizeBytes } of content.disks) {
     const dataset = live.get(name);
-    const next = nextDataset(root, vmid, name);
+    const next = passingDataset(root, vmid, name, 'next', copies.nextNumber());
     const type = dataset?.type ?? (options.newDisks === 'volume' ? ('volume' as const) : ('filesystem' as const));
     const volumeBytes = Math.ceil(sizeBytes / blockBytes) * blockBytes;
     if (dataset !== undefined) {
       await runZfs(cloneSnapshot(dataset.name, base, next, restProperties(type)));
-      if (type === 'volume' && dataset.sizeBytes !== volumeBytes) await runZfs(resizeVolume(next, volumeBytes));
+      if (type === 'volume' && dataset.sizeBytes !== volumeBytes) {
+        await runZfs(setDiskProperties(next, [{ readonly: 'off' }]));
+        await runZfs(resizeVolume(next, volumeBytes));
+      }
     } else await runZfs(type === 'volume' ? createVolume(next, volumeBytes, blockBytes) : createFileDisk(next, blockBytes));
     const opened = await openDisk({ name: next, type } as Dataset, mounts, { user: null, isWritable: true });
     if (opened.kind === 'file') await setLength(opened.path, sizeBytes);
@@ -135,7 +138,7 @@ async function take(
   await content.confirm();
   if (changedBytes === 0 && isSameSize(manifest, content)) return { changedBytes };
   const facts = await copies.facts(vmid);
-  for (const dataset of facts.next.values()) await closeDisk(dataset);
+  for (const dataset of facts.next.values()) await closeDisk(dataset, options.mounts);
   const old = manifest.disks.flatMap(({ name }) => facts.live.get(name) ?? []);
   // Of its own: what the clones rest on goes with them.
   await runZfs(
@@ -177,8 +180,8 @@ async function performSwap(
   facts: GuestFacts,
   step: SwapStep,
 ): Promise<void> {
-  const [place, next] = [diskDataset(root, vmid, disk), nextDataset(root, vmid, disk)];
-  const type = (facts.next.get(disk) ?? facts.live.get(disk))?.type ?? 'volume';
+  const place = diskDataset(root, vmid, disk);
+  const { name: next = '', type = 'volume' } = facts.next.get(disk) ?? {};
   switch (step) {
     case 'set-aside':
       return void (await runZfsWhenFree(renameDataset(place, tailDataset(root, vmid, tail, disk), type)));
@@ -189,14 +192,15 @@ async function performSwap(
   }
 }
 
-/** What replacements that did not count have left; a snapshot on which the tail of one that did count rests stays. */
-async function dropNext({ copies }: Deps, vmid: number): Promise<void> {
-  const { live, next } = await copies.facts(vmid);
-  for (const dataset of next.values()) {
-    await closeDisk(dataset);
+/** What replacements that did not count have left, and clones that were read; a snapshot on which the tail of one that did count rests stays. */
+async function dropLeftovers({ copies, options }: Deps, vmid: number): Promise<void> {
+  const { live, next, garbage } = await copies.facts(vmid);
+  const passing = [...next.values(), ...garbage];
+  for (const dataset of passing) {
+    await closeDisk(dataset, options.mounts);
     await runZfsWhenFree(destroyDataset(dataset.name));
   }
-  const dropped = new Set([...next.values()].map(({ name }) => name));
+  const dropped = new Set(passing.map(({ name }) => name));
   for (const { name, versions } of live.values()) {
     for (const version of versions) {
       const isNeeded = version.clones.some((clone) => !dropped.has(clone));

@@ -171,7 +171,7 @@ export async function demote(deps: Deps, vmid: number, identicalTo: ReplicaPoint
   const manifest = await copies.require(vmid, 'demote');
   if (manifest.role === 'replica') return;
   const before = await copies.facts(vmid);
-  for (const dataset of before.live.values()) await closeDisk(dataset);
+  for (const dataset of before.live.values()) await closeDisk(dataset, options.mounts);
   const facts = await copies.facts(vmid);
   const { handedOver } = manifest;
   const isUnwritten = handedOver !== undefined && manifest.disks.every(({ name }) => isAt(facts, name, handedOver.guids[name]));

@@ -1,10 +1,10 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AppError, isAppError } from '#base/error.ts';
+import { AppError } from '#base/error.ts';
 import { cloneSnapshot, destroyDataset, destroySnapshots } from '#core/storage/zfs/commands.ts';
 import type { Dataset } from '#core/storage/zfs/listing.ts';
 import { listTails, markReleased, releaseZfsTail, type ZfsManifest } from '#core/storage/zfs/manifest.ts';
-import { isReplacementSnapshot, lookDataset, replacedBase, snapshotName } from '#core/storage/zfs/names.ts';
+import { isReplacementSnapshot, passingDataset, replacedBase, snapshotName } from '#core/storage/zfs/names.ts';
 import { restProperties } from './align.ts';
 import { findLiveTail } from './alignment.ts';
 import type { Copies, ZfsStorageOptions } from './copies.ts';
@@ -77,8 +77,7 @@ export async function exportImage(
   const manifest = await copies.require(vmid, 'read');
   const written: string[] = [];
   for (const { disk, of, snapshot } of findImage(manifest, await copies.facts(vmid), tail)) {
-    const look = { name: lookDataset(options.root, vmid, disk), type: of.type } as Dataset;
-    await removeLook(look.name);
+    const look = { name: passingDataset(options.root, vmid, disk, 'look', copies.nextNumber()), type: of.type } as Dataset;
     await runZfsWhenFree(cloneSnapshot(of.name, snapshot, look.name, restProperties(of.type)));
     try {
       const { path } = await openDisk(look, options.mounts, { user: null, isWritable: false });
@@ -86,17 +85,11 @@ export async function exportImage(
       await options.copyImage(path, file, { what: `export ${disk} of guest ${vmid}`, isZeroed: false });
       written.push(file);
     } finally {
-      await closeDisk(look);
-      await removeLook(look.name);
+      await closeDisk(look, options.mounts);
+      await runZfsWhenFree(destroyDataset(look.name));
     }
   }
   return written;
-}
-
-async function removeLook(name: string): Promise<void> {
-  await runZfsWhenFree(destroyDataset(name)).catch((error: unknown) => {
-    if (!isAppError(error, 'missing')) throw error;
-  });
 }
 
 /** What an earlier process left half done: tails that were being removed. */

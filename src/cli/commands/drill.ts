@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { AppError } from '#base/error.ts';
 import { parseChoice, parseWholeNumber } from '#core/text/fields.ts';
 import type { CommonOptions } from '#cli/session.ts';
-import { backupScenes, faultNames, fullScenes, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
+import { backupScenes, diskKinds, faultNames, fullScenes, managerScenes, pullRoles } from '#lab/drills/drill-names.ts';
 import type { CliWorld } from '#cli/world.ts';
 
 type MainOptions = { once?: boolean; json?: string };
@@ -48,9 +48,11 @@ export function addDrillCommands(program: Command, world: CliWorld, run: (code: 
   group
     .command('machine')
     .description("one of them alone: its watchdog resets it, its pool comes back, the zfs driver's contract tests pass in it")
+    .option('--disks <list>', `which kinds of disks: ${diskKinds.join(',')}`, diskKinds.join(','))
     .option('--json <file>', 'write the figures there')
-    .action(async (options: { json?: string }, command: Command) => {
-      const drill = { lab: chosenLab(command), once: true, reuse: false, scenes: null, jsonFile: resolveFile(options.json) };
+    .action(async (options: { disks: string; json?: string }, command: Command) => {
+      const alone = options.disks.split(',').map((kind) => parseChoice(kind.trim(), 'disks', diskKinds));
+      const drill = { lab: chosenLab(command), once: true, reuse: false, scenes: { alone }, jsonFile: resolveFile(options.json) };
       run(await world.drills.runFull({ ...drill, out: world.out, err: world.err, signal: world.signal }));
     });
   group

@@ -46,6 +46,10 @@ export const fullScenes = [
 ] as const;
 export type FullScene = (typeof fullScenes)[number];
 
+/** What guests' disks in a pool may be. */
+export const diskKinds = ['volume', 'file'] as const;
+export type DiskKind = (typeof diskKinds)[number];
+
 /** What backups of a database are put through, in this order: the last one takes the database away. */
 export const backupScenes = ['twice', 'encrypted', 'trouble', 'tested', 'restore'] as const;
 export type BackupScene = (typeof backupScenes)[number];

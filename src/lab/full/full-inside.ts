@@ -2,7 +2,7 @@ import { formatErrorChain, isAppError, exitCodeOf } from '#base/error.ts';
 import { fullLimits } from './full-limits.ts';
 import { becomeNode, installPackage, makePool, placeAssets, pool } from './founding.ts';
 import { playScenes, printResult } from './full-drill.ts';
-import type { FullScene } from '#lab/drills/drill-names.ts';
+import type { DiskKind, FullScene } from '#lab/drills/drill-names.ts';
 import { buildRoom, enterRoom, type Room, type RoomOptions } from './full-room.ts';
 import type { Machine } from './machine.ts';
 import { tryOneMachine } from './one-machine.ts';
@@ -16,8 +16,8 @@ import { openStage, startTinyGuest } from './stage.ts';
  */
 export type InsideOptions = RoomOptions & {
   jsonFile: string | null;
-  /** null: one machine alone, without a cluster. */
-  scenes: FullScene[] | null;
+  /** Or one machine alone, without a cluster, and the kinds of disks that are tried in its pool. */
+  scenes: FullScene[] | { alone: readonly DiskKind[] };
   once: boolean;
   reuse: boolean;
 };
@@ -55,10 +55,10 @@ async function prepare(machine: Machine): Promise<void> {
 async function run(options: InsideOptions): Promise<number> {
   const { folder, images, jsonFile, scenes, reuse } = options;
   const versions = { ...images.machine.versions };
-  if (scenes === null) {
+  if ('alone' in scenes) {
     const [machine] = (await buildRoom(options, 1)).machines;
     await prepare(machine!);
-    return (await tryOneMachine(machine!, { versions, jsonFile, say })).brokenPromises.length === 0 ? 0 : 1;
+    return (await tryOneMachine(machine!, { versions, disks: scenes.alone, jsonFile, say })).brokenPromises.length === 0 ? 0 : 1;
   }
   const room = reuse ? await enterRoom(options) : await buildRoom(options);
   try {

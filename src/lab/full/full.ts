@@ -9,7 +9,6 @@ import { ensureMachine } from '#lab/images/machine.ts';
 import { ensureProbe } from '#lab/images/probe.ts';
 import { runCommand } from '#lab/images/command.ts';
 import { labDown } from '#lab/lab.ts';
-import type { FullScene } from '#lab/drills/drill-names.ts';
 import { labPaths } from '#lab/lab-paths.ts';
 import { labGroup } from '#lab/leftovers.ts';
 import { fullLimits } from './full-limits.ts';
@@ -24,8 +23,8 @@ const debMs = 180_000;
 export type FullOptions = {
   once: boolean;
   jsonFile: string | null;
-  /** null: one machine alone, without a cluster; `once`, and not `reuse`. */
-  scenes: FullScene[] | null;
+  /** Or one machine alone, without a cluster; `once`, and not `reuse`. */
+  scenes: InsideOptions['scenes'];
   /** Play in the machines that an earlier run left up. */
   reuse: boolean;
   /** Ends the lab. */
@@ -46,7 +45,7 @@ export async function runFull(options: FullOptions): Promise<number> {
     machine: await ensureMachine({ progress }),
   };
   const { once, jsonFile, scenes, reuse } = options;
-  const lab = scenes === null ? aloneName : name;
+  const lab = 'alone' in scenes ? aloneName : name;
   const folder = labPaths(lab).state;
   if (room === null) await labDown(lab);
   try {

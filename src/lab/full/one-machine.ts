@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import type { DiskKind } from '#lab/drills/drill-names.ts';
 import { waitUntil } from '#lab/drills/drill-store.ts';
 import { pool, type Say } from './founding.ts';
 import { fullLimits } from './full-limits.ts';
@@ -24,12 +25,17 @@ const askedSeconds = 5;
  */
 export async function tryOneMachine(
   machine: Machine,
-  { versions, jsonFile, say }: { versions: Record<string, string>; jsonFile: string | null; say: Say },
+  {
+    versions,
+    disks,
+    jsonFile,
+    say,
+  }: { versions: Record<string, string>; disks: readonly DiskKind[]; jsonFile: string | null; say: Say },
 ): Promise<OneMachineResult> {
   const watchdog = await fireWatchdog(machine, say);
   const poolHealth = (await machine.shell.must(`zpool list -H -o health ${pool}`)).trim();
   say(`${machine.name}: pool ${pool} is ${poolHealth}`);
-  const tests = await runAllContractTests(machine, say);
+  const tests = await runAllContractTests(machine, disks, say);
   const brokenPromises = [...tests.broken];
   if (poolHealth !== 'ONLINE') brokenPromises.push(`the pool is ${poolHealth} after a reset`);
   if (!/i6300ESB/i.test(watchdog.identity)) brokenPromises.push(`the watchdog is ${watchdog.identity}`);

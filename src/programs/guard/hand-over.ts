@@ -10,7 +10,7 @@ import type { createStoreCalls } from './store-calls.ts';
  * A guard is replaced by one that is ready beside it, so that a slow start costs time and not the watchdog's patience
  * (docs/decisions/0017).
  *
- *   former                                                   successor (its child)
+ *   former                                                   successor (in the same control group)
  *   SIGUSR2: starts it, guards on ─────────────────────────► loads, reads its settings, sees its records in the store
  *   its rules may end it (loop.ts) ◄──────────────── ready ─
  *   lets go of the watchdog, armed, and of the lock ─ go ──► lock, guard.json, renews, opens the watchdog
@@ -20,7 +20,10 @@ import type { createStoreCalls } from './store-calls.ts';
  * stays for its supervisor, guards nothing, passes signals on and ends as its successor ends.
  */
 const flag = '--successor';
-type Word = 'ready' | 'go' | 'known';
+type Word = { kind: 'ready'; pid: number } | { kind: 'go' | 'known' | 'ended' };
+
+/** A shell in between ends at once, so that the successor is a child of systemd's: it would not notice the end of another one's. */
+const orphaned = 'exec "$0" "$@" &';
 
 export function isSuccessor(args: string[]): boolean {
   return args.includes(flag);
@@ -37,12 +40,14 @@ export type HandOver = {
 
 export function createHandOver(orders: GuardOrders, events: GuardEvents): HandOver {
   let successor: ChildProcess | null = null;
+  let pid: number | null = null;
   let isDone = false;
 
   function begin(): void {
-    if (isDone) return void successor?.kill('SIGUSR2');
+    if (isDone) return signal('SIGUSR2');
     if (successor !== null || orders.stop) return;
-    const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1).filter((word) => word !== flag), flag], {
+    const again = process.argv.slice(1).filter((word) => word !== flag);
+    const child = spawn('/bin/sh', ['-c', orphaned, process.execPath, ...process.execArgv, ...again, flag], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     successor = child;
@@ -54,26 +59,31 @@ export function createHandOver(orders: GuardOrders, events: GuardEvents): HandOv
     };
     const timer = setTimeout(giveUp, limits.guardSuccessorMs, `it was not ready within ${limits.guardSuccessorMs} ms`);
     child.once('error', (error) => giveUp(error.message));
-    child.once('exit', (code, signal) => giveUp(`it ended with ${signal ?? `status ${code}`}`));
-    child.once('message', () => {
+    child.once('disconnect', () => giveUp('it ended before it was ready; its own words tell why'));
+    child.on('message', (word: Word) => {
+      if (word.kind !== 'ready' || successor !== child) return;
       clearTimeout(timer);
-      if (successor !== child) return;
+      pid = word.pid;
       orders.handOver = true;
       orders.ring();
     });
   }
 
-  /** The guard goes on as if no successor had been started. */
+  /** The guard goes on as if no successor had been started; that ends when it finds itself alone. */
   function abandon(): void {
-    successor?.kill('SIGKILL');
-    successor = null;
-    orders.handOver = false;
+    if (successor?.connected === true) successor.disconnect();
+    [successor, pid, orders.handOver] = [null, null, false];
+  }
+
+  function signal(name: NodeJS.Signals): void {
+    // Without the way to it, it has ended, and its number may be another's.
+    if (pid !== null && successor?.connected === true) process.kill(pid, name);
   }
 
   return {
     begin,
     stop() {
-      if (isDone) return void successor?.kill('SIGTERM');
+      if (isDone) return signal('SIGTERM');
       abandon();
       orders.stop = true;
       orders.ring();
@@ -81,12 +91,14 @@ export function createHandOver(orders: GuardOrders, events: GuardEvents): HandOv
     async complete() {
       isDone = true;
       const child = successor;
-      if (child === null || child.exitCode !== null || child.signalCode !== null) return 1;
+      if (child?.connected !== true) return 1;
       const { promise, resolve } = Promise.withResolvers<number>();
-      child.once('exit', (code) => resolve(code ?? 1));
-      child.once('message', () => resolve(0));
-      // That it cannot be told is told by its exit.
-      child.send('go' satisfies Word, () => {});
+      child.once('disconnect', () => resolve(1));
+      child.on('message', (word: Word) => {
+        if (word.kind === 'known' || word.kind === 'ended') resolve(0);
+      });
+      // That it cannot be told is told by its end.
+      child.send({ kind: 'go' } satisfies Word, () => {});
       return await promise;
     },
   };
@@ -116,7 +128,7 @@ export async function awaitFormer(): Promise<void> {
   const onEnd = () => reject(gone());
   process.once('disconnect', onEnd);
   process.once('message', () => resolve());
-  process.send('ready' satisfies Word);
+  process.send({ kind: 'ready', pid: process.pid } satisfies Word);
   await promise;
   process.off('disconnect', onEnd);
 }
@@ -128,7 +140,13 @@ export function becomeMain(events: GuardEvents): void {
   const child = spawn('systemd-notify', [`MAINPID=${process.pid}`], { stdio: 'ignore' });
   child.once('error', (error) => events.handOverFailed(`systemd-notify: ${formatErrorChain(error)}; the former process stays`));
   child.once('exit', (code) => {
-    if (code === 0) process.send?.('known' satisfies Word, () => {});
+    if (code === 0) process.send?.({ kind: 'known' } satisfies Word, () => {});
     else events.handOverFailed(`systemd-notify ended with status ${code}; the former process stays`);
   });
+}
+
+/** A guard that ends well: a former one that stays for its supervisor ends with it. */
+export async function sayEnded(): Promise<void> {
+  if (process.send === undefined || !process.connected) return;
+  await new Promise<void>((resolve) => process.send?.({ kind: 'ended' } satisfies Word, () => resolve()));
 }

@@ -13,7 +13,7 @@ import { readNodeConfig } from '#programs/node-config.ts';
 import { readConfigArgument } from '#programs/program-arguments.ts';
 import { storeOptions } from '#programs/store-endpoints.ts';
 import { createGuardEvents } from './events.ts';
-import { awaitFormer, becomeMain, createHandOver, isSuccessor, warmUp } from './hand-over.ts';
+import { awaitFormer, becomeMain, createHandOver, isSuccessor, sayEnded, warmUp } from './hand-over.ts';
 import { runGuard, type GuardOrders } from './loop.ts';
 import { createNodeHands } from './node-hands.ts';
 import { createStoreCalls } from './store-calls.ts';
@@ -103,7 +103,9 @@ function raisePriority(): void {
 }
 
 try {
-  process.exit(await main(process.argv.slice(2)));
+  const status = await main(process.argv.slice(2));
+  if (status === 0) await sayEnded();
+  process.exit(status);
 } catch (error) {
   process.stderr.write(`${formatErrorChain(error)}\n`);
   process.exit(isAppError(error) ? exitCodeOf(error.kind) : 1);

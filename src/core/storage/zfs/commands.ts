@@ -145,7 +145,7 @@ export function destroyBookmark(of: string, name: string): ZfsCommand {
 
 /** Removes a guest, or a disk of a tail, with its snapshots; refused by ZFS while a clone outside needs one. */
 export function destroyDataset(name: string): ZfsCommand {
-  if (!/\/vm-\d+(\/(left-behind-g\d+(-\d+)?|replaced-[A-Za-z0-9-]+|look|next)\.[a-z][a-z0-9]*)?$/.test(name)) {
+  if (!/\/vm-\d+(\/(left-behind-g\d+(-\d+)?|replaced-[A-Za-z0-9-]+|(look|next)-\d+)\.[a-z][a-z0-9]*)?$/.test(name)) {
     throw new AppError('invalid', `${name} is neither a guest nor a disk of a tail; nothing was removed`);
   }
   return make('zfs', `remove ${name}`, ['destroy', '-r', dataset(name)]);

@@ -5,7 +5,7 @@ import { listingColumns } from './listing.ts';
 import {
   diskDataset,
   guestDataset,
-  nextDataset,
+  passingDataset,
   parseGuestChild,
   parsePointBookmark,
   parsePoolName,
@@ -27,12 +27,13 @@ test('every name that is made is read back', () => {
   assert.deepEqual(parsePointBookmark(pointBookmark(point)), point);
   const guest = guestDataset('tank/holdfast', 100);
   assert.equal(vmidOf('tank/holdfast', guest), 100);
-  assert.deepEqual(parseGuestChild(guest, diskDataset('tank/holdfast', 100, 'disk0')), { disk: 'disk0', tail: null });
+  assert.deepEqual(parseGuestChild(guest, diskDataset('tank/holdfast', 100, 'disk0')), { disk: 'disk0', of: 'live' });
   const tail = tailDataset('tank/holdfast', 100, 'left-behind-g3-41', 'disk1');
-  assert.deepEqual(parseGuestChild(guest, tail), { disk: 'disk1', tail: 'left-behind-g3-41' });
+  assert.deepEqual(parseGuestChild(guest, tail), { disk: 'disk1', of: 'tail', tail: 'left-behind-g3-41' });
   const replaced = tailDataset('tank/holdfast', 100, 'replaced-0000001-ab', 'disk1');
-  assert.deepEqual(parseGuestChild(guest, replaced), { disk: 'disk1', tail: 'replaced-0000001-ab' });
-  assert.deepEqual(parseGuestChild(guest, nextDataset('tank/holdfast', 100, 'disk1')), { disk: 'disk1', tail: 'next' });
+  assert.deepEqual(parseGuestChild(guest, replaced), { disk: 'disk1', of: 'tail', tail: 'replaced-0000001-ab' });
+  for (const use of ['next', 'look'] as const)
+    assert.deepEqual(parseGuestChild(guest, passingDataset('tank/holdfast', 100, 'disk1', use, 17)), { disk: 'disk1', of: use });
   assert.equal(parseGuestChild(guest, `${guest}/Somebody_else`), null);
   assert.equal(vmidOf('tank/holdfast', 'tank/holdfast/vm-100/disk0'), null);
 });

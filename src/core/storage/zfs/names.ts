@@ -11,15 +11,15 @@ import type { ReplicaPoint } from '#core/guest/guest-record.ts';
  *   tank/holdfast/vm-100/disk0#t-NODE-GEN-SEQ    what a node is known to hold, after the snapshot has gone
  *   tank/holdfast/vm-100/disk0#p-GEN-SEQ         a point that was held here and that another node still holds
  *   tank/holdfast/vm-100/left-behind-g1.disk0    a disk of a left-behind tail; replaced-ID.disk0: of one that a restore replaced
- *   tank/holdfast/vm-100/next.disk0              a disk that is being written anew, garbage unless the manifest says `swapping`
- *   tank/holdfast/vm-100/look.disk0              a clone of something that is being read
+ *   tank/holdfast/vm-100/next-N.disk0            a disk that is being written anew, garbage unless the manifest says `swapping`
+ *   tank/holdfast/vm-100/look-N.disk0            a clone of something that is being read
  */
 const componentPattern = /^[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 const poolPattern = /^[A-Za-z][A-Za-z0-9_.-]*$/;
 const reservedPools = /^(mirror|raidz|draid|spare|log|special|dedup|cache|replacing|c[0-9])/;
 const tailText = 'left-behind-g\\d+(?:-\\d+)?|replaced-[A-Za-z0-9-]{1,60}';
 const tailPattern = new RegExp(`^(?:${tailText})$`);
-const childPattern = new RegExp(`^(?:(${tailText}|next)\\.)?([a-z][a-z0-9]{0,15})$`);
+const childPattern = new RegExp(`^(?:(${tailText}|(?:next|look)-\\d+)\\.)?([a-z][a-z0-9]{0,15})$`);
 /** ZFS_MAX_DATASET_NAME_LEN is 256 with everything; our own parts take up to 70 of it. */
 const maxRootCharacters = 160;
 
@@ -61,14 +61,12 @@ export function tailDataset(root: string, vmid: number, tail: string, disk: stri
   return `${guestDataset(root, vmid)}/${tail}.${parseDiskName(disk)}`;
 }
 
-/** A clone that lives while a snapshot is read, and is garbage afterwards. */
-export function lookDataset(root: string, vmid: number, disk: string): string {
-  return `${guestDataset(root, vmid)}/look.${parseDiskName(disk)}`;
-}
-
-/** A disk with new content, until it takes the place of the one that it is a clone of. */
-export function nextDataset(root: string, vmid: number, disk: string): string {
-  return `${guestDataset(root, vmid)}/next.${parseDiskName(disk)}`;
+/**
+ * A dataset that does not live long: `look`, a clone while a snapshot is read; `next`, a disk with new content until it takes the place of the one that
+ * it is a clone of. Its number is used once: udev may take the device of an earlier one of the same name away when this one is there.
+ */
+export function passingDataset(root: string, vmid: number, disk: string, use: 'look' | 'next', number: number): string {
+  return `${guestDataset(root, vmid)}/${use}-${number}.${parseDiskName(disk)}`;
 }
 
 /** The snapshot on which the clones of a replacement rest, whose old content is kept as `tail`. */
@@ -91,11 +89,17 @@ export function vmidOf(root: string, dataset: string): number | null {
   return found === null ? null : Number(found[0]);
 }
 
-/** What a dataset below a guest's is: a disk, one of `tail`, or one with new content (`next`); null: nothing of ours. */
-export function parseGuestChild(guest: string, dataset: string): { disk: string; tail: string | null } | null {
+export type GuestChild = { disk: string; of: 'live' | 'next' | 'look' } | { disk: string; of: 'tail'; tail: string };
+
+/** What a dataset below a guest's is; null: nothing of ours. */
+export function parseGuestChild(guest: string, dataset: string): GuestChild | null {
   const name = dataset.startsWith(`${guest}/`) ? dataset.slice(guest.length + 1) : '';
   const found = childPattern.exec(name);
-  return found === null ? null : { tail: found[1] ?? null, disk: found[2] ?? '' };
+  if (found === null) return null;
+  const [, prefix, disk = ''] = found;
+  if (prefix === undefined) return { disk, of: 'live' };
+  if (isTailName(prefix)) return { disk, of: 'tail', tail: prefix };
+  return { disk, of: prefix.startsWith('next') ? 'next' : 'look' };
 }
 
 export function snapshotName(point: ReplicaPoint): string {

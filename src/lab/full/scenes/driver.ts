@@ -1,3 +1,4 @@
+import type { DiskKind } from '#lab/drills/drill-names.ts';
 import { pool } from '../founding.ts';
 import { fullLimits } from '../full-limits.ts';
 import { stickFolder } from '../full-room.ts';
@@ -20,9 +21,9 @@ export async function playDriver({ room, store, say }: Stage): Promise<DriverRes
   );
 }
 
-/** As `playDriver`, and those of the watchdog on its device, in a machine where no guard has it. */
-export function runAllContractTests(machine: Machine, say: Say): Promise<DriverResult> {
-  const settings = `HOLDFAST_TEST_POOL=${pool} HOLDFAST_TEST_WATCHDOG=/dev/watchdog0`;
+/** As `playDriver`, and those of the watchdog on its device, in a machine where no guard has it. `disks`: which kinds are tried. */
+export function runAllContractTests(machine: Machine, disks: readonly DiskKind[], say: Say): Promise<DriverResult> {
+  const settings = `HOLDFAST_TEST_POOL=${pool} HOLDFAST_TEST_DISKS=${disks.join()} HOLDFAST_TEST_WATCHDOG=/dev/watchdog0`;
   return runContractTests(machine, [...zfsTests, 'test/contract/watchdog.test.ts'], settings, say);
 }
 
