@@ -106,12 +106,13 @@ export function createHandOver(orders: GuardOrders, events: GuardEvents): HandOv
 
 /**
  * Does what needs no watchdog and no lock: sees the node's records in the store, so that the connection is there and the code compiled. Raises
- * AppError unavailable when the store gives no answer within the time that the former waits.
+ * AppError unavailable when the store gives no answer within the time that the former waits, or that waits no longer.
  */
 export async function warmUp(call: ReturnType<typeof createStoreCalls>, timing: Timing): Promise<void> {
   for (;;) {
     const answer = await call({ kind: 'look', deadlineMs: timing.watchdogMs });
     if (answer.kind === 'sight') return;
+    if (!process.connected) throw formerGone();
     if (performance.now() > limits.guardSuccessorMs) {
       const why = 'problem' in answer ? answer.problem : answer.kind;
       throw new AppError('unavailable', `taking over from the former guard: the store gives no answer (${why}); it goes on`);
@@ -119,13 +120,16 @@ export async function warmUp(call: ReturnType<typeof createStoreCalls>, timing: 
   }
 }
 
+function formerGone(): AppError {
+  return new AppError('unavailable', 'the former guard ended, or goes on, without handing over; nothing was touched');
+}
+
 /** In a successor: says that it is ready and returns when the former has let go. Raises AppError when that ended or nobody started this one. */
 export async function awaitFormer(): Promise<void> {
   if (process.send === undefined) throw new AppError('invalid', `${flag} is what a guard starts its successor with`);
-  const gone = () => new AppError('unavailable', 'the former guard ended without handing over; nothing was touched');
-  if (!process.connected) throw gone();
+  if (!process.connected) throw formerGone();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const onEnd = () => reject(gone());
+  const onEnd = () => reject(formerGone());
   process.once('disconnect', onEnd);
   process.once('message', () => resolve());
   process.send({ kind: 'ready', pid: process.pid } satisfies Word);
