@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { planClusterRound } from '#core/ha/cluster-round/round.ts';
 import { TestCluster } from '#core/ha/cluster-round/test-cluster.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { HaMemory } from '#core/ha/records.ts';
@@ -40,6 +41,15 @@ test('a claim whose permit stays revoked is noted once, whatever rounds follow',
   cluster.addGuest(100, 'n2');
   cluster.settle();
   assert.equal(flapsOf(cluster)?.['n1']?.claimedAtMs.length, 2);
+});
+
+test('a claim that is only planned is not noted: the node may be back before it is written, and its next claim ends the same epoch', () => {
+  const cluster = flap(0);
+  cluster.nowMs += 60_000;
+  cluster.silentMs.set('n1', 15_000);
+  const { steps, round } = planClusterRound(cluster.facts(), cluster.nowMs, cluster.nowMs);
+  assert.ok(steps.some((step) => step.kind === 'commit' && step.about.kind === 'claim'));
+  assert.equal(round.memory.flaps.get('n1'), undefined);
 });
 
 test('a permit that the node gave back by itself is no claim', () => {

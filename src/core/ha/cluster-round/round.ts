@@ -26,8 +26,7 @@ export type ClusterPlan = { steps: ClusterStep[]; waiting: string[]; round: Roun
 /** `nowBootMs` is the boot-time clock of who leads, `nowWallMs` stamps records for people and counts waits that are for people. */
 export function planClusterRound(facts: ClusterFacts, nowBootMs: number, nowWallMs: number): ClusterPlan {
   const { steps, waiting } = planNodes(facts, nowBootMs, nowWallMs);
-  const claimed = steps.flatMap((step) => (step.kind === 'commit' && step.about.kind === 'claim' ? [step.about.node] : []));
-  const managerFacts = toManagerFacts(facts, nowWallMs, new Set(claimed));
+  const managerFacts = toManagerFacts(facts, nowWallMs);
   const before = openMemory(facts.memory?.value ?? null, facts.guests);
   const round = planRound(managerFacts, before);
   const answers = answerCommands(facts.commands, round);

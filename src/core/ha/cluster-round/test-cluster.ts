@@ -3,6 +3,7 @@ import { noEvidence } from '#core/ha/claim.ts';
 import { type ClusterFacts, type Kept, readClusterFacts } from '#core/ha/cluster-round/facts.ts';
 import { planClusterRound } from '#core/ha/cluster-round/round.ts';
 import type { ClusterStep } from '#core/ha/cluster-round/steps.ts';
+import { keepClaims } from '#core/ha/guard-store.ts';
 import { keys } from '#core/ha/keys.ts';
 import type { Command, OrderResult } from '#core/ha/manager/facts.ts';
 import type { HaCommand, HaResource, HaStatus, Heartbeat, NodeInfo, Permit } from '#core/ha/records.ts';
@@ -68,7 +69,16 @@ export class TestCluster {
   /** The node serves under the epoch, since a boot of its own. */
   grant(name: string, epoch: number): void {
     const bootId = `boot ${epoch}`;
-    this.put(keys.nodePermit(name), { state: 'granted', epoch, bootId, claimMs: 15_000, grantedAtMs: 0 } satisfies Permit);
+    const before = this.read<Permit>(keys.nodePermit(name))?.value;
+    const claims = before === undefined ? {} : keepClaims(before);
+    this.put(keys.nodePermit(name), {
+      state: 'granted',
+      epoch,
+      bootId,
+      claimMs: 15_000,
+      grantedAtMs: 0,
+      ...claims,
+    } satisfies Permit);
     this.beat(name, { epoch, bootId });
     this.silentMs.delete(name);
     const info = this.read<NodeInfo>(keys.nodeInfo(name));

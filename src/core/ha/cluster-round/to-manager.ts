@@ -9,9 +9,9 @@ import type { GuestFacts, ManagerFacts, NodeFacts, OrderResult, Size } from '#co
 
 /**
  * The facts of a round in the words of core/ha/manager: what is proven of a node, where a guest's data lies, how its order ended. Nothing
- * is decided here. `claimed`: nodes that are claimed in this very round, at `nowWallMs`.
+ * is decided here.
  */
-export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: ReadonlySet<string> = new Set()): ManagerFacts {
+export function toManagerFacts(facts: ClusterFacts, nowWallMs: number): ManagerFacts {
   const nodes = new Map(facts.nodes.map((node) => [node.name, node]));
   const settings = withDefaults(facts.settings);
   const results = new Map<number, OrderResult>();
@@ -25,7 +25,7 @@ export function toManagerFacts(facts: ClusterFacts, nowWallMs: number, claimed: 
     isCurrent: facts.isCurrent ?? true,
     nodes: facts.nodes.map((node) => ({
       ...toNode(facts, node),
-      ...claimOf(node, claimed.has(node.name) ? nowWallMs : null),
+      ...claimOf(node),
     })),
     guests: facts.guests.flatMap((guest) => (guest.resource === null ? [] : [toGuest(guest, nodes, nowWallMs)])),
     rules: facts.rules,
@@ -65,15 +65,10 @@ function toNode(facts: ClusterFacts, node: NodeRecordFacts): NodeFacts {
   };
 }
 
-/** `claimedNowMs`: it is claimed in this very round. */
-function claimOf(
-  node: NodeRecordFacts,
-  claimedNowMs: number | null,
-): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch' | 'earlierClaims'> {
+/** The claims that stand in the record. One that is only planned may come to nothing, and would hide the one that ends the same epoch later. */
+function claimOf(node: NodeRecordFacts): Pick<NodeFacts, 'claimedAtMs' | 'claimedEpoch' | 'earlierClaims'> {
   const permit = node.permit?.value;
   const claims = permit === undefined ? [] : listClaims(permit);
-  if (permit?.state === 'granted' && claimedNowMs !== null)
-    return { claimedAtMs: claimedNowMs, claimedEpoch: permit.epoch, earlierClaims: claims };
   const newest = claims.at(-1);
   return { claimedAtMs: newest?.atMs ?? null, claimedEpoch: newest?.epoch ?? null, earlierClaims: claims.slice(0, -1) };
 }

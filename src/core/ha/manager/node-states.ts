@@ -112,7 +112,8 @@ function fenceNode(draft: RoundDraft, node: string): boolean {
       const because = permit === 'claimed' ? 'its permit is revoked' : 'a proof for its claim is at hand';
       if (permit === 'claimable') {
         draft.steps.push({ kind: 'claim', node, because });
-        noteClaim(draft, node, draft.facts.nowMs, facts?.claimedEpoch ?? null);
+        // On a live cluster the record tells of it, once it has come to be.
+        if (facts?.claimedEpoch === undefined) noteClaim(draft, node, draft.facts.nowMs, null);
       }
       setNodeState(draft, node, 'unreachable', because);
       return true;
