@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { setTimeout as pause } from 'node:timers/promises';
 import { AppError, formatErrorChain } from '#base/error.ts';
 import { limits } from '#base/limits.ts';
 import type { Timing } from '#core/ha/timing.ts';
@@ -117,6 +118,7 @@ export async function warmUp(call: ReturnType<typeof createStoreCalls>, timing: 
       const why = 'problem' in answer ? answer.problem : answer.kind;
       throw new AppError('unavailable', `taking over from the former guard: the store gives no answer (${why}); it goes on`);
     }
+    await pause(limits.etcdRetryMs);
   }
 }
 
