@@ -1,10 +1,11 @@
 import type { GuestRecord, ReplicaPoint } from '#core/guest/guest-record.ts';
 import { comparePoints } from '#core/guest/guest-record.ts';
 import { prefixes, root } from '#core/ha/keys.ts';
-import type { AgentRecord, HaMemory, HaResource, HaStatus, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
+import type { HaMemory, HaResource, HaStatus, Heartbeat, ManagerRecord, Permit } from '#core/ha/records.ts';
 import { newestPoint } from '#core/storage/manifest.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import { CommandChecks } from '#sim/command-checks.ts';
+import { noCounts } from '#sim/counts.ts';
 import { DiskChecks } from '#sim/disk-checks.ts';
 import type { Image, Session } from '#sim/disk.ts';
 import { shortestClaimMs } from '#sim/guard.ts';
@@ -18,23 +19,6 @@ import type { SimChange, SimEntry, WriteTag } from '#sim/store.ts';
 export type Violation = { invariant: string; text: string; atMs: number };
 
 const haPrefix = `${root}ha/`;
-
-/** How often things happened. */
-export const noCounts = {
-  claims: 0,
-  recoveries: 0,
-  starts: 0,
-  seals: 0,
-  declines: 0,
-  releases: 0,
-  demotions: 0,
-  moves: 0,
-  givenUp: 0,
-  commands: 0,
-  disarms: 0,
-  quarantines: 0,
-  failed: 0,
-};
 
 /** Clocks are read in steps, and a network is between: what the checkers forgive. */
 const graceMs = 25;
@@ -128,18 +112,12 @@ export class Checks {
       else if (isGuest) this.noteGuest(old, entry, tag);
       else if (key.startsWith(prefixes.haResources))
         this.noteWant(old?.value as HaResource | undefined, entry?.value as HaResource | undefined, tag);
-      else if (key.startsWith(prefixes.nodes) && key.endsWith('/agent'))
-        this.noteAgent(old?.value as AgentRecord, entry?.value as AgentRecord);
+      else if (key.endsWith('/agent')) this.manager.noteAgent(old?.value, entry?.value);
       isManaged ||= isGuest || key.startsWith(haPrefix);
       matters ||= isPermit || isGuest;
     }
     if (isManaged || tag.events !== undefined) this.noteManaged(changes, before, tag);
     return matters;
-  }
-
-  /** A node that is asked to end and then to stay is another one for the manager in between: room is left there, and may be taken. */
-  private noteAgent(before: AgentRecord | undefined, next: AgentRecord | undefined): void {
-    if (before?.mode !== next?.mode) this.manager.noteInput();
   }
 
   /** Commands, memory, rules, settings, and what managers write. */

@@ -1,7 +1,7 @@
 import type { GuestRecord } from '#core/guest/guest-record.ts';
 import { type CompiledRules, compileRules } from '#core/ha/manager/compiled-rules.ts';
 import { type GuestEntry, type GuestState, targetOf } from '#core/ha/manager/memory.ts';
-import type { HaMemory, HaResource, HaRule } from '#core/ha/records.ts';
+import type { AgentRecord, HaMemory, HaResource, HaRule } from '#core/ha/records.ts';
 import type { Cluster } from '#sim/cluster.ts';
 import type { Host } from '#sim/host.ts';
 import { keys } from '#sim/known-keys.ts';
@@ -39,6 +39,12 @@ export class ManagerChecks {
 
   noteInput(): void {
     this.inputs += 1;
+  }
+
+  /** A node that is asked to end and then to stay is another one for the manager in between: room is left there, and may be taken. */
+  noteAgent(before: unknown, next: unknown): void {
+    const mode = (record: unknown) => (record as AgentRecord | undefined)?.mode;
+    if (mode(before) !== mode(next)) this.noteInput();
   }
 
   /** A rule that is taken back binds nobody, and set again it is newer than both places. */

@@ -122,11 +122,11 @@ function* deleteGuest(agent: AgentProcess, vmid: number): Task<void> {
 }
 
 function* tryToDelete(agent: AgentProcess, vmid: number): Task<'deleted' | 'unsure'> {
+  if (agent.guests.running().some((guest) => guest.vmid === vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
   const record = yield* agent.readNow<GuestRecord>(keys.guest(vmid));
   if (record === null) return 'deleted';
   const resource = yield* agent.readNow<HaResource>(keys.haResource(vmid));
   if (record.value.home !== agent.host.name) throw new AppError('conflict', 'its home is elsewhere');
-  if (agent.guests.running().some((guest) => guest.vmid === vmid)) throw new AppError('conflict', `guest ${vmid} runs here`);
   const requests = agent.list<RequestRecord>(prefixes.requests).map(({ value }) => value);
   const made = requests.filter((request) => hasBegunToMake(request, agent.host.name, vmid));
   const outcome = yield* agent.commit(

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { AppError } from '#base/error.ts';
-import { noCounts } from '#sim/checks.ts';
+import { noCounts } from '#sim/counts.ts';
 import { describeCoverage } from '#sim/invariants.ts';
 import { parseSeeds } from '#sim/report.ts';
 import type { RunResult } from '#sim/simulation.ts';
